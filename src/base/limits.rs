@@ -1,0 +1,30 @@
+//! Every capacity, with its unit and the reason for its value. What exceeds one is a reported problem or a counted loss.
+
+/// Longest service, volume or image-store name, in bytes: a host name label (RFC 1035) and a cgroup directory.
+pub const NAME_BYTES: usize = 63;
+/// Services in one config: a device with more runs something else; bounds every table of the supervisor.
+pub const SERVICES: usize = 128;
+/// Config file size in bytes: 128 services of 2 KiB; read into one buffer.
+pub const CONFIG_BYTES: usize = 256 * 1024;
+/// Nesting depth of any JSON that coracle reads: the schema needs 5, image configs 6.
+pub const JSON_DEPTH: usize = 16;
+/// Problems reported for one config; further ones are counted.
+pub const PROBLEMS: usize = 64;
+/// Words in a command, and entries in `env` of one service.
+pub const ARGV: usize = 64;
+/// Environment entries of one service.
+pub const ENV: usize = 128;
+/// Mounts of one service.
+pub const MOUNTS: usize = 32;
+/// Entries in `needs` of one service.
+pub const NEEDS: usize = 16;
+/// Devices of one service.
+pub const DEVICES: usize = 32;
+/// Resource limits (`rlimits`) of one service: Linux has 16.
+pub const RLIMITS: usize = 16;
+/// Image folders of a device.
+pub const IMAGE_DIRS: usize = 8;
+/// Layers of one image: the field's limit (Docker), and a lowerdir list that fits one page as `/proc/self/fd` links.
+pub const LAYERS: usize = 127;
+/// Supplementary groups taken from an image's group file.
+pub const GROUPS: usize = 32;

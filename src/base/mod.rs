@@ -1,0 +1,8 @@
+//! What every layer may use: capacities, names, sizes and times, exit codes. No system call, no clock.
+#![forbid(unsafe_code)]
+
+pub mod exit;
+pub mod limits;
+pub mod name;
+pub mod suggest;
+pub mod units;

@@ -1,0 +1,56 @@
+//! "Did you mean": the nearest of a few known words.
+
+/// Longest word compared, in bytes; longer ones get no suggestion.
+const WORD_BYTES: usize = 64;
+
+/// The word of `known` nearest to `typed`, if it is near enough to be what was meant.
+///
+/// Near means an edit distance of at most a third of the typed length, at least 1 and at most 3.
+pub fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = (typed.len() / 3).clamp(1, 3);
+    known
+        .into_iter()
+        .map(|word| (distance(typed, word), word))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+/// The number of single-byte insertions, deletions, substitutions and swaps of neighbours between two words.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() > WORD_BYTES || b.len() > WORD_BYTES {
+        return usize::MAX;
+    }
+    let mut before = [0usize; WORD_BYTES + 1];
+    let mut above: [usize; WORD_BYTES + 1] = core::array::from_fn(|i| i);
+    for i in 1..=a.len() {
+        let mut row = [0usize; WORD_BYTES + 1];
+        row[0] = i;
+        for j in 1..=b.len() {
+            let same = usize::from(a[i - 1] != b[j - 1]);
+            row[j] = (above[j] + 1).min(row[j - 1] + 1).min(above[j - 1] + same);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = above;
+        above = row;
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_words_are_found_and_far_ones_are_not() {
+        let known = ["memory", "pids", "cpu", "restart"];
+        assert_eq!(did_you_mean("memroy", known), Some("memory"));
+        assert_eq!(did_you_mean("pid", known), Some("pids"));
+        assert_eq!(did_you_mean("restrat", known), Some("restart"));
+        assert_eq!(did_you_mean("watchdog", known), None);
+        assert_eq!(did_you_mean(&"x".repeat(500), known), None);
+    }
+}

@@ -1,0 +1,37 @@
+//! The validated plan: what a device runs, in types that cannot express a mistake.
+//!
+//! `config` makes it from a file, `cli::run` from arguments; everything above only reads it.
+#![forbid(unsafe_code)]
+
+pub mod capability;
+pub mod device;
+pub mod feature;
+pub mod limits;
+pub mod service;
+
+pub use capability::CapSet;
+pub use device::Device;
+pub use feature::{Feature, FeatureSet};
+pub use limits::{IoLimit, Limits, Memory, Rlimit, RlimitKind};
+pub use service::{
+    DeviceNode, DeviceRules, LogPolicy, Mount, MountKind, Need, Network, Restart, RestartPolicy, RootFs, Seccomp,
+    Service, Stop, Then, UserSpec,
+};
+
+/// A device with its services.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Plan {
+    /// What concerns the whole board.
+    pub device: Device,
+    /// The services as the file lists them. An index into this list is a service's identity while the plan lives.
+    pub services: Vec<Service>,
+    /// Indices of `services` so that every service comes after all that it needs. Holds each index once.
+    pub start_order: Vec<u16>,
+}
+
+impl Plan {
+    /// The index of the service called `name`.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.services.iter().position(|service| service.name.as_str() == name)
+    }
+}

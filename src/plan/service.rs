@@ -1,0 +1,224 @@
+//! One service of a plan.
+
+use super::{CapSet, Limits, Rlimit};
+use crate::base::name::Name;
+use crate::base::units::{Bytes, Millis};
+
+/// A service: what to run, in what sandbox, inside which limits, and what to do when it ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Its name.
+    pub name: Name,
+    /// The image: a file name looked up in the device's image folders or an absolute path, optionally with `#name:tag`
+    /// or `#sha256:…` behind it (see [`crate::image::reference`]).
+    pub image: Box<str>,
+    /// Command and arguments; empty: the image's entrypoint and cmd.
+    pub command: Vec<Box<str>>,
+    /// User and group; `None`: the image's.
+    pub user: Option<UserSpec>,
+    /// `KEY=value` entries, over the image's.
+    pub env: Vec<Box<str>>,
+    /// Working directory; `None`: the image's.
+    pub working_dir: Option<Box<str>>,
+    /// Host name inside; `None`: the service's name.
+    pub hostname: Option<Box<str>>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Resource limits, over the defaults (core 0).
+    pub rlimits: Vec<Rlimit>,
+    /// Who the kernel kills first when the board is out of memory: -1000 (never) to 1000 (first).
+    pub oom_score_adj: i16,
+    /// What happens to the root file system.
+    pub root_fs: RootFs,
+    /// Mounts, in this order.
+    pub mounts: Vec<Mount>,
+    /// What must be there before it starts.
+    pub needs: Vec<Need>,
+    /// What happens when it ends.
+    pub restart: Restart,
+    /// How it is stopped.
+    pub stop: Stop,
+    /// From spawn to running main.
+    pub start_timeout: Millis,
+    /// Its network.
+    pub network: Network,
+    /// Capabilities it keeps.
+    pub capabilities: CapSet,
+    /// System call filter.
+    pub seccomp: Seccomp,
+    /// Devices it may use beyond null, zero, full, random, urandom and tty.
+    pub devices: Vec<DeviceNode>,
+    /// Its log.
+    pub log: LogPolicy,
+    /// `false`: known, shown, not started at boot.
+    pub enabled: bool,
+}
+
+/// Who a service runs as. Names are looked up in the image's passwd and group files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserSpec {
+    /// A user name or a decimal uid.
+    pub user: Box<str>,
+    /// A group name or a decimal gid.
+    pub group: Option<Box<str>>,
+}
+
+/// What happens to the root file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootFs {
+    /// Nothing can be written to it.
+    ReadOnly,
+    /// Written to memory, inside the service's limit, gone at the end of the instance.
+    Scratch,
+    /// Written to the state folder and kept.
+    Persistent,
+}
+
+/// A mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// What is mounted.
+    pub kind: MountKind,
+    /// Where: absolute, resolved beneath the service's root.
+    pub target: Box<str>,
+    /// Whether writing is refused.
+    pub read_only: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountKind {
+    /// A folder of the state folder, `volumes/NAME`, kept over everything.
+    Volume(Name),
+    /// A path of the host.
+    Bind(Box<str>),
+    /// Memory, inside the service's limit.
+    Tmpfs(Bytes),
+}
+
+/// What must be there before a service starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// The service with this index is running.
+    Started(u16),
+}
+
+/// What happens when a service ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restart {
+    /// When it is started again.
+    pub policy: RestartPolicy,
+    /// Wait before the first restart; doubles with each further one.
+    pub delay: Millis,
+    /// The longest wait. A run longer than this counts as healthy and resets the wait.
+    pub max_delay: Millis,
+    /// Restarts within `within` before `then` happens; 0: no bound.
+    pub tries: u16,
+    /// The window in which `tries` are counted.
+    pub within: Millis,
+    /// What happens after `tries`.
+    pub then: Then,
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Restart {
+            policy: RestartPolicy::Always,
+            delay: Millis(100),
+            max_delay: Millis::from_secs(60),
+            tries: 0,
+            within: Millis::from_secs(600),
+            then: Then::KeepTrying,
+        }
+    }
+}
+
+/// When a service is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Never.
+    No,
+    /// When it failed: an exit code other than 0, a signal, out of memory, a start that did not succeed.
+    OnFailure,
+    /// Whatever the reason, unless someone stopped it.
+    Always,
+}
+
+/// What happens after `tries` restarts within `within`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Go on at the longest delay.
+    KeepTrying,
+    /// Leave it down, as `failed`.
+    Stop,
+}
+
+/// How a service is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// The signal; `None`: the image's, else TERM. A number of the running architecture.
+    pub signal: Option<u8>,
+    /// From the signal to the kill of everything that is left.
+    pub timeout: Millis,
+}
+
+/// A service's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// A namespace of its own with nothing but loopback.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// A service's system call filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seccomp {
+    /// The allow-list that common programs need.
+    Default,
+    /// The default without what a static network server does not need.
+    Strict,
+    /// The default, but what it would refuse is allowed and logged by the kernel.
+    Log,
+    /// No filter.
+    Off,
+}
+
+/// A device of the host that the service gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceNode {
+    /// Its path on the host and inside: `/dev/ttyS1`.
+    pub path: Box<str>,
+    /// What may be done with it.
+    pub rules: DeviceRules,
+    /// Whether its absence is fine.
+    pub optional: bool,
+}
+
+/// What may be done with a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceRules {
+    /// Opened for reading.
+    pub read: bool,
+    /// Opened for writing.
+    pub write: bool,
+}
+
+/// A service's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPolicy {
+    /// Size of its ring; `None`: the device's.
+    pub ring: Option<Bytes>,
+    /// Lines per second kept, beyond a burst of five seconds' worth; what exceeds it is dropped and counted. 0: no bound.
+    pub rate: u32,
+    /// A file beside the ring: its size before it is rotated; 0: no file.
+    pub file: Bytes,
+    /// Rotated files kept.
+    pub keep: u8,
+}
+
+impl Default for LogPolicy {
+    fn default() -> Self {
+        LogPolicy { ring: None, rate: 1000, file: Bytes(0), keep: 2 }
+    }
+}

@@ -1,0 +1,2 @@
+//! One service's sandbox.
+pub mod cgroup;

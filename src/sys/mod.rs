@@ -1,0 +1,39 @@
+//! The only `unsafe` of the project: thin wrappers over what `nix` and `std` do not have, or do not have without an
+//! allocation. Each wrapper's doc opens with the C call, its man page and the first kernel version.
+#![allow(unsafe_code)]
+
+use core::fmt;
+
+/// An error number (errno(3)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = nix::errno::Errno::from_raw(self.0);
+        write!(f, "{} ({errno:?})", errno.desc())
+    }
+}
+
+impl From<nix::errno::Errno> for Errno {
+    fn from(errno: nix::errno::Errno) -> Errno {
+        Errno(errno as i32)
+    }
+}
+
+impl From<std::io::Error> for Errno {
+    fn from(error: std::io::Error) -> Errno {
+        Errno(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
+/// The answer of a system call.
+pub type Result<T> = core::result::Result<T, Errno>;
+
+/// Turns the kernel's -1 into the error number.
+pub fn check(answer: libc::c_long) -> Result<libc::c_long> {
+    match answer {
+        -1 => Err(Errno(nix::errno::Errno::last_raw())),
+        value => Ok(value),
+    }
+}
