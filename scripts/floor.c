@@ -1,0 +1,227 @@
+/* The floor that scripts/bench measures coracle against: the same namespaces, cgroup, mounts, masks, pivot_root,
+ * capabilities, system call filter, init, fork and exec as `coracle run --rootfs DIR`, made by the shortest C program
+ * that makes them: no config, no image, no error messages beyond the step's name.
+ *
+ *   floor ROOTFS MEMORY-BYTES COMMAND...
+ *
+ * cgroup v1 or hybrid: joins by writing 0 to each `tasks` file (no RCU grace period); v2: CLONE_INTO_CGROUP. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void die(const char *step) { dprintf(2, "floor: %s: %s\n", step, strerror(errno)); _exit(125); }
+#define MUST(call, step) do { if ((call) < 0) die(step); } while (0)
+
+static void put(const char *dir, const char *file, const char *text) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", dir, file);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, text, strlen(text)) < 0) die(path);
+    close(fd);
+}
+
+/* The cgroup of this process in `controller`'s v1 hierarchy, or of the v2 tree for an empty name. */
+static int own_group(const char *controller, char *out, size_t size) {
+    char line[512], *path;
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    int found = 0;
+    while (!found && fgets(line, sizeof line, file)) {
+        char *names = strchr(line, ':') + 1;
+        path = strchr(names, ':');
+        *path++ = 0;
+        path[strcspn(path, "\n")] = 0;
+        if (!strcmp(names, controller)) {
+            snprintf(out, size, "/sys/fs/cgroup%s%s%s", *controller ? "/" : "", controller, strcmp(path, "/") ? path : "");
+            found = 1;
+        }
+    }
+    fclose(file);
+    return found;
+}
+
+static const char *const V1[] = { "memory", "pids", "devices", "freezer", "cpu" };
+#define CONTROLLERS 5
+static char groups[CONTROLLERS][512], top[CONTROLLERS][512];
+static int tasks[CONTROLLERS], joined, v2 = -1;
+
+static void make_groups(const char *memory) {
+    char base[400];
+    for (int i = 0; i < CONTROLLERS; i++) {
+        if (!own_group(V1[i], base, sizeof base)) continue;
+        snprintf(top[joined], sizeof top[0], "%s/floor", base);
+        mkdir(top[joined], 0755);
+        snprintf(groups[joined], sizeof groups[0], "%s/floor/%d", base, getpid());
+        MUST(mkdir(groups[joined], 0755), groups[joined]);
+        if (!strcmp(V1[i], "memory")) {
+            put(groups[joined], "memory.limit_in_bytes", memory);
+            put(groups[joined], "memory.memsw.limit_in_bytes", memory);
+        }
+        if (!strcmp(V1[i], "pids")) put(groups[joined], "pids.max", "64");
+        if (!strcmp(V1[i], "devices")) {
+            static const char *const allow[] = { "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm" };
+            put(groups[joined], "devices.deny", "a");
+            for (unsigned n = 0; n < sizeof allow / sizeof *allow; n++) put(groups[joined], "devices.allow", allow[n]);
+        }
+        char path[600];
+        snprintf(path, sizeof path, "%s/tasks", groups[joined]);
+        MUST(tasks[joined] = open(path, O_WRONLY | O_CLOEXEC), path);
+        joined++;
+    }
+    if (!joined && own_group("", base, sizeof base)) {
+        snprintf(top[0], sizeof top[0], "%s/floor", base);
+        mkdir(top[0], 0755);
+        put(base, "cgroup.subtree_control", "+memory +pids +cpu");
+        put(top[0], "cgroup.subtree_control", "+memory +pids +cpu");
+        snprintf(groups[0], sizeof groups[0], "%s/floor/%d", base, getpid());
+        MUST(mkdir(groups[0], 0755), groups[0]);
+        put(groups[0], "memory.max", memory);
+        put(groups[0], "memory.swap.max", "0");
+        put(groups[0], "memory.oom.group", "1");
+        put(groups[0], "pids.max", "64");
+        MUST(v2 = open(groups[0], O_PATH | O_DIRECTORY | O_CLOEXEC), groups[0]);
+        joined = 0;
+    }
+}
+
+static void drop_groups(void) {
+    for (int i = 0; i < CONTROLLERS && groups[i][0]; i++) { rmdir(groups[i]); rmdir(top[i]); }
+}
+
+static void node(const char *path, int mode, int major_number, int minor_number) {
+    MUST(mknod(path, S_IFCHR | mode, makedev(major_number, minor_number)), path);
+    chmod(path, mode);
+}
+
+static void build_root(const char *rootfs) {
+    MUST(mount(0, "/", 0, MS_REC | MS_PRIVATE, 0), "private");
+    MUST(mount(rootfs, rootfs, 0, MS_BIND | MS_REC, 0), "bind root");
+    MUST(mount(0, rootfs, 0, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, 0), "read-only root");
+    MUST(chdir(rootfs), "chdir");
+    MUST(mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0), "proc");
+    MUST(mount("sysfs", "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, 0), "sys");
+    MUST(mount("tmpfs", "dev", "tmpfs", MS_NOSUID, "mode=755,size=64k"), "dev");
+    umask(0);
+    node("dev/null", 0666, 1, 3);
+    node("dev/zero", 0666, 1, 5);
+    node("dev/full", 0666, 1, 7);
+    node("dev/random", 0666, 1, 8);
+    node("dev/urandom", 0666, 1, 9);
+    node("dev/tty", 0666, 5, 0);
+    symlink("/proc/self/fd", "dev/fd");
+    symlink("/proc/self/fd/0", "dev/stdin");
+    symlink("/proc/self/fd/1", "dev/stdout");
+    symlink("/proc/self/fd/2", "dev/stderr");
+    symlink("pts/ptmx", "dev/ptmx");
+    mkdir("dev/pts", 0755);
+    mkdir("dev/shm", 01777);
+    mkdir("dev/mqueue", 0755);
+    MUST(mount("devpts", "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"), "devpts");
+    MUST(mount("shm", "dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=64m"), "shm");
+    MUST(mount("mqueue", "dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0), "mqueue");
+    static const char *const scratch[] = { "tmp", "run", "var/tmp" };
+    for (int i = 0; i < 3; i++) mount("tmpfs", scratch[i], "tmpfs", MS_NOSUID | MS_NODEV, i == 1 ? "mode=755" : "mode=1777");
+    static const char *const masks[] = { "proc/acpi", "proc/asound", "proc/interrupts", "proc/kcore", "proc/keys", "proc/latency_stats",
+        "proc/sched_debug", "proc/scsi", "proc/timer_list", "proc/timer_stats", "sys/devices/virtual/powercap", "sys/firmware" };
+    for (unsigned i = 0; i < sizeof masks / sizeof *masks; i++) {
+        if (mount("dev/null", masks[i], 0, MS_BIND, 0) < 0 && errno == ENOTDIR)
+            mount("tmpfs", masks[i], "tmpfs", MS_RDONLY, "size=0k");
+    }
+    static const char *const readonly[] = { "proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger" };
+    for (unsigned i = 0; i < sizeof readonly / sizeof *readonly; i++) {
+        if (mount(readonly[i], readonly[i], 0, MS_BIND | MS_REC, 0) < 0) continue;
+        mount(0, readonly[i], 0, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
+    }
+    MUST(syscall(SYS_pivot_root, ".", "."), "pivot_root");
+    MUST(umount2(".", MNT_DETACH), "detach");
+    MUST(chdir("/"), "chdir /");
+    sethostname("floor", 5);
+}
+
+static void filter(void) {
+    enum { RANGES = 40 };
+    struct sock_filter code[4 + 2 * RANGES + 2];
+    unsigned n = 0;
+    code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 4);
+    code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
+    code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+    code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0);
+    for (unsigned i = 0; i < RANGES; i++) {
+        code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 1000 + i, 0, 1);
+        code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 38);
+    }
+    code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog program = { (unsigned short)n, code };
+    MUST(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp");
+}
+
+static void drop_capabilities(void) {
+    for (int cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++) {}
+    struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+    struct __user_cap_data_struct none[2] = { { 0 } };
+    MUST(syscall(SYS_capset, &header, none), "capset");
+}
+
+static pid_t clone_with(uint64_t flags, int group) {
+    struct clone_args args = { 0 };
+    args.flags = flags | (group >= 0 ? CLONE_INTO_CGROUP : 0);
+    args.exit_signal = SIGCHLD;
+    args.cgroup = group >= 0 ? (uint64_t)group : 0;
+    pid_t pid = syscall(SYS_clone3, &args, sizeof args);
+    MUST(pid, "clone3");
+    return pid;
+}
+
+static void run_main(char **argv) {
+    for (int i = 0; i < joined; i++) MUST(write(tasks[i], "0", 1), "join");
+    MUST(unshare(CLONE_NEWCGROUP), "cgroup namespace");
+    setsid();
+    struct rlimit core = { 0, 0 };
+    setrlimit(RLIMIT_CORE, &core);
+    MUST(syscall(SYS_close_range, 3, ~0u, 4u /* CLOSE_RANGE_CLOEXEC, 5.11 */), "close_range");
+    MUST(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
+    drop_capabilities();
+    filter();
+    static char *const env[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", 0 };
+    execve(argv[0], argv, env);
+    die(argv[0]);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 4) die("usage: floor ROOTFS MEMORY COMMAND...");
+    make_groups(argv[2]);
+    pid_t init = clone_with(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET, -1);
+    int status = 0;
+    if (init == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        prctl(PR_SET_DUMPABLE, 0);
+        build_root(argv[1]);
+        pid_t child = clone_with(0, v2);
+        if (child == 0) run_main(argv + 3);
+        drop_capabilities();
+        while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    }
+    while (waitpid(init, &status, 0) < 0 && errno == EINTR) {}
+    drop_groups();
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
