@@ -8,6 +8,8 @@ pub const SERVICES: usize = 128;
 pub const CONFIG_BYTES: usize = 256 * 1024;
 /// Nesting depth of any JSON that coracle reads: the schema needs 5, image configs 6.
 pub const JSON_DEPTH: usize = 16;
+/// Keys of one JSON object: an image's labels are the largest seen, some dozens; each new key is compared with these.
+pub const JSON_KEYS: usize = 1024;
 /// Problems reported for one config; further ones are counted.
 pub const PROBLEMS: usize = 64;
 /// Words in a command, and entries in `env` of one service.

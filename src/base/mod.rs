@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod exit;
+pub mod json;
 pub mod limits;
 pub mod name;
 pub mod suggest;
