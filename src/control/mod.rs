@@ -1,1 +1,3 @@
-//! control
+//! The wire between the command line and a running supervisor.
+
+pub mod wire;

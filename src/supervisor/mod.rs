@@ -1,1 +1,7 @@
-//! supervisor
+//! The pure core that decides, the loop that acts, the init that each service lives under.
+
+pub mod action;
+pub mod backoff;
+pub mod event;
+pub mod instance;
+pub mod service;

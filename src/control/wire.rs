@@ -1,0 +1,335 @@
+//! What goes over the control socket: requests and answers, one JSON object per line.
+//!
+//! ```text
+//! → {"v":1,"id":7,"verb":"restart","service":"web","signal":0}
+//! ← {"id":7,"kind":"done","ok":true,"code":0,"message":"web is running"}
+//! ```
+//!
+//! A client may send many requests on one connection. Each is answered by any number of lines of kind `service` or
+//! `inspect` and then one of kind `done`, all with the request's `id`; answers to different requests come in the order
+//! in which the work is finished. A client that closes its connection drops its interest, not the work.
+#![forbid(unsafe_code)]
+
+use crate::base::exit;
+use serde::{Deserialize, Serialize};
+
+/// The version of this protocol; a request of another version is refused with a `done` line that says so.
+pub const VERSION: u8 = 1;
+/// Longest request line in bytes, its newline included: a request is at most 63 bytes of name and 60 of the rest.
+pub const REQUEST_BYTES: usize = 512;
+/// Longest text inside an answer: a sentence with two paths.
+pub const TEXT_BYTES: usize = 512;
+/// Longest image reference shown in an answer.
+pub const IMAGE_BYTES: usize = 256;
+/// The socket's file name in the run directory.
+pub const SOCKET: &str = "control.sock";
+
+/// Text in an answer.
+pub type Text = heapless::String<TEXT_BYTES>;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verb {
+    /// One `service` line per service, in the order of the config; with a service named, that one alone.
+    List,
+    /// One `inspect` line: everything known about one service.
+    Inspect,
+    /// Start a service; answered when it runs, or when that failed and why.
+    Start,
+    /// Stop a service; answered when nothing of it is left.
+    Stop,
+    /// Stop, then start; answered as both.
+    Restart,
+    /// Send `signal` to the service's main process.
+    Kill,
+    /// Freeze a service.
+    Pause,
+    /// Let a frozen service go on.
+    Unpause,
+    /// Answered once every service that is started at boot runs, is done, or cannot run: one `service` line for each of
+    /// the latter, and then `ok` is false.
+    Wait,
+    /// Stop everything in order and end; answered as the last thing.
+    Shutdown,
+}
+
+/// One request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request<'a> {
+    /// [`VERSION`].
+    pub v: u8,
+    /// Chosen by the client; comes back in every line of the answer.
+    pub id: u32,
+    /// What is asked for.
+    pub verb: Verb,
+    /// The service's name; empty where none is needed.
+    #[serde(default, borrow)]
+    pub service: &'a str,
+    /// The signal of [`Verb::Kill`], a number of the running architecture.
+    #[serde(default)]
+    pub signal: u8,
+}
+
+/// What a service is doing, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateWord {
+    /// Not started at boot and not started since, or stopped by someone.
+    Stopped,
+    /// For a service that it needs.
+    Waiting,
+    /// Its image is being unpacked.
+    Preparing,
+    /// Its sandbox is being made.
+    Starting,
+    /// Its main process runs.
+    Running,
+    /// Running, but frozen.
+    Paused,
+    /// It is being ended.
+    Stopping,
+    /// It ended and is started again after a delay.
+    Backoff,
+    /// This board lacks something that it needs.
+    Held,
+    /// It ended badly and its policy says not to try again.
+    Failed,
+    /// It ended well and its policy says not to start it again.
+    Done,
+}
+
+impl StateWord {
+    /// The word as shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            StateWord::Stopped => "stopped",
+            StateWord::Waiting => "waiting",
+            StateWord::Preparing => "preparing",
+            StateWord::Starting => "starting",
+            StateWord::Running => "running",
+            StateWord::Paused => "paused",
+            StateWord::Stopping => "stopping",
+            StateWord::Backoff => "backoff",
+            StateWord::Held => "held",
+            StateWord::Failed => "failed",
+            StateWord::Done => "done",
+        }
+    }
+}
+
+/// The kind of an answer line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A [`ServiceLine`].
+    Service,
+    /// A line whose `body` is a JSON object, see [`inspect_body`].
+    Inspect,
+    /// A [`DoneLine`], the last of an answer.
+    Done,
+}
+
+/// What every answer line has; the rest of the line depends on `kind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Head {
+    /// The request's.
+    pub id: u32,
+    /// What to parse the line as.
+    pub kind: Kind,
+}
+
+/// One service, as `coracle ps` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceLine {
+    /// The request's.
+    pub id: u32,
+    /// [`Kind::Service`].
+    pub kind: Kind,
+    /// Its name.
+    pub name: heapless::String<{ crate::base::limits::NAME_BYTES }>,
+    /// What it is doing.
+    pub state: StateWord,
+    /// Why, as a half sentence: `exit code 1`, `waits for db`; may be empty.
+    pub reason: Text,
+    /// Its image as the config names it, cut when longer.
+    pub image: heapless::String<IMAGE_BYTES>,
+    /// The main process as the host numbers it; 0: none.
+    pub pid: i32,
+    /// The service's init as the host numbers it; 0: none.
+    pub init: i32,
+    /// How long it has been in this state, milliseconds.
+    pub age_ms: u64,
+    /// Until something happens by itself (the restart of `backoff`, the kill of `stopping`), milliseconds; 0: nothing will.
+    pub next_ms: u64,
+    /// Starts after the first one, whoever asked for them.
+    pub restarts: u32,
+    /// Times that the kernel killed the service for want of memory.
+    pub oom_kills: u32,
+}
+
+/// The last line of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DoneLine {
+    /// The request's.
+    pub id: u32,
+    /// [`Kind::Done`].
+    pub kind: Kind,
+    /// Whether what was asked for is now so.
+    pub ok: bool,
+    /// The exit code that the command line should end with ([`crate::base::exit`]).
+    pub code: u8,
+    /// A sentence for a person.
+    pub message: Text,
+}
+
+impl DoneLine {
+    /// The answer `ok`.
+    pub fn ok(id: u32, message: &str) -> DoneLine {
+        DoneLine { id, kind: Kind::Done, ok: true, code: exit::OK, message: cut(message) }
+    }
+
+    /// The answer that it failed.
+    pub fn failed(id: u32, code: u8, message: &str) -> DoneLine {
+        DoneLine { id, kind: Kind::Done, ok: false, code, message: cut(message) }
+    }
+}
+
+/// `text` as far as it fits, ending in `…` if it does not.
+pub fn cut<const N: usize>(text: &str) -> heapless::String<N> {
+    if let Ok(whole) = heapless::String::try_from(text) {
+        return whole;
+    }
+    let mut end = N.saturating_sub('…'.len_utf8());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut short = heapless::String::new();
+    let _ = short.push_str(text.get(..end).unwrap_or(""));
+    let _ = short.push('…');
+    short
+}
+
+/// Reads one request line, with or without its newline.
+///
+/// # Errors
+/// A sentence saying that the line is no request.
+pub fn parse_request(line: &[u8]) -> Result<Request<'_>, &'static str> {
+    let (request, used) = serde_json_core::from_slice::<Request>(line)
+        .map_err(|_| "this is no request: a JSON object with v, id, verb, service and signal, on one line")?;
+    if !line.get(used..).unwrap_or(&[]).iter().all(u8::is_ascii_whitespace) {
+        return Err("a request line holds one JSON object and nothing behind it");
+    }
+    if request.v != VERSION {
+        return Err(
+            "the supervisor speaks version 1 of the control protocol; use the coracle binary that it was started from",
+        );
+    }
+    Ok(request)
+}
+
+/// Writes `line` as JSON with a newline behind it.
+///
+/// Returns the bytes used in `buffer`, or `None` if it does not fit.
+pub fn write_line<T: Serialize>(line: &T, buffer: &mut [u8]) -> Option<usize> {
+    let used = serde_json_core::to_slice(line, buffer).ok()?;
+    *buffer.get_mut(used)? = b'\n';
+    Some(used + 1)
+}
+
+/// Reads an answer line as `T`: first as [`Head`], then as what its kind says.
+pub fn parse_answer<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Option<T> {
+    let mut scratch = [0; TEXT_BYTES * 2];
+    serde_json_core::from_slice_escaped(line, &mut scratch).ok().map(|(value, _)| value)
+}
+
+/// What stands before the body in a line of kind `inspect`, up to the number.
+const INSPECT_HEAD: &str = ",\"kind\":\"inspect\",\"body\":";
+
+/// Makes a line of kind `inspect` around `body`, which is a JSON object.
+pub fn inspect_line(id: u32, body: &str) -> String {
+    format!("{{\"id\":{id}{INSPECT_HEAD}{body}}}\n")
+}
+
+/// The JSON object inside a line of kind `inspect`.
+pub fn inspect_body(line: &str) -> Option<&str> {
+    let (_, rest) = line.trim_end().split_once(INSPECT_HEAD)?;
+    rest.strip_suffix('}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_read_as_they_are_written() {
+        let request = Request { v: VERSION, id: 7, verb: Verb::Kill, service: "web-1", signal: 9 };
+        let mut buffer = [0; REQUEST_BYTES];
+        let used = write_line(&request, &mut buffer).unwrap();
+        assert_eq!(parse_request(&buffer[..used]), Ok(request));
+        assert_eq!(parse_request(b"{\"v\":1,\"id\":1,\"verb\":\"list\"}").map(|r| r.verb), Ok(Verb::List));
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for bad in [
+            &b""[..],
+            b"{",
+            b"null",
+            b"[[[[[[[[[[[[[[[[[[[[",
+            b"{\"v\":1,\"id\":1,\"verb\":\"list\"} {}",
+            b"{\"v\":2,\"id\":1,\"verb\":\"list\"}",
+            b"{\"v\":1,\"id\":1,\"verb\":\"fly\"}",
+            b"{\"v\":1,\"id\":99999999999,\"verb\":\"list\"}",
+            b"\xff\xfe",
+        ] {
+            assert!(parse_request(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_answered_without_a_panic() {
+        let seed = 20_260_101u64;
+        println!("seed {seed}");
+        let mut state = seed;
+        let alphabet = br#"{}[]",:\u0idverb1list servicesignal-.eE"#;
+        for _ in 0..20_000 {
+            let mut line = Vec::new();
+            for _ in 0..state % 60 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                line.push(alphabet[(state >> 33) as usize % alphabet.len()]);
+            }
+            state = state.wrapping_add(1);
+            let _ = parse_request(&line);
+            let _ = parse_answer::<Head>(&line);
+        }
+        let deep = [b"{\"x\":".as_slice(), &[b'['; REQUEST_BYTES]].concat();
+        assert!(parse_request(&deep).is_err());
+    }
+
+    #[test]
+    fn answers_survive_quotes_and_newlines() {
+        let line = DoneLine::failed(3, 1, "exec of \"x\\y\" failed:\nno such file — ende");
+        let mut buffer = [0; 2 * TEXT_BYTES];
+        let used = write_line(&line, &mut buffer).unwrap();
+        assert_eq!(buffer[..used].iter().filter(|b| **b == b'\n').count(), 1);
+        let head: Head = parse_answer(&buffer[..used]).unwrap();
+        assert_eq!((head.id, head.kind), (3, Kind::Done));
+        assert_eq!(parse_answer::<DoneLine>(&buffer[..used]).unwrap(), line);
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let text: heapless::String<8> = cut("äääääääää");
+        assert_eq!(text.as_str(), "ää…");
+        let text: heapless::String<8> = cut("short");
+        assert_eq!(text.as_str(), "short");
+    }
+
+    #[test]
+    fn inspect_bodies_come_back_whole() {
+        let line = inspect_line(5, "{\"name\":\"a\",\"env\":[]}");
+        assert_eq!(parse_answer::<Head>(line.as_bytes()).unwrap().kind, Kind::Inspect);
+        assert_eq!(inspect_body(&line), Some("{\"name\":\"a\",\"env\":[]}"));
+    }
+}

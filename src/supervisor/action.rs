@@ -1,0 +1,85 @@
+//! What the supervisor does next: the output of [`super::core::step`].
+#![forbid(unsafe_code)]
+
+use super::event::{Index, Number, Token};
+use super::service::Phase;
+
+/// One thing to do. The loop carries them out in order; none blocks, and what comes of one is a later event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Have the image in the store; answered by `ImageReady` or `ImageFailed`.
+    Prepare(Index),
+    /// Make the sandbox and run main in it; answered by `Spawned` or `SpawnFailed`.
+    Spawn(Index, Number),
+    /// Send the main process a signal; `None`: the service's stop signal.
+    Signal(Index, Number, Option<u8>),
+    /// Kill every process of the instance.
+    KillTree(Index, Number),
+    /// Freeze every process of the service (`true`) or let them go on; answered by `Frozen`.
+    Freeze(Index, Number, bool),
+    /// The instance is dead: remove what it leaves.
+    Cleanup(Index, Number),
+    /// The service is now in this phase; tell people.
+    Changed(Index, Phase),
+    /// The kill did not help: name what is left and go on without it.
+    GiveUp(Index, Number),
+    /// Answer a request.
+    Answer(Token, Verdict),
+    /// Everything has ended: end.
+    Complete,
+}
+
+/// How a request ended; the loop finds the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The service is as asked; its phase says how that reads.
+    Done(Index),
+    /// The service could not be brought there; its phase and reason say why.
+    Failed(Index),
+    /// The request does not fit what the service is doing: it does not run, is paused, and so on.
+    Refused(Index, Refusal),
+    /// A later request for the same service was the opposite of this one.
+    Overtaken(Index),
+    /// Everything that boot starts runs or is done.
+    Settled,
+    /// It has settled, but some services do not run.
+    SettledWithout,
+    /// Everything has ended.
+    Ended,
+    /// So many requests wait already that this one cannot.
+    Busy,
+}
+
+/// Why a request does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing of the service runs.
+    NotRunning,
+    /// It is frozen already.
+    AlreadyPaused,
+    /// It is not frozen.
+    NotPaused,
+    /// The supervisor is ending.
+    ShuttingDown,
+}
+
+/// The actions of one step, in order. The loop keeps one and drains it, so that its memory is used again.
+#[derive(Debug, Default)]
+pub struct Actions(Vec<Action>);
+
+impl Actions {
+    /// Appends one.
+    pub fn push(&mut self, action: Action) {
+        self.0.push(action);
+    }
+
+    /// Takes all of them, in order.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Action> {
+        self.0.drain(..)
+    }
+
+    /// All of them, in order.
+    pub fn as_slice(&self) -> &[Action] {
+        &self.0
+    }
+}

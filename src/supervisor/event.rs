@@ -1,0 +1,90 @@
+//! What happens to the supervisor: the input of [`super::core::step`].
+#![forbid(unsafe_code)]
+
+/// The index of a service in the plan.
+pub type Index = u16;
+
+/// Which start of a service is meant, counted from 1. What comes late from an earlier one is ignored.
+pub type Number = u32;
+
+/// Who asked: a client's connection and the request's number in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    /// The connection, never used twice.
+    pub client: u32,
+    /// The request's `id`.
+    pub id: u32,
+}
+
+/// How a main process ended, as waitpid(2) tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It called exit.
+    Code(u8),
+    /// A signal killed it.
+    Signal(u8),
+}
+
+/// What someone asks of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Run it, and first what it needs.
+    Start,
+    /// End it and leave it down.
+    Stop,
+    /// End it if it runs, then run it.
+    Restart,
+    /// Send its main process a signal.
+    Kill(u8),
+    /// Freeze it.
+    Pause,
+    /// Let it go on.
+    Unpause,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The supervisor begins: what is enabled starts.
+    Boot,
+    /// A deadline may have passed.
+    Timer,
+    /// A request concerning one service.
+    Request(Token, Index, Order),
+    /// Tell when everything that boot starts has settled.
+    WaitSettled(Token),
+    /// Stop everything and end; a request or a signal.
+    Shutdown(Option<Token>),
+    /// A connection is gone; its requests need no answer.
+    Forget(u32),
+    /// The board lacks what the service needs: why, and the way out.
+    Held(Index, Box<str>),
+    /// What held the service is there now.
+    Unheld(Index),
+    /// The image is unpacked.
+    ImageReady(Index),
+    /// The image cannot be used.
+    ImageFailed(Index, Box<str>),
+    /// Something that happened to an instance.
+    Instance(Index, Number, InstanceEvent),
+}
+
+/// What happened to an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstanceEvent {
+    /// Its init exists.
+    Spawned,
+    /// The sandbox could not be made: a sentence.
+    SpawnFailed(Box<str>),
+    /// Its main process runs.
+    MainStarted,
+    /// Its main process ended; its init is about to.
+    MainExited(Status),
+    /// Its init ended, and with it every process of the instance. The status is the one of its exit record: `None` if
+    /// init itself was killed.
+    InitGone(Option<Status>),
+    /// The kernel killed a process of it for want of memory.
+    OutOfMemory,
+    /// Freezing or thawing succeeded (`true`: it is frozen now) or why it did not.
+    Frozen(Result<bool, Box<str>>),
+}

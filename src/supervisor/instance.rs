@@ -1,0 +1,278 @@
+//! The record of a running instance, `RUN/services/NAME/instance`: what `exec`, `top`, `stats` and the next supervisor
+//! need to know, also when the supervisor that wrote it is dead.
+//!
+//! Lines of `key value`, the first one `coracle-instance 1`. Backslash and newline are written as `\\` and `\n`. A
+//! reader skips keys that it does not know; a record of a later version is refused. It is written beside and renamed, so
+//! it is never seen half.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The version of the record.
+const MAGIC: &str = "coracle-instance 1";
+/// Longest record read: 128 environment entries and commands are bounded by the config's 256 KiB.
+const RECORD_BYTES: u64 = 512 * 1024;
+
+/// A process, told apart from a later one with the same number by its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Process {
+    /// Its number as the supervisor's pid namespace sees it; 0: none.
+    pub pid: i32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks after boot.
+    pub start: u64,
+}
+
+/// One running instance of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Instance {
+    /// The service.
+    pub service: String,
+    /// Which instance it is, counted from 1 since the supervisor began; its cgroup leaf is `main.N`.
+    pub number: u32,
+    /// Its init: namespaces to enter are this process's.
+    pub init: Process,
+    /// Its main process; pid 0 until it runs.
+    pub main: Process,
+    /// The name of its group, as [`crate::sandbox::cgroup`] was given it.
+    pub group: String,
+    /// Its group's directories, one per hierarchy: controllers (comma-separated; empty for the v2 tree) and path.
+    pub cgroups: Vec<(String, String)>,
+    /// The user it runs as.
+    pub uid: u32,
+    /// The group it runs as.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Capabilities it keeps ([`crate::plan::CapSet`]).
+    pub caps: u64,
+    /// The word of its system call filter: `default`, `strict`, `log` or `off`.
+    pub seccomp: String,
+    /// Working directory inside.
+    pub cwd: String,
+    /// Environment as `KEY=value`.
+    pub env: Vec<String>,
+    /// Whether its network is the host's.
+    pub host_network: bool,
+}
+
+/// The directory of a service in the run directory.
+pub fn service_dir(run_dir: &Path, service: &str) -> PathBuf {
+    run_dir.join("services").join(service)
+}
+
+/// The path of a service's record.
+pub fn path(run_dir: &Path, service: &str) -> PathBuf {
+    service_dir(run_dir, service).join("instance")
+}
+
+impl Instance {
+    /// The record as text.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{MAGIC}\n");
+        let mut line = |key: &str, value: &str| {
+            text.push_str(key);
+            text.push(' ');
+            for c in value.chars() {
+                match c {
+                    '\\' => text.push_str("\\\\"),
+                    '\n' => text.push_str("\\n"),
+                    c => text.push(c),
+                }
+            }
+            text.push('\n');
+        };
+        line("service", &self.service);
+        line("number", &self.number.to_string());
+        line("init", &format!("{} {}", self.init.pid, self.init.start));
+        line("main", &format!("{} {}", self.main.pid, self.main.start));
+        line("group", &self.group);
+        for (controllers, path) in &self.cgroups {
+            line("cgroup", &format!("{controllers} {path}"));
+        }
+        line("uid", &self.uid.to_string());
+        line("gid", &self.gid.to_string());
+        let mut groups = String::new();
+        for group in &self.groups {
+            let _ = write!(groups, "{group} ");
+        }
+        line("groups", groups.trim_end());
+        line("caps", &format!("{:x}", self.caps));
+        line("seccomp", &self.seccomp);
+        line("cwd", &self.cwd);
+        for entry in &self.env {
+            line("env", entry);
+        }
+        line("network", if self.host_network { "host" } else { "none" });
+        text
+    }
+
+    /// Reads the text of a record.
+    ///
+    /// # Errors
+    /// A half sentence naming what is wrong.
+    pub fn parse(text: &str) -> Result<Instance, String> {
+        let mut lines = text.lines();
+        match lines.next() {
+            Some(MAGIC) => {}
+            other => return Err(format!("it begins with {:?}, not {MAGIC:?}", other.unwrap_or(""))),
+        }
+        let mut instance = Instance::default();
+        for line in lines {
+            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+            let bad = || format!("its line {line:?} cannot be read");
+            let value = unescape(value).ok_or_else(bad)?;
+            match key {
+                "service" => instance.service = value,
+                "number" => instance.number = value.parse().map_err(|_| bad())?,
+                "init" => instance.init = process(&value).ok_or_else(bad)?,
+                "main" => instance.main = process(&value).ok_or_else(bad)?,
+                "group" => instance.group = value,
+                "cgroup" => {
+                    let (controllers, path) = value.split_once(' ').ok_or_else(bad)?;
+                    instance.cgroups.push((controllers.to_owned(), path.to_owned()));
+                }
+                "uid" => instance.uid = value.parse().map_err(|_| bad())?,
+                "gid" => instance.gid = value.parse().map_err(|_| bad())?,
+                "groups" => {
+                    instance.groups =
+                        value.split_whitespace().map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
+                }
+                "caps" => instance.caps = u64::from_str_radix(&value, 16).map_err(|_| bad())?,
+                "seccomp" => instance.seccomp = value,
+                "cwd" => instance.cwd = value,
+                "env" => instance.env.push(value),
+                "network" => instance.host_network = value == "host",
+                _ => {}
+            }
+        }
+        Ok(instance)
+    }
+
+    /// Writes the record into the service's directory, which exists.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, run_dir: &Path) -> io::Result<()> {
+        let last = path(run_dir, &self.service);
+        let beside = last.with_extension("new");
+        fs::write(&beside, self.to_text())?;
+        fs::rename(&beside, &last)
+    }
+
+    /// Reads the record of `service`; `None`: there is no instance.
+    ///
+    /// # Errors
+    /// A sentence naming the file and the reason.
+    pub fn read(run_dir: &Path, service: &str) -> Result<Option<Instance>, String> {
+        let path = path(run_dir, service);
+        let bad = |why: String| format!("the instance record {} is of no use: {why}", path.display());
+        match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(bad(error.to_string())),
+            Ok(meta) if meta.len() > RECORD_BYTES => return Err(bad(format!("it has {} bytes", meta.len()))),
+            Ok(_) => {}
+        }
+        let text = fs::read_to_string(&path).map_err(|error| bad(error.to_string()))?;
+        Instance::parse(&text).map(Some).map_err(bad)
+    }
+}
+
+impl Process {
+    /// The process with number `pid` as it runs now, zombies included; `None`: there is none.
+    pub fn find(pid: i32) -> Option<Process> {
+        stat(pid).map(|(process, _)| process)
+    }
+
+    /// Whether this very process is still there and not a zombie.
+    pub fn is_alive(self) -> bool {
+        self.pid > 0 && stat(self.pid).is_some_and(|(now, state)| now == self && !matches!(state, 'Z' | 'X'))
+    }
+}
+
+/// The process with number `pid` and its state letter, from proc_pid_stat(5).
+fn stat(pid: i32) -> Option<(Process, char)> {
+    let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    // The second field is the command in parentheses and may itself hold spaces and parentheses.
+    let (_, rest) = text.rsplit_once(") ")?;
+    let start = rest.split(' ').nth(19)?.parse().ok()?;
+    Some((Process { pid, start }, rest.chars().next()?))
+}
+
+fn process(value: &str) -> Option<Process> {
+    let (pid, start) = value.split_once(' ')?;
+    Some(Process { pid: pid.parse().ok()?, start: start.parse().ok()? })
+}
+
+fn unescape(value: &str) -> Option<String> {
+    let mut text = String::with_capacity(value.len());
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        text.push(match c {
+            '\\' => match chars.next()? {
+                'n' => '\n',
+                '\\' => '\\',
+                _ => return None,
+            },
+            c => c,
+        });
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Instance {
+        Instance {
+            service: "web".into(),
+            number: 3,
+            init: Process { pid: 10, start: 77 },
+            main: Process { pid: 11, start: 78 },
+            group: "web".into(),
+            cgroups: vec![
+                ("memory".into(), "/sys/fs/cgroup/memory/coracle/web".into()),
+                (String::new(), "/a b".into()),
+            ],
+            uid: 1000,
+            gid: 100,
+            groups: vec![4, 20],
+            caps: 1 << 38,
+            seccomp: "default".into(),
+            cwd: "/srv".into(),
+            env: vec!["A=1".into(), "MULTI=a\nb\\n".into(), "EMPTY=".into()],
+            host_network: true,
+        }
+    }
+
+    #[test]
+    fn records_read_as_they_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(service_dir(dir.path(), "web")).unwrap();
+        assert_eq!(Instance::read(dir.path(), "web"), Ok(None));
+        sample().write(dir.path()).unwrap();
+        assert_eq!(Instance::read(dir.path(), "web"), Ok(Some(sample())));
+    }
+
+    #[test]
+    fn unknown_keys_are_skipped_and_other_versions_refused() {
+        let text = sample().to_text() + "later thing\n";
+        assert_eq!(Instance::parse(&text), Ok(sample()));
+        assert!(Instance::parse("coracle-instance 2\n").is_err());
+        assert!(Instance::parse("").is_err());
+        assert!(Instance::parse(&format!("{MAGIC}\ninit x\n")).is_err());
+        assert!(Instance::parse(&format!("{MAGIC}\nenv \\x\n")).is_err());
+    }
+
+    #[test]
+    fn a_process_is_told_by_its_start_time() {
+        let own = Process::find(std::process::id() as i32).unwrap();
+        assert!(own.is_alive());
+        assert!(!Process { start: own.start + 1, ..own }.is_alive());
+        assert!(!Process::default().is_alive());
+    }
+}

@@ -1,0 +1,192 @@
+//! The state of one service inside the core.
+#![forbid(unsafe_code)]
+
+use super::backoff::Backoff;
+use super::event::{Index, Number, Status};
+use crate::base::units::Millis;
+use core::fmt;
+
+/// What a service is doing.
+///
+/// ```text
+///            needs there        image there        main runs
+/// Waiting ──────────> Preparing ─────────> Starting ───────> Running
+///    ^                    │                    │                │
+///    │ deadline           │ image bad          │ fails          │ exits, is stopped
+///    │                    v                    v                v
+/// Backoff <───────────  Held             (Stopping) <──── Stopping ───> Stopped, Done, Failed
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Not started yet, or stopped by someone.
+    Stopped,
+    /// For a service that it needs.
+    Waiting,
+    /// For its image.
+    Preparing,
+    /// Its init exists or is about to; main does not run yet.
+    Starting,
+    /// Main runs.
+    Running,
+    /// Its instance is being ended.
+    Stopping(Ending),
+    /// It is started again at the deadline.
+    Backoff,
+    /// The board lacks something; started again when that changes or when someone asks.
+    Held,
+    /// It ended badly and is not started again.
+    Failed,
+    /// It ended well and is not started again.
+    Done,
+}
+
+/// How far the end of an instance has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Main was sent its stop signal and has until the deadline.
+    Asked,
+    /// Main has ended by itself; init sweeps up and ends.
+    Sweeping,
+    /// Everything was sent SIGKILL.
+    Killed,
+    /// SIGKILL did not help by its deadline: something sits in the kernel.
+    Stuck,
+}
+
+/// Why a service is in its phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Nothing to say.
+    None,
+    /// The config says `"enabled": false`.
+    Disabled,
+    /// Someone asked for it.
+    Asked,
+    /// The supervisor is ending.
+    Shutdown,
+    /// It waits for this service.
+    Needs(Index),
+    /// Main ended.
+    Exit(Status),
+    /// The kernel killed it at its memory limit.
+    OutOfMemory,
+    /// Main did not run within `start_timeout`.
+    StartTimeout,
+    /// The sandbox could not be made; [`Service::detail`] says why.
+    SpawnFailed,
+    /// The image cannot be used; [`Service::detail`] says why.
+    Image,
+    /// The board lacks something; [`Service::detail`] says what.
+    Board,
+    /// Its init was killed from outside.
+    InitLost,
+    /// It does not die.
+    Stuck,
+}
+
+impl Reason {
+    /// Whether `on-failure` starts a service again that ended for this reason.
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Reason::Exit(Status::Code(0)) | Reason::Asked | Reason::Shutdown | Reason::None)
+    }
+}
+
+impl fmt::Display for Reason {
+    /// A half sentence; empty if there is nothing to say. Names and details are the caller's to add.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::None => Ok(()),
+            Reason::Disabled => f.write_str("not enabled in the config"),
+            Reason::Asked => f.write_str("on request"),
+            Reason::Shutdown => f.write_str("the supervisor is ending"),
+            Reason::Needs(_) => f.write_str("waits for"),
+            Reason::Exit(Status::Code(code)) => write!(f, "exit code {code}"),
+            Reason::Exit(Status::Signal(signal)) => write!(f, "killed by signal {signal}"),
+            Reason::OutOfMemory => f.write_str("out of memory: killed at its limit"),
+            Reason::StartTimeout => f.write_str("did not start within its start_timeout"),
+            Reason::SpawnFailed => f.write_str("could not be started"),
+            Reason::Image => f.write_str("its image cannot be used"),
+            Reason::Board => f.write_str("this board lacks something"),
+            Reason::InitLost => f.write_str("its init was killed from outside"),
+            Reason::Stuck => f.write_str("does not die after SIGKILL: it is stuck in the kernel"),
+        }
+    }
+}
+
+/// What happens once the instance is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// What the restart policy says.
+    Policy,
+    /// It stays down.
+    Stay,
+    /// It is started again at once.
+    Again,
+    /// It is held: the board took away what it needs.
+    Hold,
+}
+
+/// One service's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Why.
+    pub reason: Reason,
+    /// Since when.
+    pub since: Millis,
+    /// When something happens by itself; `None`: nothing will.
+    pub deadline: Option<Millis>,
+    /// The current or last instance; 0 before the first.
+    pub number: Number,
+    /// What happens once the instance is gone.
+    pub after: After,
+    /// Whether it is frozen.
+    pub paused: bool,
+    /// Whether the kernel has killed a process of this instance for want of memory.
+    pub oom: bool,
+    /// Whether it should run: enabled at boot or started since, and not stopped since.
+    pub wanted: bool,
+    /// How often and how long its restarts are put off.
+    pub backoff: Backoff,
+    /// Times that the kernel killed it for want of memory.
+    pub oom_kills: u32,
+    /// The sentence behind `reason`, where it has one.
+    pub detail: Option<Box<str>>,
+}
+
+impl Service {
+    /// A service that nobody has started.
+    pub fn new() -> Service {
+        Service {
+            phase: Phase::Stopped,
+            reason: Reason::Disabled,
+            since: Millis(0),
+            deadline: None,
+            number: 0,
+            after: After::Policy,
+            paused: false,
+            oom: false,
+            wanted: false,
+            backoff: Backoff::default(),
+            oom_kills: 0,
+            detail: None,
+        }
+    }
+
+    /// Whether there may be processes of it.
+    pub fn has_instance(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Running | Phase::Stopping(_))
+    }
+
+    /// Whether a service that needs this one may start: it runs, or it ran to a good end.
+    pub fn meets_need(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Done)
+    }
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Service::new()
+    }
+}
