@@ -30,3 +30,5 @@ pub const IMAGE_DIRS: usize = 8;
 pub const LAYERS: usize = 127;
 /// Supplementary groups taken from an image's group file.
 pub const GROUPS: usize = 32;
+/// Bytes of one log entry's text; longer lines are kept in marked parts. Two entries of it fill 4 KiB.
+pub const LOG_TEXT_BYTES: usize = 2016;

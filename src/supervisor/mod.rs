@@ -4,4 +4,6 @@ pub mod action;
 pub mod backoff;
 pub mod event;
 pub mod instance;
+pub mod record;
 pub mod service;
+pub mod wire;
