@@ -57,14 +57,14 @@ pub enum Event {
     Shutdown(Option<Token>),
     /// A connection is gone; its requests need no answer.
     Forget(u32),
+    /// The board has what the service needs and its image is unpacked.
+    Ready(Index),
     /// The board lacks what the service needs: why, and the way out.
     Held(Index, Box<str>),
-    /// What held the service is there now.
-    Unheld(Index),
-    /// The image is unpacked.
-    ImageReady(Index),
-    /// The image cannot be used.
+    /// The image cannot be used: why.
     ImageFailed(Index, Box<str>),
+    /// Something that held the service may be there now.
+    Unheld(Index),
     /// Something that happened to an instance.
     Instance(Index, Number, InstanceEvent),
 }
@@ -78,6 +78,8 @@ pub enum InstanceEvent {
     SpawnFailed(Box<str>),
     /// Its main process runs.
     MainStarted,
+    /// Its main process could not be executed: a sentence. Its init is about to end.
+    MainFailed(Box<str>),
     /// Its main process ended; its init is about to.
     MainExited(Status),
     /// Its init ended, and with it every process of the instance. The status is the one of its exit record: `None` if

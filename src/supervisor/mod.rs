@@ -2,8 +2,11 @@
 
 pub mod action;
 pub mod backoff;
+pub mod core;
 pub mod event;
+pub mod graph;
 pub mod instance;
 pub mod record;
 pub mod service;
+pub mod waits;
 pub mod wire;

@@ -22,7 +22,7 @@ pub enum Phase {
     Stopped,
     /// For a service that it needs.
     Waiting,
-    /// For its image.
+    /// For its image, and for a look at what the board has.
     Preparing,
     /// Its init exists or is about to; main does not run yet.
     Starting,
@@ -80,6 +80,8 @@ pub enum Reason {
     Board,
     /// Its init was killed from outside.
     InitLost,
+    /// It could not be frozen or thawed; [`Service::detail`] says why.
+    Freezer,
     /// It does not die.
     Stuck,
 }
@@ -108,6 +110,7 @@ impl fmt::Display for Reason {
             Reason::Image => f.write_str("its image cannot be used"),
             Reason::Board => f.write_str("this board lacks something"),
             Reason::InitLost => f.write_str("its init was killed from outside"),
+            Reason::Freezer => f.write_str("could not be frozen or thawed"),
             Reason::Stuck => f.write_str("does not die after SIGKILL: it is stuck in the kernel"),
         }
     }
@@ -122,8 +125,6 @@ pub enum After {
     Stay,
     /// It is started again at once.
     Again,
-    /// It is held: the board took away what it needs.
-    Hold,
 }
 
 /// One service's state.
@@ -141,6 +142,8 @@ pub struct Service {
     pub number: Number,
     /// What happens once the instance is gone.
     pub after: After,
+    /// How long main ran before it was last being ended.
+    pub ran: Millis,
     /// Whether it is frozen.
     pub paused: bool,
     /// Whether the kernel has killed a process of this instance for want of memory.
@@ -165,6 +168,7 @@ impl Service {
             deadline: None,
             number: 0,
             after: After::Policy,
+            ran: Millis(0),
             paused: false,
             oom: false,
             wanted: false,
@@ -177,6 +181,11 @@ impl Service {
     /// Whether there may be processes of it.
     pub fn has_instance(&self) -> bool {
         matches!(self.phase, Phase::Starting | Phase::Running | Phase::Stopping(_))
+    }
+
+    /// Whether its instance does not end although everything was done.
+    pub fn is_stuck(&self) -> bool {
+        self.phase == Phase::Stopping(Ending::Stuck)
     }
 
     /// Whether a service that needs this one may start: it runs, or it ran to a good end.

@@ -1,0 +1,80 @@
+//! Who waits for whom.
+//!
+//! A need concerns the start: a service starts, and starts again, only while all that it needs runs or has run to a good
+//! end. When a needed service goes down, those that need it run on; when everything is stopped, a service is stopped
+//! before what it needs.
+#![forbid(unsafe_code)]
+
+use super::event::Index;
+use super::service::{Phase, Service};
+use crate::base::limits::SERVICES;
+use crate::plan::{Need, Plan};
+
+/// One bit per service.
+pub type Marks = [bool; SERVICES];
+
+/// What service `index` needs.
+pub fn needs(plan: &Plan, index: Index) -> impl Iterator<Item = Index> {
+    plan.services.get(usize::from(index)).into_iter().flat_map(|service| &service.needs).map(|need| match need {
+        Need::Started(needed) => *needed,
+    })
+}
+
+/// The first need of service `index` that is not met.
+pub fn unmet(plan: &Plan, services: &[Service], index: Index) -> Option<Index> {
+    needs(plan, index).find(|needed| !services.get(usize::from(*needed)).is_some_and(Service::meets_need))
+}
+
+/// Service `index` and, as long as they are not met, all that it needs, and what those need.
+pub fn with_unmet(plan: &Plan, services: &[Service], index: Index) -> Marks {
+    let mut marks = [false; SERVICES];
+    mark(&mut marks, index);
+    for dependant in plan.start_order.iter().rev().filter(|i| **i == index || !met(services, **i)) {
+        if marked(&marks, *dependant) {
+            needs(plan, *dependant)
+                .filter(|needed| !met(services, *needed))
+                .for_each(|needed| mark(&mut marks, needed));
+        }
+    }
+    marks
+}
+
+/// The services that wait and go on waiting, because something that they need does not come by itself.
+pub fn blocked(plan: &Plan, services: &[Service]) -> Marks {
+    let mut marks = [false; SERVICES];
+    for index in &plan.start_order {
+        let phase = |i: Index| services.get(usize::from(i)).map(|service| service.phase);
+        let hopeless = |needed: Index| {
+            let down = [Phase::Stopped, Phase::Held, Phase::Failed, Phase::Backoff];
+            marked(&marks, needed) || phase(needed).is_some_and(|phase| down.contains(&phase))
+        };
+        if phase(*index) == Some(Phase::Waiting) && needs(plan, *index).any(hopeless) {
+            mark(&mut marks, *index);
+        }
+    }
+    marks
+}
+
+/// Whether everything that needs service `index` is down, or cannot be brought down.
+pub fn dependants_down(plan: &Plan, services: &[Service], index: Index) -> bool {
+    plan.start_order.iter().filter(|dependant| needs(plan, **dependant).any(|needed| needed == index)).all(
+        |dependant| {
+            services.get(usize::from(*dependant)).is_none_or(|service| !service.has_instance() || service.is_stuck())
+        },
+    )
+}
+
+/// Whether `index` is marked.
+pub fn marked(marks: &Marks, index: Index) -> bool {
+    marks.get(usize::from(index)).copied().unwrap_or(false)
+}
+
+fn mark(marks: &mut Marks, index: Index) {
+    if let Some(mark) = marks.get_mut(usize::from(index)) {
+        *mark = true;
+    }
+}
+
+fn met(services: &[Service], index: Index) -> bool {
+    services.get(usize::from(index)).is_some_and(Service::meets_need)
+}
