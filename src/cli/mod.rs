@@ -1,10 +1,21 @@
 //! What a person types. Each command has a file with its arguments and its action; this one lists them.
 #![forbid(unsafe_code)]
 
+pub mod output;
+pub mod progress;
+pub mod table;
+mod words;
+
 use crate::base::exit;
-use argh::FromArgs;
+use crate::base::suggest::did_you_mean;
+use argh::{EarlyExit, FromArgs, SubCommands};
+
+/// The run directory unless `--run-dir` names another: control socket, logs and records of one supervisor.
+pub const RUN_DIR: &str = "/run/coracle";
 
 /// A tiny container runtime and service supervisor for embedded and edge Linux devices.
+///
+/// Example: coracle up -c /etc/coracle/config.json
 #[derive(FromArgs)]
 #[argh(help_triggers("-h", "--help"))]
 struct Coracle {
@@ -27,26 +38,72 @@ struct VersionArgs {}
 
 /// Runs the command line and gives the process's exit code.
 pub fn main() -> std::process::ExitCode {
-    let words: Vec<String> = std::env::args().collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let code = match Coracle::from_args(&["coracle"], words.get(1..).unwrap_or(&[])) {
-        Ok(parsed) => run(parsed.command),
-        Err(early) if early.status.is_ok() => {
-            println!("{}", early.output);
-            exit::OK
-        }
-        Err(early) => {
-            eprintln!("{}", early.output.trim_end());
+    let given: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();
+    let code = match given {
+        Ok(words) => dispatch(&words),
+        Err(word) => {
+            output::complain(&format!("the argument {word:?} is no UTF-8 text"));
             exit::USAGE
         }
     };
     code.into()
 }
 
+/// Parses the words behind `coracle` and runs the command.
+fn dispatch(given: &[String]) -> u8 {
+    let given: Vec<String> = match given {
+        [] => vec!["--help".into()],
+        [help] if help == "help" => vec!["--help".into()],
+        [help, command, ..] if help == "help" => vec![command.clone(), "--help".into()],
+        [version] if version == "--version" || version == "-V" => vec!["version".into()],
+        words => words::normalise(words),
+    };
+    if let Some(first) = given.first().filter(|first| !first.starts_with('-') && !is_command(first)) {
+        let near = did_you_mean(first, Command::COMMANDS.iter().map(|command| command.name));
+        let hint = near.map_or(String::new(), |near| format!(": did you mean '{near}'?"));
+        output::complain(&format!("unknown command '{first}'{hint}\n`coracle help` lists the commands"));
+        return exit::USAGE;
+    }
+    match parse(&given) {
+        Ok(parsed) => run(parsed.command),
+        Err(EarlyExit { output: help, status: Ok(()) }) => {
+            output::line(help.trim_end());
+            exit::OK
+        }
+        Err(EarlyExit { output: error, status: Err(()) }) => {
+            output::complain(&usage_error(&given, error.trim_end()));
+            exit::USAGE
+        }
+    }
+}
+
+fn parse(words: &[String]) -> Result<Coracle, EarlyExit> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    Coracle::from_args(&["coracle"], &words)
+}
+
+fn is_command(word: &str) -> bool {
+    Command::COMMANDS.iter().any(|command| command.name == word)
+}
+
+/// The parser's error with the nearest option that exists and the way to the help.
+fn usage_error(given: &[String], error: &str) -> String {
+    let command = given.first().filter(|first| is_command(first)).map_or("", String::as_str);
+    let help_words: Vec<String> = [command, "--help"].iter().filter(|w| !w.is_empty()).map(|w| (*w).into()).collect();
+    let help = parse(&help_words).err().map(|early| early.output).unwrap_or_default();
+    let unknown = error.strip_prefix("Unrecognized argument: ").unwrap_or_default();
+    let options = help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| word.starts_with("--"));
+    let near = did_you_mean(unknown, options).filter(|_| unknown.starts_with("--"));
+    let near = near.map_or(String::new(), |near| format!(": did you mean '{near}'?"));
+    let space = if command.is_empty() { "" } else { " " };
+    let sentence = if unknown.is_empty() { error.to_owned() } else { format!("unknown argument '{unknown}'{near}") };
+    format!("{sentence}\n`coracle{space}{command} -h` shows what it takes, with an example")
+}
+
 fn run(command: Command) -> u8 {
     match command {
         Command::Version(_) => {
-            println!("coracle {}", env!("CARGO_PKG_VERSION"));
+            output::line(format_args!("coracle {}", env!("CARGO_PKG_VERSION")));
             exit::OK
         }
     }

@@ -1,0 +1,30 @@
+//! What goes to a person's terminal: lines on standard output, sentences on standard error.
+#![forbid(unsafe_code)]
+
+use crate::log::format::Safe;
+use core::fmt;
+use std::io::Write;
+
+/// Writes `text` and a newline to standard output.
+///
+/// A reader that has seen enough (`coracle logs web | head`) ends the process quietly, as SIGPIPE ends other programs;
+/// any other failure is said and ends it with code 1: output that nobody gets is not success.
+pub fn line(text: impl fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{text}") {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            complain(&format!("the output cannot be written: {error}"));
+        }
+        std::process::exit(i32::from(crate::base::exit::FAILED));
+    }
+}
+
+/// Writes a sentence to standard error, as `coracle: SENTENCE`, safe on a terminal line by line.
+pub fn complain(sentence: &str) {
+    let mut err = std::io::stderr().lock();
+    for (number, text) in sentence.trim_end().lines().enumerate() {
+        let prefix = if number == 0 { "coracle: " } else { "" };
+        // There is nobody left to tell that standard error is gone.
+        let _ = writeln!(err, "{prefix}{}", Safe(text.as_bytes()));
+    }
+}
