@@ -8,6 +8,7 @@
 //! | [`base`] | names, sizes, times, capacities, exit codes: no system call |
 //! | [`sys`] | the only `unsafe`: thin wrappers over system calls, each naming its man page |
 //! | [`plan`] | the validated description of a device and its services, shared by everything above |
+//! | [`seccomp`] | system call filters: one policy as data, compiled to BPF for five architectures |
 //! | [`config`] | bytes of a config file in, a [`plan::Plan`] or a list of problems out; opens no file |
 //! | [`log`] | the ring a service's output is kept in, its text form, the optional rotating file |
 //! | [`image`] | image archives to verified layers in a store |
@@ -24,5 +25,6 @@ pub mod image;
 pub mod log;
 pub mod plan;
 pub mod sandbox;
+pub mod seccomp;
 pub mod supervisor;
 pub mod sys;

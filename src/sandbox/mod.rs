@@ -1,2 +1,3 @@
 //! One service's sandbox.
+pub mod capabilities;
 pub mod cgroup;

@@ -2,6 +2,8 @@
 //! allocation. Each wrapper's doc opens with the C call, its man page and the first kernel version.
 #![allow(unsafe_code)]
 
+pub mod bpf;
+pub mod caps;
 pub mod terminal;
 
 use core::fmt;

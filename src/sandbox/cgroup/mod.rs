@@ -1,1 +1,2 @@
 //! Control groups.
+pub mod devices;

@@ -1,0 +1,130 @@
+//! The device allow-list as a cgroup v2 program (bpf(2) `BPF_PROG_TYPE_CGROUP_DEVICE`, Linux 4.15).
+//!
+//! The kernel runs the program at every open and mknod of a device, with what is asked for in `struct bpf_cgroup_dev_ctx`;
+//! 1 allows, 0 refuses with EPERM. Pure: rules in, instructions out; `sys::bpf` loads and attaches them.
+#![forbid(unsafe_code)]
+
+/// Character or block device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `b` (`BPF_DEVCG_DEV_BLOCK`).
+    Block = 1,
+    /// `c` (`BPF_DEVCG_DEV_CHAR`).
+    Char = 2,
+}
+
+/// What may be done with a device: bits of `BPF_DEVCG_ACC_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access(pub u8);
+
+impl Access {
+    /// Making a node.
+    pub const MKNOD: Access = Access(1);
+    /// Opening for reading.
+    pub const READ: Access = Access(2);
+    /// Opening for writing.
+    pub const WRITE: Access = Access(4);
+
+    /// Both.
+    pub const fn and(self, other: Access) -> Access {
+        Access(self.0 | other.0)
+    }
+}
+
+/// One line of the allow-list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// Kind of device.
+    pub kind: Kind,
+    /// Major number.
+    pub major: u32,
+    /// Minor number; `None`: any.
+    pub minor: Option<u32>,
+    /// What may be done.
+    pub access: Access,
+}
+
+/// An eBPF instruction as the kernel takes it (Documentation/bpf/standardization/instruction-set.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Insn {
+    /// Operation.
+    pub code: u8,
+    /// Destination register in the lower, source register in the upper half (little-endian).
+    pub registers: u8,
+    /// Jump distance or offset in memory.
+    pub offset: i16,
+    /// Constant.
+    pub imm: i32,
+}
+
+impl Insn {
+    /// The 8 bytes that the kernel reads, on a little-endian machine.
+    pub fn word(self) -> u64 {
+        let half = u64::from(self.code) | u64::from(self.registers) << 8 | u64::from(self.offset as u16) << 16;
+        half | u64::from(self.imm as u32) << 32
+    }
+}
+
+const LOAD_WORD: u8 = 0x61; // BPF_LDX | BPF_MEM | BPF_W
+const MOVE: u8 = 0xb4; // BPF_ALU | BPF_MOV | BPF_K
+const MOVE_REGISTER: u8 = 0xbc; // BPF_ALU | BPF_MOV | BPF_X
+const AND: u8 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+const SHIFT_RIGHT: u8 = 0x74; // BPF_ALU | BPF_RSH | BPF_K
+const JUMP_NOT_EQUAL: u8 = 0x55; // BPF_JMP | BPF_JNE | BPF_K
+const EXIT: u8 = 0x95; // BPF_JMP | BPF_EXIT
+
+/// Registers: 0 is the answer, 1 the context on entry.
+const ANSWER: u8 = 0;
+const CONTEXT: u8 = 1;
+const KIND: u8 = 2;
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+
+/// The most instructions that one rule takes; a kernel before 5.2 takes 4096 in all.
+pub const RULE_INSNS: usize = 8;
+
+/// The program that allows what `rules` allow and refuses everything else.
+pub fn program(rules: &[Rule]) -> Vec<Insn> {
+    let mut program = Vec::with_capacity(8 + rules.len() * RULE_INSNS);
+    // access_type: kind in the lower, access in the upper 16 bits; then major, minor.
+    program.push(load(KIND, 0));
+    program.push(insn(MOVE_REGISTER, ACCESS, KIND, 0, 0));
+    program.push(insn(AND, KIND, 0, 0, 0xffff));
+    program.push(insn(SHIFT_RIGHT, ACCESS, 0, 0, 16));
+    program.push(load(MAJOR, 4));
+    program.push(load(MINOR, 8));
+    for rule in rules {
+        allow(&mut program, rule);
+    }
+    program.push(insn(MOVE, ANSWER, 0, 0, 0));
+    program.push(insn(EXIT, 0, 0, 0, 0));
+    program
+}
+
+/// Answers 1 if kind, numbers and access match, else goes on behind.
+fn allow(program: &mut Vec<Insn>, rule: &Rule) {
+    let mut tests = vec![(KIND, rule.kind as i32), (MAJOR, rule.major as i32)];
+    if let Some(minor) = rule.minor {
+        tests.push((MINOR, minor as i32));
+    }
+    // After the tests: copy, mask and test of the access (3), answer (2).
+    let mut behind = tests.len() as i16 + 5;
+    for (register, value) in tests {
+        behind -= 1;
+        program.push(insn(JUMP_NOT_EQUAL, register, 0, behind, value));
+    }
+    program.push(insn(MOVE_REGISTER, ANSWER, ACCESS, 0, 0));
+    program.push(insn(AND, ANSWER, 0, 0, i32::from(!rule.access.0 & 7)));
+    program.push(insn(JUMP_NOT_EQUAL, ANSWER, 0, 2, 0));
+    program.push(insn(MOVE, ANSWER, 0, 0, 1));
+    program.push(insn(EXIT, 0, 0, 0, 0));
+}
+
+fn insn(code: u8, destination: u8, source: u8, offset: i16, imm: i32) -> Insn {
+    Insn { code, registers: source << 4 | destination, offset, imm }
+}
+
+fn load(register: u8, offset: i16) -> Insn {
+    insn(LOAD_WORD, register, CONTEXT, offset, 0)
+}
