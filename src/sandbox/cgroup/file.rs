@@ -1,0 +1,97 @@
+//! Reading and writing the small files of the cgroup file system.
+
+use super::Error;
+use crate::sys::{Errno, Result};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+
+/// Longest file that is read whole, in bytes; `memory.stat` has 1.5 KiB, `cgroup.procs` more with many processes.
+const FILE_BYTES: u64 = 1 << 20;
+
+/// The text of `folder/name`, without the last newline.
+pub fn read(folder: &str, name: &str) -> Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    File::open(format!("{folder}/{name}"))?.take(FILE_BYTES).read_to_string(&mut text)?;
+    text.truncate(text.trim_end().len());
+    Ok(text)
+}
+
+/// The number in `folder/name`; `None` if the file is missing or says something else (`max`).
+pub fn number(folder: &str, name: &str) -> Option<u64> {
+    read(folder, name).ok()?.parse().ok()
+}
+
+/// Writes `value` to `folder/name` in one write(2), as the kernel wants it. Never creates a file.
+pub fn write(folder: &str, name: &str, value: &str) -> Result<()> {
+    let mut file = OpenOptions::new().write(true).open(format!("{folder}/{name}"))?;
+    Ok(file.write_all(value.as_bytes())?)
+}
+
+/// Writes `value` to `folder/name`, then reads what the file shows, through the same descriptor.
+pub fn write_and_read(folder: &str, name: &str, value: &str) -> Result<String> {
+    let mut file = OpenOptions::new().read(true).write(true).open(format!("{folder}/{name}"))?;
+    file.write_all(value.as_bytes())?;
+    let mut text = vec![0; 4096];
+    let length = file.read_at(&mut text, 0)?;
+    let shown = text.get(..length).and_then(|shown| core::str::from_utf8(shown).ok()).unwrap_or_default();
+    Ok(shown.trim_end().to_string())
+}
+
+/// Makes the folder; `Ok(false)` if it was there.
+pub fn make(folder: &str) -> core::result::Result<bool, Error> {
+    match nix::unistd::mkdir(folder, nix::sys::stat::Mode::from_bits_truncate(0o755)) {
+        Ok(()) => Ok(true),
+        Err(nix::errno::Errno::EEXIST) => Ok(false),
+        Err(errno) => Err(Error::Failed { doing: "make cgroup", path: folder.to_string(), errno: Errno::from(errno) }),
+    }
+}
+
+/// Removes the folder; gone already is fine.
+pub fn remove(folder: &str) -> Result<()> {
+    match std::fs::remove_dir(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The value of `key` in a text of `key value` lines (`memory.stat`, `cgroup.events`).
+pub fn keyed(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
+    line.trim().parse().ok()
+}
+
+/// The process ids in the group, in the kernel's order.
+pub fn pids(folder: &str) -> Result<Vec<i32>> {
+    let text = read(folder, "cgroup.procs")?;
+    Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
+}
+
+/// The names of the groups directly beneath `folder`.
+pub fn children(folder: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_matched_whole() {
+        let text = "oom 1\noom_kill 3\noom_group_kill 2";
+        assert_eq!(keyed(text, "oom_kill"), Some(3));
+        assert_eq!(keyed(text, "oom"), Some(1));
+        assert_eq!(keyed(text, "kill"), None);
+    }
+
+    #[test]
+    fn a_write_never_creates_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        assert_eq!(write(path, "memory.max", "1"), Err(Errno(libc::ENOENT)));
+        assert!(children(path).is_empty());
+    }
+}

@@ -1,0 +1,309 @@
+//! A service's group: joining it, freezing and killing what is in it, watching it, removing it.
+
+use super::{Controller, Error, Result, file};
+use crate::plan::FeatureSet;
+use crate::sys::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Wait between two looks at a state that the kernel reaches on its own, and how many looks before giving up.
+const PAUSE: Duration = Duration::from_millis(1);
+const LOOKS: usize = 50;
+/// Rounds of signalling what is left of a group that cannot be frozen or killed in one go.
+const KILL_ROUNDS: usize = 100;
+
+/// A folder of the group in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dir {
+    /// 1 or 2.
+    pub version: u8,
+    /// What of it serves this group.
+    pub controllers: Vec<Controller>,
+    /// Its path.
+    pub path: String,
+}
+
+/// One service's cgroup: its folders in all hierarchies. Dropping it leaves the kernel's group alone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Group {
+    pub(super) dirs: Vec<Dir>,
+    pub(super) missing: FeatureSet,
+}
+
+/// What a process needs to enter a group: inherited by the child that becomes main.
+#[derive(Debug)]
+pub struct Join {
+    /// For clone3(2) with `CLONE_INTO_CGROUP` (Linux 5.7): the folder in the v2 hierarchy, opened `O_PATH`.
+    pub into: Option<OwnedFd>,
+    /// Where clone3 cannot do it: the v2 group's `cgroup.procs`, to which the process writes `0`. Waits for a kernel
+    /// grace period (milliseconds).
+    pub procs: Option<OwnedFd>,
+    /// v1 groups' `tasks` files, to each of which the process, while it has one thread, writes `0`. Does not wait.
+    pub tasks: Vec<OwnedFd>,
+}
+
+impl Group {
+    /// What the service does without because `allow_missing` says so.
+    pub fn missing(&self) -> FeatureSet {
+        self.missing
+    }
+
+    /// The group's folders as one line without newlines, for [`Group::open`] in another process.
+    pub fn record(&self) -> String {
+        let fields: Vec<String> = self
+            .dirs
+            .iter()
+            .map(|dir| {
+                let names: Vec<&str> = dir.controllers.iter().map(|controller| controller.v1_name()).collect();
+                format!("{}:{}:{}", dir.version, names.join(","), dir.path)
+            })
+            .collect();
+        fields.join("\t")
+    }
+
+    /// The group that [`Group::record`] described.
+    pub fn open(record: &str) -> Result<Group> {
+        let mut dirs = Vec::new();
+        for field in record.split('\t').filter(|field| !field.is_empty()) {
+            let mut parts = field.splitn(3, ':');
+            let version = match parts.next() {
+                Some("1") => 1,
+                Some("2") => 2,
+                _ => return Err(Error::BadRecord),
+            };
+            let (Some(names), Some(path)) = (parts.next(), parts.next()) else { return Err(Error::BadRecord) };
+            if !path.starts_with('/') {
+                return Err(Error::BadRecord);
+            }
+            let controllers = names.split(',').filter_map(Controller::from_v1_name).collect();
+            dirs.push(Dir { version, controllers, path: path.to_string() });
+        }
+        Ok(Group { dirs, missing: FeatureSet::default() })
+    }
+
+    /// The folder that `controller` is in.
+    pub(super) fn dir(&self, controller: Controller) -> Option<&Dir> {
+        self.dirs.iter().find(|dir| dir.controllers.contains(&controller))
+    }
+
+    /// Opens what a process needs to enter the group. All descriptors are close-on-exec.
+    pub fn join(&self) -> Result<Join> {
+        let mut join = Join { into: None, procs: None, tasks: Vec::with_capacity(self.dirs.len()) };
+        for dir in &self.dirs {
+            let opened = |name: &str, flags: OFlag| {
+                let path = format!("{}/{name}", dir.path);
+                open(path.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| Error::Failed {
+                    doing: "open",
+                    path,
+                    errno: errno.into(),
+                })
+            };
+            if dir.version == 2 {
+                join.into = Some(opened("", OFlag::O_PATH | OFlag::O_DIRECTORY)?);
+                join.procs = Some(opened("cgroup.procs", OFlag::O_WRONLY)?);
+            } else {
+                join.tasks.push(opened("tasks", OFlag::O_WRONLY)?);
+            }
+        }
+        Ok(join)
+    }
+
+    /// The processes in the group, by their ids as this process sees them.
+    pub fn pids(&self) -> Vec<i32> {
+        self.dirs.first().and_then(|dir| file::pids(&dir.path).ok()).unwrap_or_default()
+    }
+
+    /// Stops every process of the group where it is, or lets them go on. Waits up to 50 ms for the kernel; a group that
+    /// does not freeze in time is let go again and the error says so.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let Some(dir) = self.dir(Controller::Freezer) else {
+            let reason = "the group has no freezer".to_string();
+            return Err(Error::Missing { feature: crate::plan::Feature::Freezer, reason });
+        };
+        let (name, on, off) = match dir.version {
+            2 => ("cgroup.freeze", "1", "0"),
+            _ => ("freezer.state", "FROZEN", "THAWED"),
+        };
+        let set = |value: &str| {
+            file::write(&dir.path, name, value).map_err(|errno| Error::Failed {
+                doing: "write to",
+                path: format!("{}/{name}", dir.path),
+                errno,
+            })
+        };
+        if !frozen {
+            return set(off);
+        }
+        set(on)?;
+        for _ in 0..LOOKS {
+            if self.frozen() {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        set(off)?;
+        Err(Error::NotFrozen { path: dir.path.clone() })
+    }
+
+    /// Whether every process of the group is stopped by the freezer.
+    pub fn frozen(&self) -> bool {
+        let Some(dir) = self.dir(Controller::Freezer) else { return false };
+        match dir.version {
+            2 => file::read(&dir.path, "cgroup.events").is_ok_and(|text| file::keyed(&text, "frozen") == Some(1)),
+            _ => file::read(&dir.path, "freezer.state").is_ok_and(|state| state == "FROZEN"),
+        }
+    }
+
+    /// Kills every process of the group, also a frozen one, and those that it forks meanwhile. Does not wait for their
+    /// end.
+    ///
+    /// v2 from Linux 5.14: `cgroup.kill`. Before, and on v1: frozen if that can be had, so that nothing forks and no
+    /// process id changes hands; then signalled one by one; then thawed.
+    pub fn kill(&self) -> Result<()> {
+        if let Some(dir) = self.dirs.iter().find(|dir| dir.version == 2) {
+            match file::write(&dir.path, "cgroup.kill", "1") {
+                Ok(()) => return self.thaw_v1(),
+                Err(Errno(libc::ENOENT)) => {}
+                Err(errno) => {
+                    return Err(Error::Failed { doing: "kill by", path: format!("{}/cgroup.kill", dir.path), errno });
+                }
+            }
+        }
+        let held = self.freeze(true).is_ok();
+        let mut signalled: Vec<i32> = Vec::new();
+        for _ in 0..KILL_ROUNDS {
+            let fresh: Vec<i32> = self.pids().into_iter().filter(|pid| !signalled.contains(pid)).collect();
+            if fresh.is_empty() {
+                break;
+            }
+            for pid in fresh {
+                // ESRCH: it ended meanwhile, which is what was wanted.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                signalled.push(pid);
+            }
+        }
+        if held { self.freeze(false) } else { self.thaw_v1() }
+    }
+
+    /// v1 keeps a killed process as long as it is frozen; v2 lets it end.
+    fn thaw_v1(&self) -> Result<()> {
+        match self.dir(Controller::Freezer) {
+            Some(dir) if dir.version == 1 => self.freeze(false),
+            _ => Ok(()),
+        }
+    }
+
+    /// A descriptor that becomes ready when the group runs out of memory.
+    ///
+    /// Register it with `EPOLLIN | EPOLLPRI | EPOLLET`, edge-triggered; it need not be read. What happened is told by
+    /// [`Group::oom_kills`]: v2 reports other memory events as well. v1: an eventfd registered with
+    /// `memory.oom_control`; v2: `memory.events`, of which the kernel wakes pollers.
+    pub fn oom_event(&self) -> Result<Option<OwnedFd>> {
+        let Some(dir) = self.dir(Controller::Memory) else { return Ok(None) };
+        let failed = |name: &str, errno: Errno| Error::Failed {
+            doing: "watch for memory shortage by",
+            path: format!("{}/{name}", dir.path),
+            errno,
+        };
+        let opened = |name: &str| {
+            let path = format!("{}/{name}", dir.path);
+            open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(|errno| failed(name, errno.into()))
+        };
+        if dir.version == 2 {
+            return opened("memory.events").map(Some);
+        }
+        let control = opened("memory.oom_control")?;
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| failed("memory.oom_control", errno.into()))?;
+        let registration = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
+        file::write(&dir.path, "cgroup.event_control", &registration)
+            .map_err(|errno| failed("cgroup.event_control", errno))?;
+        Ok(Some(event.into()))
+    }
+
+    /// How many processes of the group the kernel has killed for lack of memory since the group was made.
+    pub fn oom_kills(&self) -> u64 {
+        let Some(dir) = self.dir(Controller::Memory) else { return 0 };
+        let name = if dir.version == 2 { "memory.events" } else { "memory.oom_control" };
+        file::read(&dir.path, name).ok().and_then(|text| file::keyed(&text, "oom_kill")).unwrap_or(0)
+    }
+
+    /// Whether no process is left in the group.
+    pub fn is_empty(&self) -> bool {
+        self.dirs.iter().all(|dir| match dir.version {
+            2 => file::read(&dir.path, "cgroup.events").map_or(true, |text| file::keyed(&text, "populated") != Some(1)),
+            _ => file::pids(&dir.path).map_or(true, |pids| pids.is_empty()),
+        })
+    }
+
+    /// Removes the group's folders. Waits up to 50 ms for processes that are ending; one that stays is [`Error::Busy`],
+    /// and the call can be repeated later.
+    pub fn remove(&self) -> Result<()> {
+        for dir in &self.dirs {
+            remove_tree(&dir.path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a folder and the groups that a service may have made beneath its own.
+pub(super) fn remove_tree(path: &str) -> Result<()> {
+    for look in 0.. {
+        let failure = match file::remove(path) {
+            Ok(()) => return Ok(()),
+            Err(errno) => errno,
+        };
+        let inner = file::children(path);
+        if failure == Errno(libc::EBUSY) && look < LOOKS {
+            if inner.is_empty() {
+                std::thread::sleep(PAUSE);
+            }
+            for child in inner {
+                remove_tree(&format!("{path}/{child}"))?;
+            }
+            continue;
+        }
+        let mut pids = file::pids(path).unwrap_or_default();
+        pids.truncate(5);
+        return Err(match failure {
+            Errno(libc::EBUSY) => Error::Busy { path: path.to_string(), pids },
+            errno => Error::Failed { doing: "remove cgroup", path: path.to_string(), errno },
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_and_damage_is_refused() {
+        let group = Group {
+            dirs: vec![
+                Dir { version: 1, controllers: vec![Controller::Memory], path: "/sys/fs/cgroup/memory/a:b".into() },
+                Dir { version: 2, controllers: vec![Controller::Io, Controller::Freezer], path: "/x/y".into() },
+            ],
+            ..Group::default()
+        };
+        assert_eq!(Group::open(&group.record()), Ok(group));
+        assert_eq!(Group::open("").map(|group| group.dirs.len()), Ok(0));
+        for bad in ["3:memory:/a", "1:memory", "1:memory:relative", "junk"] {
+            assert_eq!(Group::open(bad), Err(Error::BadRecord), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_vanished_group_is_empty_and_gone() {
+        let dirs = vec![Dir { version: 2, controllers: Vec::new(), path: "/nonexistent/group".into() }];
+        let group = Group { dirs, ..Group::default() };
+        assert!(group.is_empty() && group.pids().is_empty() && group.remove().is_ok());
+        assert!(matches!(group.freeze(true), Err(Error::Missing { .. })));
+    }
+}

@@ -1,0 +1,362 @@
+//! The place for groups: finding it, making groups in it, recognising and removing what is left in it.
+
+use super::discover::{Hierarchy, hierarchies};
+use super::group::{Dir, Group, remove_tree};
+use super::limits::{IoDevice, Setting};
+use super::{Controller, DeviceRule, Error, Result, file, limits, v1, v2};
+use crate::plan::{Feature, FeatureSet, Limits, Memory};
+use crate::sys::Errno;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+/// How a group is made, beside its limits.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// What may be missing without an error.
+    pub allow_missing: FeatureSet,
+    /// Whether cpu time is counted also where that costs a folder of its own (v1).
+    pub measure: bool,
+}
+
+/// The cgroup hierarchies and the place in each where coracle keeps its groups.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    hierarchies: Vec<Hierarchy>,
+    /// Folder with a slash behind it, or beginning of the names of single groups.
+    prefix: String,
+    /// Whether the machine has any swap space.
+    swap: bool,
+    page: u64,
+    /// Where groups are made in v2, once that is known.
+    unified: Option<v2::Base>,
+    prepared: Vec<String>,
+}
+
+impl Tree {
+    /// The tree whose groups are in `folder/`, made on first use, beneath this process's cgroup.
+    pub fn discover(folder: &str) -> Result<Tree> {
+        Tree::with_prefix(format!("{folder}/"))
+    }
+
+    /// The tree for one short-lived group: its folder is called `PREFIX-NAME`, directly beneath this process's cgroup.
+    /// Making and removing it costs half as much as with a common folder.
+    pub fn discover_flat(prefix: &str) -> Result<Tree> {
+        Tree::with_prefix(format!("{prefix}-"))
+    }
+
+    fn with_prefix(prefix: String) -> Result<Tree> {
+        let text = |path: &str| {
+            let (folder, name) = path.rsplit_once('/').unwrap_or_default();
+            file::read(folder, name).map_err(|errno| Error::Failed { doing: "read", path: path.to_string(), errno })
+        };
+        // Without CONFIG_SWAP there is no such file.
+        let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+        Ok(Tree::from_text(&text("/proc/self/cgroup")?, &text("/proc/self/mountinfo")?, &swaps, prefix))
+    }
+
+    /// The tree that these texts of `/proc` describe.
+    pub(super) fn from_text(proc_cgroup: &str, mountinfo: &str, swaps: &str, prefix: String) -> Tree {
+        let mut hierarchies = hierarchies(proc_cgroup, mountinfo);
+        let taken: Vec<Controller> =
+            hierarchies.iter().filter(|one| one.version == 1).flat_map(|one| one.controllers.clone()).collect();
+        for unified in hierarchies.iter_mut().filter(|one| one.version == 2) {
+            unified.own = v2::without_supervisor(&unified.own).to_string();
+            unified.controllers = v2::controllers(&unified.own);
+            unified.controllers.retain(|controller| !taken.contains(controller));
+        }
+        hierarchies.retain(|one| !one.controllers.is_empty());
+        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
+        Tree {
+            hierarchies,
+            prefix,
+            swap: swaps.lines().count() > 1,
+            page: u64::try_from(page).unwrap_or(4096),
+            unified: None,
+            prepared: Vec::new(),
+        }
+    }
+
+    /// Whether `controller` can be had, and if not, why. The answer of a look at what is mounted; making a group may
+    /// still find more.
+    pub fn has(&self, controller: Controller) -> core::result::Result<(), String> {
+        self.hierarchy(controller).map(|_| ())
+    }
+
+    fn hierarchy(&self, controller: Controller) -> core::result::Result<&Hierarchy, String> {
+        let Some(found) = self.hierarchies.iter().find(|one| one.controllers.contains(&controller)) else {
+            let name = controller.v1_name();
+            let unified = self.hierarchies.iter().find(|one| one.version == 2);
+            return Err(match unified {
+                Some(unified) => format!("no v1 hierarchy has the {name} controller, nor does {}", unified.own),
+                None => format!("no mounted cgroup hierarchy has the {name} controller"),
+            });
+        };
+        match found.read_only {
+            true => Err(format!("{} is mounted read-only", found.mount)),
+            false => Ok(found),
+        }
+    }
+
+    /// Makes the group called `name` with all limits written and read back, before any process is in it.
+    ///
+    /// A group of that name without processes is made anew, so that its counters begin at zero; one with processes (of
+    /// a service that is still running) keeps them and gets the limits.
+    ///
+    /// # Errors
+    /// The first limit that cannot be had and is not in `allow_missing`. Then nothing that was made is left.
+    pub fn create(&mut self, name: &str, limits: &Limits, devices: &[DeviceRule], options: &Options) -> Result<Group> {
+        let numbers = block_devices(limits)?;
+        let io: Vec<IoDevice> =
+            limits.io.iter().zip(&numbers).map(|(limit, (major, minor))| (*major, *minor, limit)).collect();
+        let mut group = Group::default();
+        let made = self.make_dirs(name, &wanted(limits, options, self.swap), options, &mut group).and_then(|reused| {
+            self.write_limits(&mut group, limits, &io, &reused, options)?;
+            self.write_devices(&mut group, devices, &reused, options)
+        });
+        if let Err(error) = made {
+            // A group that was in use keeps its processes: removal then fails, and the first error is what matters.
+            let _ = group.remove();
+            return Err(error);
+        }
+        Ok(group)
+    }
+
+    /// Makes one folder in each hierarchy that carries a controller of `wanted`; tells which were there and in use.
+    fn make_dirs(
+        &mut self,
+        name: &str,
+        wanted: &[(Controller, bool)],
+        options: &Options,
+        group: &mut Group,
+    ) -> Result<Vec<String>> {
+        let mut places: Vec<(Hierarchy, Vec<Controller>)> = Vec::new();
+        for (controller, required) in wanted {
+            match self.hierarchy(*controller) {
+                Ok(found) => match places.iter_mut().find(|(place, _)| place.mount == found.mount) {
+                    Some((_, controllers)) => controllers.push(*controller),
+                    None => places.push((found.clone(), vec![*controller])),
+                },
+                Err(reason) if *required => lacks(group, options, controller.feature(), reason)?,
+                Err(_) => {}
+            }
+        }
+        let mut reused = Vec::new();
+        for (place, mut controllers) in places {
+            let base = match place.version {
+                2 => {
+                    let (base, absent) = self.unified_base(&place, &controllers)?;
+                    for (controller, reason) in absent {
+                        controllers.retain(|one| *one != controller);
+                        lacks(group, options, controller.feature(), reason)?;
+                    }
+                    base
+                }
+                _ => self.v1_base(&place)?,
+            };
+            let path = format!("{base}/{}{name}", self.prefix);
+            if !file::make(&path)? {
+                match file::remove(&path) {
+                    Ok(()) => {
+                        file::make(&path)?;
+                    }
+                    Err(_) => reused.push(path.clone()),
+                }
+            }
+            if place.version == 1 && controllers.contains(&Controller::Cpuset) {
+                v1::inherit_cpuset(&path)?;
+            }
+            group.dirs.push(Dir { version: place.version, controllers, path });
+        }
+        Ok(reused)
+    }
+
+    fn v1_base(&mut self, place: &Hierarchy) -> Result<String> {
+        if let Some(folder) = self.prefix.strip_suffix('/') {
+            let path = format!("{}/{folder}", place.own);
+            if !self.prepared.contains(&path) {
+                v1::prepare_folder(&path, &place.controllers)?;
+                self.prepared.push(path);
+            }
+        }
+        Ok(place.own.clone())
+    }
+
+    fn unified_base(&mut self, place: &Hierarchy, wanted: &[Controller]) -> Result<(String, v2::Absent)> {
+        let base = match self.unified.take() {
+            Some(base) => base,
+            None => v2::Base::find(place, &self.prefix, wanted)?,
+        };
+        let base = self.unified.insert(base);
+        let absent = base.enable(wanted)?;
+        Ok((base.path.clone(), absent))
+    }
+
+    fn write_limits(
+        &self,
+        group: &mut Group,
+        limits: &Limits,
+        io: &[IoDevice],
+        reused: &[String],
+        options: &Options,
+    ) -> Result<()> {
+        for dir in group.dirs.clone() {
+            let reset = reused.contains(&dir.path);
+            let settings = match dir.version {
+                2 => limits::v2(limits, io, reset),
+                _ => limits::v1(limits, io, reset),
+            };
+            for setting in settings.iter().filter(|setting| dir.controllers.contains(&setting.controller)) {
+                let written = match dir.version {
+                    1 if setting.file == "memory.limit_in_bytes" => {
+                        v1::write_memory(&dir.path, setting, &settings, self.page)
+                    }
+                    _ => write(&dir.path, setting, self.page),
+                };
+                match written {
+                    Err(Error::Missing { feature: Feature::Swap, .. }) if limits.swap.0 == 0 && !self.swap => {}
+                    Err(Error::Missing { feature, reason }) => lacks(group, options, feature, reason)?,
+                    other => other?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_devices(
+        &self,
+        group: &mut Group,
+        rules: &[DeviceRule],
+        reused: &[String],
+        options: &Options,
+    ) -> Result<()> {
+        let Some(dir) = group.dir(Controller::Devices).cloned() else { return Ok(()) };
+        let written = match dir.version {
+            // A group in use has its program since it was made; a second one would only narrow it.
+            2 if reused.contains(&dir.path) => Ok(()),
+            2 => v2::attach_devices(&dir.path, rules),
+            _ => v1::write_devices(&dir.path, rules),
+        };
+        match written {
+            Err(Error::Missing { feature, reason }) => lacks(group, options, feature, reason),
+            other => other,
+        }
+    }
+
+    /// The group called `name`, if there is one: made by this process or by one that has ended since.
+    pub fn group(&self, name: &str) -> Option<Group> {
+        let dirs: Vec<Dir> = self
+            .hierarchies
+            .iter()
+            .map(|place| Dir {
+                version: place.version,
+                controllers: place.controllers.clone(),
+                path: format!("{}/{}{name}", self.base_of(place), self.prefix),
+            })
+            .filter(|dir| std::fs::metadata(&dir.path).is_ok_and(|found| found.is_dir()))
+            .collect();
+        (!dirs.is_empty()).then(|| Group { dirs, missing: FeatureSet::default() })
+    }
+
+    fn base_of<'a>(&'a self, place: &'a Hierarchy) -> &'a str {
+        match &self.unified {
+            Some(base) if place.version == 2 => &base.path,
+            _ => &place.own,
+        }
+    }
+
+    /// The names of all groups in the tree, each once: right after the start these are what a supervisor that died left.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for place in &self.hierarchies {
+            let base = self.base_of(place);
+            let found = match self.prefix.strip_suffix('/') {
+                Some(folder) => file::children(&format!("{base}/{folder}")),
+                None => {
+                    let own = |name: String| name.strip_prefix(&self.prefix).map(str::to_string);
+                    file::children(base).into_iter().filter_map(own).collect()
+                }
+            };
+            names.extend(found.into_iter().filter(|name| name != v2::SUPERVISOR));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Removes the tree's own folders once all groups are gone; a process that was moved for v2's sake goes back.
+    pub fn remove(&mut self) -> Result<()> {
+        if let Some(base) = self.unified.take() {
+            base.leave()?;
+        }
+        let Some(folder) = self.prefix.strip_suffix('/') else { return Ok(()) };
+        for place in &self.hierarchies {
+            remove_tree(&format!("{}/{folder}", self.base_of(place)))?;
+        }
+        self.prepared.clear();
+        Ok(())
+    }
+}
+
+/// Notes what is missing, or fails with it.
+fn lacks(group: &mut Group, options: &Options, feature: Feature, reason: String) -> Result<()> {
+    if !options.allow_missing.has(feature) {
+        return Err(Error::Missing { feature, reason });
+    }
+    group.missing = group.missing.with(feature);
+    Ok(())
+}
+
+/// The controllers that these limits use; the flag tells whether the service cannot be had without it.
+fn wanted(limits: &Limits, options: &Options, swap: bool) -> Vec<(Controller, bool)> {
+    let memory = limits.memory != Memory::Unlimited || limits.memory_high.is_some() || (swap && limits.swap.0 == 0);
+    let mut wanted = vec![
+        (Controller::Memory, memory),
+        (Controller::Pids, true),
+        (Controller::Devices, true),
+        (Controller::Freezer, false),
+    ];
+    if limits.cpu.is_some() || limits.cpu_weight.is_some() {
+        wanted.push((Controller::Cpu, true));
+    }
+    if limits.cpus.is_some() {
+        wanted.push((Controller::Cpuset, true));
+    }
+    if !limits.io.is_empty() {
+        wanted.push((Controller::Io, true));
+    }
+    if options.measure {
+        wanted.push((Controller::Cpuacct, false));
+    }
+    wanted
+}
+
+/// The numbers of the block devices that have limits.
+fn block_devices(limits: &Limits) -> Result<Vec<(u64, u64)>> {
+    let number = |path: &str| {
+        let failed = |errno| Error::Failed { doing: "limit block device", path: path.to_string(), errno };
+        let found = std::fs::metadata(path).map_err(|error| failed(error.into()))?;
+        if !found.file_type().is_block_device() {
+            return Err(failed(Errno(libc::ENOTBLK)));
+        }
+        Ok((nix::sys::stat::major(found.rdev()), nix::sys::stat::minor(found.rdev())))
+    };
+    limits.io.iter().map(|limit| number(&limit.device)).collect()
+}
+
+/// Writes one setting and checks that the file shows it.
+pub(super) fn write(folder: &str, setting: &Setting, page: u64) -> Result<()> {
+    let path = || format!("{folder}/{}", setting.file);
+    let shows = match file::write_and_read(folder, setting.file, &setting.value) {
+        Ok(shows) => shows,
+        Err(Errno(libc::ENOENT)) => {
+            return Err(Error::Missing { feature: setting.feature, reason: format!("{} is not there", path()) });
+        }
+        Err(errno) => {
+            let value = setting.value.clone();
+            return Err(Error::Refused { feature: setting.feature, file: path(), value, errno });
+        }
+    };
+    if setting.keeps.holds(&setting.value, &shows, page) {
+        return Ok(());
+    }
+    Err(Error::NotKept { feature: setting.feature, file: path(), value: setting.value.clone(), shows })
+}
