@@ -398,7 +398,6 @@ impl Step<'_> {
         if service.phase == Phase::Running {
             service.ran = now.since(service.since);
         }
-        service.paused = false;
         if detail.is_some() {
             service.detail = detail;
         }
@@ -407,6 +406,8 @@ impl Step<'_> {
             reason => reason,
         };
         let (number, after) = (service.number, service.after);
+        // The next instance lives in the same group and must not be born frozen.
+        self.thaw(index);
         self.actions.push(Action::Cleanup(index, number));
         match after {
             _ if self.state.shutdown => self.enter(index, Phase::Stopped, reason, None),

@@ -1,0 +1,290 @@
+//! The supervisor's core, exhaustively: every phase against every event, and every dependency graph of four services.
+//!
+//! `tests/transitions.txt` is the table of the first kind. After a change that means to alter it, look at the difference
+//! that the failing test prints and write the new table with `UPDATE_TRANSITIONS=1 cargo test --test transitions`.
+
+use coracle::base::name::Name;
+use coracle::base::units::{Bytes, Millis};
+use coracle::plan::{
+    CapSet, Limits, LogPolicy, Memory, Need, Network, Plan, Restart, RestartPolicy, RootFs, Seccomp, Service, Stop,
+    Then,
+};
+use coracle::supervisor::action::{Action, Actions};
+use coracle::supervisor::core::{State, step};
+use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
+use coracle::supervisor::service::Phase;
+use std::fmt::Write as _;
+
+fn service(name: &str, needs: &[u16], policy: RestartPolicy) -> Service {
+    Service {
+        name: Name::new(name).unwrap(),
+        image: "x.tar".into(),
+        command: Vec::new(),
+        user: None,
+        env: Vec::new(),
+        working_dir: None,
+        hostname: None,
+        limits: Limits::with_memory(Memory::Max(Bytes(1 << 20))),
+        rlimits: Vec::new(),
+        oom_score_adj: 0,
+        root_fs: RootFs::ReadOnly,
+        mounts: Vec::new(),
+        needs: needs.iter().map(|need| Need::Started(*need)).collect(),
+        restart: Restart { policy, tries: 3, then: Then::Stop, ..Restart::default() },
+        stop: Stop { signal: None, timeout: Millis(2000) },
+        start_timeout: Millis(3000),
+        network: Network::None,
+        capabilities: CapSet::EMPTY,
+        seccomp: Seccomp::Default,
+        devices: Vec::new(),
+        log: LogPolicy::default(),
+        enabled: true,
+    }
+}
+
+struct Core {
+    plan: Plan,
+    state: State,
+    now: Millis,
+    actions: Actions,
+}
+
+impl Core {
+    fn new(services: Vec<Service>, start_order: Vec<u16>) -> Core {
+        let plan = Plan { services, start_order, ..Plan::default() };
+        let state = State::new(&plan, 1);
+        Core { plan, state, now: Millis(1000), actions: Actions::default() }
+    }
+
+    fn take(&mut self, event: Event) -> Vec<Action> {
+        step(&self.plan, &mut self.state, event, self.now, &mut self.actions);
+        self.actions.drain().collect()
+    }
+
+    fn phase(&self, index: usize) -> Phase {
+        self.state.services()[index].phase
+    }
+}
+
+const TOKEN: Token = Token { client: 1, id: 1 };
+const LATER: Token = Token { client: 2, id: 2 };
+
+fn instance(number: u32, event: InstanceEvent) -> Event {
+    Event::Instance(0, number, event)
+}
+
+/// Every phase of service 0 with the events that lead there.
+fn phases() -> Vec<(&'static str, RestartPolicy, Vec<Event>)> {
+    use InstanceEvent::*;
+    let boot = [Event::Boot, Event::Instance(1, 1, MainStarted)];
+    let up = |more: &[Event]| {
+        let run = [Event::Ready(1), Event::Instance(1, 1, MainStarted), Event::Ready(0), instance(1, MainStarted)];
+        [&[Event::Boot], &run[..], more].concat()
+    };
+    let ask = |order| Event::Request(TOKEN, 0, order);
+    let always = RestartPolicy::Always;
+    vec![
+        ("fresh", always, vec![]),
+        ("waiting", always, boot.to_vec()),
+        ("preparing", always, vec![Event::Boot, Event::Ready(1), boot[1].clone()]),
+        ("held", always, vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Held(0, "no /dev/x".into())]),
+        ("starting", always, vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Ready(0)]),
+        ("running", always, up(&[])),
+        ("paused", always, up(&[instance(1, Frozen(Ok(true)))])),
+        ("stopping asked", always, up(&[ask(Order::Stop)])),
+        ("restarting", always, up(&[ask(Order::Restart)])),
+        ("sweeping", always, up(&[instance(1, MainExited(Status::Code(3)))])),
+        ("killed at its limit", always, up(&[instance(1, OutOfMemory)])),
+        ("backoff", always, up(&[instance(1, MainExited(Status::Code(3))), instance(1, InitGone(None))])),
+        ("stopped", always, up(&[ask(Order::Stop), instance(1, InitGone(None))])),
+        ("done", RestartPolicy::OnFailure, up(&[instance(1, InitGone(Some(Status::Code(0))))])),
+        ("failed", RestartPolicy::No, up(&[instance(1, InitGone(Some(Status::Code(1))))])),
+        ("shutting down", always, up(&[Event::Shutdown(Some(TOKEN))])),
+    ]
+}
+
+fn events() -> Vec<(&'static str, Event)> {
+    use InstanceEvent::*;
+    let ask = |order| Event::Request(LATER, 0, order);
+    vec![
+        ("boot", Event::Boot),
+        ("timer", Event::Timer),
+        ("start", ask(Order::Start)),
+        ("stop", ask(Order::Stop)),
+        ("restart", ask(Order::Restart)),
+        ("kill 9", ask(Order::Kill(9))),
+        ("kill 10", ask(Order::Kill(10))),
+        ("pause", ask(Order::Pause)),
+        ("unpause", ask(Order::Unpause)),
+        ("wait", Event::WaitSettled(LATER)),
+        ("shutdown", Event::Shutdown(Some(LATER))),
+        ("forget", Event::Forget(1)),
+        ("ready", Event::Ready(0)),
+        ("held", Event::Held(0, "why".into())),
+        ("unheld", Event::Unheld(0)),
+        ("image failed", Event::ImageFailed(0, "why".into())),
+        ("spawned", instance(1, Spawned)),
+        ("spawn failed", instance(1, SpawnFailed("why".into()))),
+        ("main started", instance(1, MainStarted)),
+        ("main failed", instance(1, MainFailed("why".into()))),
+        ("main exit 0", instance(1, MainExited(Status::Code(0)))),
+        ("main signal 9", instance(1, MainExited(Status::Signal(9)))),
+        ("init gone", instance(1, InitGone(Some(Status::Code(0))))),
+        ("init lost", instance(1, InitGone(None))),
+        ("out of memory", instance(1, OutOfMemory)),
+        ("frozen", instance(1, Frozen(Ok(true)))),
+        ("thawed", instance(1, Frozen(Ok(false)))),
+        ("not frozen", instance(1, Frozen(Err("why".into())))),
+        ("of a dead instance", instance(7, InitGone(None))),
+    ]
+}
+
+#[test]
+fn every_phase_meets_every_event_as_the_table_says() {
+    let mut table = String::from("phase | event | phase after, reason, deadline in ms | actions\n");
+    for (label, policy, script) in phases() {
+        for (name, event) in events() {
+            let mut core =
+                Core::new(vec![service("a", &[1], policy), service("b", &[], RestartPolicy::Always)], vec![1, 0]);
+            for event in script.clone() {
+                core.take(event);
+            }
+            // The timer is looked at when it is due, everything else a little later.
+            core.now = match (name, core.state.next_deadline()) {
+                ("timer", Some(deadline)) => deadline,
+                _ => core.now.plus(Millis(10)),
+            };
+            let actions = core.take(event);
+            let after = &core.state.services()[0];
+            let deadline = after.deadline.map_or("-".to_string(), |at| at.since(core.now).0.to_string());
+            let paused = if after.paused { " paused" } else { "" };
+            let _ = writeln!(
+                table,
+                "{label} | {name} | {:?}{paused}, {:?}, {deadline} | {}",
+                after.phase,
+                after.reason,
+                actions.iter().map(|action| format!("{action:?}")).collect::<Vec<_>>().join("; ")
+            );
+        }
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/transitions.txt");
+    if std::env::var_os("UPDATE_TRANSITIONS").is_some() {
+        std::fs::write(path, &table).unwrap();
+    }
+    let expected = std::fs::read_to_string(path).unwrap_or_default();
+    let differing = table.lines().zip(expected.lines()).filter(|(new, old)| new != old);
+    for (new, old) in differing.take(20) {
+        println!("- {old}\n+ {new}");
+    }
+    assert!(table == expected, "the core does not do what tests/transitions.txt says");
+}
+
+/// Every acyclic graph of `n` services, as the needs of each, with a start order.
+fn graphs(n: usize) -> Vec<(Vec<Vec<u16>>, Vec<u16>)> {
+    let pairs: Vec<(usize, usize)> = (0..n).flat_map(|a| (0..n).map(move |b| (a, b))).filter(|(a, b)| a != b).collect();
+    (0u32..1 << pairs.len())
+        .filter_map(|bits| {
+            let mut needs = vec![Vec::new(); n];
+            for (bit, (a, b)) in pairs.iter().enumerate() {
+                if bits >> bit & 1 == 1 {
+                    needs[*a].push(*b as u16);
+                }
+            }
+            let mut order: Vec<u16> = Vec::new();
+            while let Some(next) = (0..n as u16)
+                .find(|i| !order.contains(i) && needs[usize::from(*i)].iter().all(|need| order.contains(need)))
+            {
+                order.push(next);
+            }
+            (order.len() == n).then_some((needs, order))
+        })
+        .collect()
+}
+
+#[test]
+fn every_graph_of_up_to_four_services_starts_and_stops_in_order() {
+    let mut count = 0;
+    for n in 1..=4 {
+        for (needs, order) in graphs(n) {
+            count += 1;
+            let services = (0..n).map(|i| service(&format!("s{i}"), &needs[i], RestartPolicy::Always)).collect();
+            let mut core = Core::new(services, order);
+            let mut queue: Vec<Action> = core.take(Event::Boot);
+            let mut started = Vec::new();
+            while let Some(action) = queue.pop() {
+                let more = match action {
+                    Action::Prepare(index) => core.take(Event::Ready(index)),
+                    Action::Spawn(index, number) => {
+                        for need in &needs[usize::from(index)] {
+                            assert!(started.contains(need), "{needs:?}: {index} before {need}");
+                        }
+                        started.push(index);
+                        core.take(Event::Instance(index, number, InstanceEvent::MainStarted))
+                    }
+                    _ => Vec::new(),
+                };
+                queue.extend(more);
+            }
+            assert_eq!(started.len(), n, "{needs:?}");
+            let mut queue = core.take(Event::Shutdown(Some(TOKEN)));
+            let (mut stopped, mut complete) = (Vec::new(), 0);
+            while let Some(action) = queue.pop() {
+                match action {
+                    Action::Signal(index, number, None) => {
+                        for (dependant, theirs) in needs.iter().enumerate() {
+                            let before = !theirs.contains(&index) || stopped.contains(&(dependant as u16));
+                            assert!(before, "{needs:?}: {index} is stopped before {dependant}");
+                        }
+                        core.take(Event::Instance(index, number, InstanceEvent::MainExited(Status::Code(0))));
+                        stopped.push(index);
+                        queue.extend(core.take(Event::Instance(index, number, InstanceEvent::InitGone(None))));
+                    }
+                    Action::Complete => complete += 1,
+                    _ => {}
+                }
+            }
+            assert_eq!((stopped.len(), complete), (n, 1), "{needs:?}");
+        }
+    }
+    // The labelled acyclic digraphs of 1 to 4 nodes (OEIS A003024).
+    assert_eq!(count, 1 + 3 + 25 + 543);
+}
+
+#[test]
+fn starting_a_service_starts_what_it_needs() {
+    let mut services = vec![service("a", &[1], RestartPolicy::Always), service("b", &[], RestartPolicy::Always)];
+    services.iter_mut().for_each(|service| service.enabled = false);
+    let mut core = Core::new(services, vec![1, 0]);
+    assert!(core.take(Event::Boot).is_empty());
+    let actions = core.take(Event::Request(TOKEN, 0, Order::Start));
+    assert!(actions.contains(&Action::Prepare(1)), "{actions:?}");
+    assert_eq!(core.phase(0), Phase::Waiting);
+    core.take(Event::Ready(1));
+    let actions = core.take(Event::Instance(1, 1, InstanceEvent::MainStarted));
+    assert!(actions.contains(&Action::Prepare(0)), "{actions:?}");
+}
+
+#[test]
+fn what_nothing_starts_any_more_does_not_keep_wait_waiting() {
+    let services = vec![service("a", &[1], RestartPolicy::Always), service("b", &[], RestartPolicy::Always)];
+    let mut core = Core::new(services, vec![1, 0]);
+    core.take(Event::Boot);
+    core.take(Event::WaitSettled(TOKEN));
+    let actions = core.take(Event::Held(1, "no image".into()));
+    assert!(actions.iter().any(|action| matches!(action, Action::Answer(TOKEN, _))), "{actions:?}");
+}
+
+#[test]
+fn a_full_table_of_waiting_requests_says_busy() {
+    let mut core = Core::new(vec![service("a", &[], RestartPolicy::Always)], vec![0]);
+    core.take(Event::Boot);
+    let busy = (0..200)
+        .filter(|id| {
+            let token = Token { client: 1, id: *id };
+            core.take(Event::WaitSettled(token)).iter().any(|action| matches!(action, Action::Answer(..)))
+        })
+        .count();
+    assert_eq!(busy, 200 - coracle::supervisor::waits::WAITS);
+    core.take(Event::Forget(1));
+    assert!(core.take(Event::WaitSettled(TOKEN)).is_empty());
+}
