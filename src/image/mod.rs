@@ -1,1 +1,25 @@
-//! image
+//! Image archives to verified layers in a store.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`reference`] | `FILE`, `FILE#name:tag`, `FILE#sha256:…`, and where such a file is looked for |
+//! | [`digest`], [`text`] | a SHA-256 and a JSON text, as image files write them |
+//! | [`manifest`], [`config`], [`platform`] | what the JSON files of an image say |
+//! | [`record`] | what the store remembers of an unpacked image |
+//! | [`store`] | layers and records on disk |
+//! | [`worker`] | the confined process that unpacks |
+//! | [`user`] | names of an image's passwd and group files |
+
+pub mod config;
+pub mod digest;
+pub mod error;
+pub mod manifest;
+pub mod platform;
+pub mod record;
+pub mod reference;
+pub mod store;
+pub mod text;
+pub mod user;
+pub mod worker;
+
+pub use error::{ImageError, Kind};

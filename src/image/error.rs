@@ -1,0 +1,47 @@
+//! What went wrong with an image.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+/// Whose fault it is; the command line makes an exit code of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The image (or the name it was asked for by) is at fault.
+    Invalid,
+    /// The machine is: no space, no permission, a worker that was killed.
+    Failed,
+}
+
+/// An error: one sentence that names the file and, where known, the layer and the entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageError {
+    /// Whose fault it is.
+    pub kind: Kind,
+    /// The sentence.
+    pub text: Box<str>,
+}
+
+impl ImageError {
+    /// The image is at fault.
+    pub fn invalid(text: impl Into<Box<str>>) -> ImageError {
+        ImageError { kind: Kind::Invalid, text: text.into() }
+    }
+
+    /// The machine is at fault.
+    pub fn failed(text: impl Into<Box<str>>) -> ImageError {
+        ImageError { kind: Kind::Failed, text: text.into() }
+    }
+
+    /// The same error with `place` and a colon before its sentence.
+    pub fn at(self, place: impl fmt::Display) -> ImageError {
+        ImageError { kind: self.kind, text: format!("{place}: {}", self.text).into() }
+    }
+}
+
+impl fmt::Display for ImageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl core::error::Error for ImageError {}
