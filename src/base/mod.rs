@@ -7,3 +7,4 @@ pub mod limits;
 pub mod name;
 pub mod suggest;
 pub mod units;
+pub mod xxh64;

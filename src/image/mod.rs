@@ -7,8 +7,7 @@
 //! | [`manifest`], [`config`], [`platform`] | what the JSON files of an image say |
 //! | [`record`] | what the store remembers of an unpacked image |
 //! | [`store`] | layers and records on disk |
-//! | [`worker`] | the confined process that unpacks |
-//! | [`user`] | names of an image's passwd and group files |
+//! | [`tree`] | the checksum of a layer's files |
 
 pub mod config;
 pub mod digest;
@@ -19,7 +18,6 @@ pub mod record;
 pub mod reference;
 pub mod store;
 pub mod text;
-pub mod user;
-pub mod worker;
+pub mod tree;
 
 pub use error::{ImageError, Kind};

@@ -51,7 +51,9 @@ impl fmt::Display for BadReference {
             BadReference::NoFile => "an image is named by its file, for example \"app.tar\" or \"app.tar#app:1.2\"",
             BadReference::TooLong => "an image's file and name have at most 4608 bytes together",
             BadReference::Upwards => "a file in the image folders cannot be named with '..'; write its absolute path",
-            BadReference::NoName => "after '#' comes the image's name:tag or sha256:…; leave the '#' out if there is one image",
+            BadReference::NoName => {
+                "after '#' comes the image's name:tag or sha256:…; leave the '#' out if there is one image"
+            }
             BadReference::BadDigest => "after '#sha256:' come 64 digits of 0-9 and a-f",
             BadReference::Control => "an image's file and name hold no control characters",
         })

@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod caps;
 pub mod terminal;
+pub mod xattr;
 
 use core::fmt;
 

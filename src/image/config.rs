@@ -1,0 +1,243 @@
+//! An image's config: what its author says about the process. Nothing of it steers the host: labels, volumes, ports and
+//! health checks are not even read (OCI image-spec, config.md).
+#![forbid(unsafe_code)]
+
+use super::ImageError;
+use super::digest::Digest;
+use super::platform::Platform;
+use super::text::{List, Text, parse};
+use crate::base::limits::{ARGV, ENV, LAYERS};
+use serde::Deserialize;
+
+/// What an image says about the process that runs in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageConfig {
+    /// The words before the command.
+    pub entrypoint: Vec<Box<str>>,
+    /// The command, or the default arguments of the entrypoint.
+    pub cmd: Vec<Box<str>>,
+    /// `KEY=value`.
+    pub env: Vec<Box<str>>,
+    /// `user`, `uid`, `user:group`, `uid:gid`; empty: root.
+    pub user: Box<str>,
+    /// Absolute; empty: `/`.
+    pub working_dir: Box<str>,
+    /// The signal that asks it to end; `None`: TERM.
+    pub stop_signal: Option<u8>,
+    /// What it was built for; `None`: it does not say (a rootfs tarball, a rootfs folder).
+    pub platform: Option<Platform>,
+}
+
+impl ImageConfig {
+    /// The config of a plain rootfs, which says nothing.
+    pub fn empty() -> ImageConfig {
+        ImageConfig {
+            entrypoint: Vec::new(),
+            cmd: Vec::new(),
+            env: Vec::new(),
+            user: "".into(),
+            working_dir: "".into(),
+            stop_signal: None,
+            platform: None,
+        }
+    }
+}
+
+/// An image's config with the diff IDs of its layers, lowest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParsedConfig {
+    /// About the process.
+    pub config: ImageConfig,
+    /// SHA-256 of each layer's uncompressed tar stream.
+    pub diff_ids: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+struct RawConfig {
+    #[serde(default)]
+    architecture: Text,
+    #[serde(default)]
+    os: Text,
+    variant: Option<Text>,
+    config: Option<RawProcess>,
+    rootfs: RawRootFs,
+    #[serde(rename = "mediaType")]
+    media_type: Option<Text>,
+    // Fields of a manifest and of an index: a text with one of them is no config (CVE-2021-41190).
+    layers: Option<serde::de::IgnoredAny>,
+    manifests: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase")]
+struct RawProcess {
+    entrypoint: Option<List<Text, ARGV>>,
+    cmd: Option<List<Text, ARGV>>,
+    env: Option<List<Text, ENV>>,
+    user: Option<Text>,
+    working_dir: Option<Text>,
+    stop_signal: Option<Text>,
+}
+
+#[derive(Deserialize)]
+struct RawRootFs {
+    #[serde(default)]
+    r#type: Text,
+    diff_ids: Option<List<Text, LAYERS>>,
+}
+
+/// Reads an image config, OCI or docker.
+pub fn parse_config(bytes: &[u8]) -> Result<ParsedConfig, ImageError> {
+    let raw: RawConfig = parse("the image config", bytes)?;
+    if raw.layers.is_some() || raw.manifests.is_some() {
+        return Err(ImageError::invalid(
+            "the image config is a manifest or an index as well; such a double meaning is refused",
+        ));
+    }
+    if let Some(Text(media_type)) = &raw.media_type
+        && !matches!(&**media_type, "" | super::manifest::OCI_CONFIG | super::manifest::DOCKER_CONFIG)
+    {
+        return Err(ImageError::invalid(format!("the image config calls itself \"{}\"", media_type.escape_debug())));
+    }
+    if !matches!(&*raw.rootfs.r#type.0, "" | "layers") {
+        let found = raw.rootfs.r#type.0.escape_debug();
+        return Err(ImageError::invalid(format!("the image config's rootfs.type is \"{found}\", must be \"layers\"")));
+    }
+    let mut diff_ids = Vec::new();
+    for Text(text) in raw.rootfs.diff_ids.unwrap_or_default().0 {
+        let id = Digest::parse(&text).ok_or_else(|| {
+            ImageError::invalid(format!("the image config's diff ID \"{}\" is no sha256 digest", text.escape_debug()))
+        })?;
+        diff_ids.push(id);
+    }
+    let process = raw.config.unwrap_or_default();
+    let config = ImageConfig {
+        entrypoint: words("Entrypoint", process.entrypoint)?,
+        cmd: words("Cmd", process.cmd)?,
+        env: env(process.env)?,
+        user: no_nul("User", process.user.unwrap_or_default())?,
+        working_dir: working_dir(process.working_dir.unwrap_or_default())?,
+        stop_signal: process.stop_signal.map(|Text(text)| stop_signal(&text)).transpose()?.flatten(),
+        platform: platform(raw.os.0, raw.architecture.0, raw.variant.unwrap_or_default().0),
+    };
+    Ok(ParsedConfig { config, diff_ids })
+}
+
+fn platform(os: Box<str>, architecture: Box<str>, variant: Box<str>) -> Option<Platform> {
+    if architecture.is_empty() {
+        return None;
+    }
+    let os = if os.is_empty() { "linux".into() } else { os };
+    Some(Platform { os, architecture, variant })
+}
+
+fn no_nul(field: &str, Text(text): Text) -> Result<Box<str>, ImageError> {
+    match text.contains('\0') {
+        true => Err(ImageError::invalid(format!("the image config's {field} holds a NUL character"))),
+        false => Ok(text),
+    }
+}
+
+fn words<const N: usize>(field: &str, list: Option<List<Text, N>>) -> Result<Vec<Box<str>>, ImageError> {
+    list.unwrap_or_default().0.into_iter().map(|text| no_nul(field, text)).collect()
+}
+
+fn env(list: Option<List<Text, ENV>>) -> Result<Vec<Box<str>>, ImageError> {
+    let entries = words("Env", list)?;
+    match entries.iter().find(|entry| entry.split_once('=').is_none_or(|(key, _)| key.is_empty())) {
+        Some(bad) => {
+            Err(ImageError::invalid(format!("the image config's Env entry \"{}\" is no KEY=value", bad.escape_debug())))
+        }
+        None => Ok(entries),
+    }
+}
+
+fn working_dir(text: Text) -> Result<Box<str>, ImageError> {
+    let text = no_nul("WorkingDir", text)?;
+    match text.is_empty() || text.starts_with('/') {
+        true => Ok(text),
+        // Windows paths and relative ones: the field joins them to the root.
+        false => Ok(format!("/{text}").into()),
+    }
+}
+
+/// Reads `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`; empty is none. Real-time signals count from 34, as C libraries count.
+pub fn stop_signal(text: &str) -> Result<Option<u8>, ImageError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bad = || ImageError::invalid(format!("the image config's StopSignal \"{}\" is no signal", text.escape_debug()));
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    if let Ok(number) = name.parse::<u8>() {
+        return if (1..=64).contains(&number) { Ok(Some(number)) } else { Err(bad()) };
+    }
+    if let Some(rest) = name.strip_prefix("RTMIN") {
+        let offset: u8 =
+            if rest.is_empty() { 0 } else { rest.strip_prefix('+').and_then(|n| n.parse().ok()).ok_or_else(bad)? };
+        return if offset <= 30 { Ok(Some(34 + offset)) } else { Err(bad()) };
+    }
+    let full = format!("SIG{name}");
+    full.parse::<nix::sys::signal::Signal>().map(|signal| Some(signal as i32 as u8)).map_err(|_| bad())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(config: &str, more: &str) -> Result<ParsedConfig, ImageError> {
+        let text = format!(
+            r#"{{"architecture":"arm","os":"linux","variant":"v7","config":{config},"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}{more}}}"#,
+            "1b".repeat(32)
+        );
+        parse_config(text.as_bytes())
+    }
+
+    #[test]
+    fn the_process_is_read_and_the_rest_is_not() {
+        let parsed = with(
+            r#"{"Entrypoint":["/bin/sh","-c"],"Cmd":["a\u0026\u0026b"],"Env":["PATH=/bin","A="],"User":"1:2","WorkingDir":"srv","StopSignal":"SIGRTMIN+3","Labels":{"coracle.network":"host"},"Volumes":{"/../../etc":{}},"Healthcheck":{"Test":["CMD","x"]}}"#,
+            r#","history":[{"created_by":"x"}]"#,
+        )
+        .unwrap();
+        assert_eq!(&*parsed.config.cmd[0], "a&&b");
+        assert_eq!(&*parsed.config.working_dir, "/srv");
+        assert_eq!(parsed.config.stop_signal, Some(37));
+        assert_eq!(parsed.config.platform.unwrap().to_string(), "linux/arm/v7");
+        assert_eq!(parsed.diff_ids.len(), 1);
+    }
+
+    #[test]
+    fn go_writes_null_for_empty_lists() {
+        let parsed = with(r#"{"Entrypoint":null,"Cmd":null,"Env":null,"User":"","WorkingDir":""}"#, "").unwrap();
+        assert!(parsed.config.cmd.is_empty() && parsed.config.working_dir.is_empty());
+        assert!(with("null", "").is_ok());
+    }
+
+    #[test]
+    fn bad_configs_are_refused() {
+        for (config, word) in [
+            (r#"{"Env":["NOVALUE"]}"#, "Env"),
+            (r#"{"Env":["=x"]}"#, "Env"),
+            (r#"{"User":"a\u0000b"}"#, "NUL"),
+            (r#"{"StopSignal":"SIGNONE"}"#, "StopSignal"),
+            (r#"{"StopSignal":"SIGRTMIN+99"}"#, "StopSignal"),
+            (r#"{"Cmd":"sh"}"#, "fields"),
+        ] {
+            let error = with(config, "").unwrap_err();
+            assert!(error.text.contains(word), "{config}: {error}");
+        }
+        assert!(with("{}", r#","layers":[]"#).unwrap_err().text.contains("double meaning"));
+        assert!(with("{}", r#","mediaType":"application/vnd.oci.image.index.v1+json""#).is_err());
+        assert!(parse_config(br#"{"rootfs":{"diff_ids":["sha256:../../x"]}}"#).is_err());
+        assert!(parse_config(b"").is_err());
+    }
+
+    #[test]
+    fn stop_signals_are_read_as_docker_writes_them() {
+        assert_eq!(stop_signal("SIGTERM").unwrap(), Some(15));
+        assert_eq!(stop_signal("QUIT").unwrap(), Some(3));
+        assert_eq!(stop_signal("9").unwrap(), Some(9));
+        assert_eq!(stop_signal("").unwrap(), None);
+        assert!(stop_signal("0").is_err());
+    }
+}

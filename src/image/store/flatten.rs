@@ -1,0 +1,174 @@
+//! Layers merged into one tree, for kernels without overlayfs.
+#![forbid(unsafe_code)]
+
+use super::{Store, fail};
+use crate::image::ImageError;
+use crate::image::digest::Digest;
+use crate::image::record::ImageRecord;
+use crate::sys::xattr;
+use nix::sys::stat::{UtimensatFlags, major, minor, utimensat};
+use nix::sys::time::TimeSpec;
+use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
+
+/// Whether the merged tree may be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writable {
+    /// No: its files are hard links to those of the layers and cost no space.
+    No,
+    /// Yes: its files are copies.
+    Yes,
+}
+
+/// The names under which the merged trees of an image are kept.
+pub(super) fn keys(record: &ImageRecord) -> [String; 2] {
+    [Writable::No, Writable::Yes].map(|writable| key(record, writable))
+}
+
+fn key(record: &ImageRecord, writable: Writable) -> String {
+    let mut hash = Sha256::new();
+    record.root.layers().iter().for_each(|layer| hash.update(layer.0));
+    let mut key = Digest(hash.finalize().into()).hex();
+    key.truncate(32);
+    key.push_str(if writable == Writable::Yes { "-copy" } else { "-link" });
+    key
+}
+
+impl Store {
+    /// One tree with all layers of an image applied, made at the first call.
+    pub fn flatten(&self, record: &ImageRecord, writable: Writable) -> Result<PathBuf, ImageError> {
+        if let crate::image::record::Root::Folder(folder) = &record.root {
+            return Ok(PathBuf::from(&**folder));
+        }
+        let place = self.state.join("flat").join(key(record, writable));
+        if place.exists() {
+            return Ok(place);
+        }
+        let staging = self.begin()?;
+        let tree = staging.path().join("tree");
+        fs::create_dir(&tree).map_err(|error| fail("make the folder", &tree, error))?;
+        for layer in record.root.layers() {
+            let from = self.layer_path(layer);
+            let mut links = HashMap::new();
+            let mut merge = Merge { writable, links: &mut links };
+            merge.folder(&from, &tree).map_err(|error| {
+                ImageError::failed(format!("cannot merge layer {} of {}: {error}", layer.short(), record.reference))
+            })?;
+        }
+        File::open(&tree)
+            .and_then(|root| nix::unistd::syncfs(root.as_fd()).map_err(io::Error::from))
+            .map_err(|error| fail("sync", &tree, error))?;
+        match fs::rename(&tree, &place) {
+            Ok(()) => super::sync_folder(&self.state.join("flat")).map(|()| place),
+            Err(_) if place.exists() => Ok(place),
+            Err(error) => Err(fail("make visible", &place, error)),
+        }
+    }
+}
+
+struct Merge<'a> {
+    writable: Writable,
+    /// Where the copy of a file with several names went, by device and inode.
+    links: &'a mut HashMap<(u64, u64), PathBuf>,
+}
+
+impl Merge<'_> {
+    /// Applies one layer's folder to the merged one. Both trees lie in the store, where nobody else writes.
+    fn folder(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let (source, target) = (entry.path(), to.join(entry.file_name()));
+            let meta = fs::symlink_metadata(&source)?;
+            let hidden = is_whiteout(&meta);
+            let there = fs::symlink_metadata(&target).ok();
+            let goes_on = meta.is_dir() && there.as_ref().is_some_and(Metadata::is_dir) && !is_opaque(&source)?;
+            match there {
+                Some(old) if old.is_dir() && !goes_on => fs::remove_dir_all(&target)?,
+                Some(old) if !old.is_dir() => fs::remove_file(&target)?,
+                _ => {}
+            }
+            if hidden {
+                continue;
+            }
+            if meta.is_dir() {
+                if !goes_on {
+                    fs::create_dir(&target)?;
+                }
+                self.folder(&source, &target)?;
+            } else {
+                self.leaf(&source, &target, &meta)?;
+                continue;
+            }
+            finish(&source, &target, &meta)?;
+        }
+        let meta = fs::symlink_metadata(from)?;
+        finish(from, to, &meta)
+    }
+
+    fn leaf(&mut self, source: &Path, target: &Path, meta: &Metadata) -> io::Result<()> {
+        if self.writable == Writable::No {
+            return fs::hard_link(source, target);
+        }
+        if meta.nlink() > 1 {
+            if let Some(first) = self.links.get(&(meta.dev(), meta.ino())) {
+                return fs::hard_link(first, target);
+            }
+            self.links.insert((meta.dev(), meta.ino()), target.to_owned());
+        }
+        if meta.file_type().is_symlink() {
+            symlink(fs::read_link(source)?, target)?;
+        } else if meta.is_file() {
+            fs::copy(source, target)?;
+        } else {
+            let kind = nix::sys::stat::SFlag::from_bits_truncate(meta.mode() & nix::libc::S_IFMT);
+            let mode = nix::sys::stat::Mode::from_bits_truncate(meta.mode());
+            nix::sys::stat::mknod(target, kind, mode, meta.rdev() as nix::libc::dev_t)?;
+        }
+        finish(source, target, meta)
+    }
+}
+
+/// Owner, mode (after the owner: chown(2) clears bits), attributes, times.
+fn finish(source: &Path, target: &Path, meta: &Metadata) -> io::Result<()> {
+    lchown(target, Some(meta.uid()), Some(meta.gid()))?;
+    if !meta.file_type().is_symlink() {
+        fs::set_permissions(target, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
+    }
+    if meta.is_file() || meta.is_dir() {
+        copy_attributes(source, target)?;
+    }
+    let time = TimeSpec::new(meta.mtime() as _, meta.mtime_nsec() as _);
+    utimensat(nix::fcntl::AT_FDCWD, target, &time, &time, UtimensatFlags::NoFollowSymlink)?;
+    Ok(())
+}
+
+fn copy_attributes(source: &Path, target: &Path) -> io::Result<()> {
+    let failed = |errno: crate::sys::Errno| io::Error::from_raw_os_error(errno.0);
+    let (source, target) = (File::open(source)?, File::open(target)?);
+    for name in xattr::list(source.as_fd()).map_err(failed)? {
+        if name.as_bytes().starts_with(b"user.") {
+            let value = xattr::get(source.as_fd(), &name).map_err(failed)?;
+            xattr::set(target.as_fd(), &name, &value).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// A character device 0:0 (kernel doc filesystems/overlayfs).
+fn is_whiteout(meta: &Metadata) -> bool {
+    let device = meta.rdev() as nix::libc::dev_t;
+    meta.file_type().is_char_device() && major(device) == 0 && minor(device) == 0
+}
+
+fn is_opaque(folder: &Path) -> io::Result<bool> {
+    match xattr::get(File::open(folder)?.as_fd(), c"trusted.overlay.opaque") {
+        Ok(value) => Ok(value == b"y"),
+        Err(crate::sys::Errno(nix::libc::ENODATA | nix::libc::ENOTSUP)) => Ok(false),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
+    }
+}

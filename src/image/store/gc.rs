@@ -1,0 +1,124 @@
+//! Removing images and what no image needs.
+#![forbid(unsafe_code)]
+
+use super::{Store, fail, sync_folder};
+use crate::image::ImageError;
+use crate::image::digest::Digest;
+use crate::image::record::ImageRecord;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::Path;
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// Image records.
+    pub images: u64,
+    /// Layers.
+    pub layers: u64,
+    /// Merged trees.
+    pub flat: u64,
+    /// Unfinished unpacks.
+    pub staging: u64,
+    /// Bytes of file content in the layers.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Removes an image by its full reference, and the layers that no other image needs.
+    pub fn remove(&self, record: &ImageRecord) -> Result<Removed, ImageError> {
+        let _lock = self.lock()?;
+        let path = self.record_path(&record.reference);
+        let Some(_unused) = unpinned(&path)? else {
+            return Err(ImageError::failed(format!(
+                "{} is in use by a running service; stop it first",
+                record.reference
+            )));
+        };
+        fs::remove_file(&path).map_err(|error| fail("remove", &path, error))?;
+        sync_folder(&self.state.join("images"))?;
+        let mut removed = self.sweep()?;
+        removed.images += 1;
+        Ok(removed)
+    }
+
+    /// Removes the records of images whose file is gone or replaced, layers and merged trees that no image needs, and
+    /// what dead unpackers left.
+    pub fn prune(&self) -> Result<Removed, ImageError> {
+        let _lock = self.lock()?;
+        let mut images = 0;
+        for path in self.record_files()? {
+            let Ok(record) = self.read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else { continue };
+            let file = record.reference.rsplit_once('#').map_or(&*record.reference, |(file, _)| file);
+            let current = super::source_id(Path::new(file)).is_ok_and(|source| source == record.source);
+            let replaced = path != self.record_path(&record.reference);
+            if (replaced || !current) && unpinned(&path)?.is_some() {
+                fs::remove_file(&path).map_err(|error| fail("remove", &path, error))?;
+                images += 1;
+            }
+        }
+        sync_folder(&self.state.join("images"))?;
+        let mut removed = self.sweep()?;
+        removed.images += images;
+        removed.staging += self.clean_staging()?;
+        Ok(removed)
+    }
+
+    /// Before a record is replaced: if a running service pins it, it stays under another name.
+    pub(super) fn keep_if_pinned(&self, path: &Path) -> Result<(), ImageError> {
+        if !path.exists() || unpinned(path)?.is_some() {
+            return Ok(());
+        }
+        let free = (0..10_000).map(|number| path.with_extension(format!("old-{number}"))).find(|old| !old.exists());
+        let old =
+            free.ok_or_else(|| ImageError::failed(format!("{} was replaced too often while in use", path.display())))?;
+        fs::hard_link(path, &old).map_err(|error| fail("keep", path, error))
+    }
+
+    /// Removes layers and merged trees that no record names. A record that cannot be read may name any: then all stay.
+    fn sweep(&self) -> Result<Removed, ImageError> {
+        let mut removed = Removed::default();
+        let mut used = BTreeSet::new();
+        let mut flat = BTreeSet::new();
+        for path in self.record_files()? {
+            let Ok(record) = self.read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else {
+                return Ok(removed);
+            };
+            flat.extend(super::flatten::keys(&record));
+            used.extend(record.root.layers().iter().copied());
+        }
+        for (folder, name) in self.entries("layers")? {
+            let Some(layer) = Digest::parse_hex(&name) else { continue };
+            if !used.contains(&layer) {
+                removed.bytes += self.layer_record(&layer).map_or(0, |record| record.stats.bytes);
+                self.discard(&folder)?;
+                removed.layers += 1;
+            }
+        }
+        for (folder, name) in self.entries("flat")? {
+            if !flat.contains(&name) {
+                self.discard(&folder)?;
+                removed.flat += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn entries(&self, folder: &str) -> Result<Vec<(std::path::PathBuf, String)>, ImageError> {
+        let folder = self.state.join(folder);
+        let entries = fs::read_dir(&folder).map_err(|error| fail("list", &folder, error))?;
+        Ok(entries.flatten().map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned())).collect())
+    }
+
+    /// Takes a folder out of sight by one rename, then removes it.
+    fn discard(&self, folder: &Path) -> Result<(), ImageError> {
+        let staging = self.begin()?;
+        fs::rename(folder, staging.path().join("gone")).map_err(|error| fail("remove", folder, error))
+    }
+}
+
+/// The record's lock if no running service holds it.
+fn unpinned(path: &Path) -> Result<Option<File>, ImageError> {
+    let file = File::open(path).map_err(|error| fail("open", path, error))?;
+    Ok(file.try_lock().is_ok().then_some(file))
+}

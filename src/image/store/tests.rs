@@ -1,0 +1,161 @@
+//! Tests of the store.
+
+use super::*;
+use crate::image::config::ImageConfig;
+use crate::image::record::LayerStats;
+
+struct Scene {
+    folder: tempfile::TempDir,
+    store: Store,
+}
+
+fn scene() -> Scene {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("state")).unwrap();
+    Scene { folder, store }
+}
+
+impl Scene {
+    /// Commits an image of one layer whose tree has the file `name`.
+    fn image(&self, file: &str, layer: u8, name: &str) -> ImageRecord {
+        let path = self.folder.path().join(file);
+        if !path.exists() {
+            fs::write(&path, file).unwrap();
+        }
+        let digest = Digest([layer; 32]);
+        let staging = self.store.begin().unwrap();
+        let staged = staging.path().join(digest.hex());
+        fs::create_dir_all(staged.join("tree/etc")).unwrap();
+        fs::write(staged.join("tree/etc").join(name), "content").unwrap();
+        let tree = crate::image::tree::checksum(File::open(staged.join("tree")).unwrap().into()).unwrap();
+        let stats = LayerStats { bytes: 7, ..LayerStats::default() };
+        fs::write(staged.join("record"), LayerRecord { stats, tree }.to_json()).unwrap();
+        let record = ImageRecord {
+            reference: path.to_str().unwrap().into(),
+            source: source_id(&path).unwrap(),
+            names: Vec::new(),
+            image_id: None,
+            root: Root::Layers(vec![digest]),
+            config: ImageConfig::empty(),
+        };
+        self.store.commit(staging, &record).unwrap();
+        record
+    }
+
+    fn reference(&self, file: &str) -> Reference {
+        Reference::parse(self.folder.path().join(file).to_str().unwrap()).unwrap()
+    }
+}
+
+#[test]
+fn a_committed_image_is_found_until_its_file_is_replaced() {
+    let scene = scene();
+    let record = scene.image("a.tar", 1, "x");
+    assert_eq!(scene.store.lookup(&scene.reference("a.tar")).unwrap(), Some(record.clone()));
+    assert_eq!(scene.store.rootfs_layers(&record).unwrap().len(), 1);
+    fs::write(scene.folder.path().join("new"), "another archive").unwrap();
+    fs::rename(scene.folder.path().join("new"), scene.folder.path().join("a.tar")).unwrap();
+    assert_eq!(scene.store.lookup(&scene.reference("a.tar")).unwrap(), None);
+    assert_eq!(scene.store.remembered(&scene.reference("a.tar")), Some(record));
+    let error = scene.store.lookup(&scene.reference("none.tar")).unwrap_err();
+    assert!(error.text.contains("none.tar"), "{error}");
+}
+
+#[test]
+fn a_layer_that_two_images_share_stays_until_both_are_removed() {
+    let scene = scene();
+    let (first, second) = (scene.image("a.tar", 1, "x"), scene.image("b.tar", 1, "x"));
+    assert_eq!(scene.store.remove(&first).unwrap().layers, 0);
+    let removed = scene.store.remove(&second).unwrap();
+    assert_eq!((removed.images, removed.layers, removed.bytes), (1, 1, 7));
+    assert!(!scene.store.has_layer(&Digest([1; 32])));
+    assert_eq!(fs::read_dir(scene.store.state().join("staging")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_pinned_image_survives_removal_and_replacement() {
+    let scene = scene();
+    let old = scene.image("a.tar", 1, "x");
+    let pin = scene.store.pin(&old).unwrap();
+    assert!(scene.store.remove(&old).unwrap_err().text.contains("in use"));
+    scene.image("a.tar", 2, "x");
+    scene.store.prune().unwrap();
+    assert!(scene.store.has_layer(&Digest([1; 32])), "the running service's layer is gone");
+    drop(pin);
+    assert_eq!(scene.store.prune().unwrap().layers, 1);
+    assert!(!scene.store.has_layer(&Digest([1; 32])));
+    assert!(scene.store.has_layer(&Digest([2; 32])));
+}
+
+#[test]
+fn prune_forgets_images_whose_file_is_gone() {
+    let scene = scene();
+    scene.image("a.tar", 1, "x");
+    scene.image("b.tar", 2, "x");
+    fs::remove_file(scene.folder.path().join("a.tar")).unwrap();
+    let removed = scene.store.prune().unwrap();
+    assert_eq!((removed.images, removed.layers), (1, 1));
+    assert_eq!(scene.store.images().unwrap().0.len(), 1);
+}
+
+#[test]
+fn an_unreadable_record_keeps_all_layers() {
+    let scene = scene();
+    let record = scene.image("a.tar", 1, "x");
+    fs::write(scene.store.state().join("images/0123"), "{\"version\":9}").unwrap();
+    assert_eq!(scene.store.remove(&record).unwrap().layers, 0);
+    assert_eq!(scene.store.images().unwrap(), (vec![], 1));
+}
+
+#[test]
+fn damage_is_found_and_the_next_unpack_replaces_it() {
+    let scene = scene();
+    scene.image("a.tar", 1, "x");
+    let layer = Digest([1; 32]);
+    assert_eq!(scene.store.verify_layer(&layer).unwrap(), Health::Good);
+    fs::write(scene.store.layer_path(&layer).join("etc/x"), "").unwrap();
+    assert_eq!(scene.store.verify_layer(&layer).unwrap(), Health::Damaged);
+    assert_eq!(scene.store.lookup(&scene.reference("a.tar")).unwrap(), None);
+    scene.image("a.tar", 1, "x");
+    assert_eq!(scene.store.verify_layer(&layer).unwrap(), Health::Good);
+    assert!(scene.store.lookup(&scene.reference("a.tar")).unwrap().is_some());
+    assert_eq!(scene.store.verify_layer(&Digest([9; 32])).unwrap(), Health::Missing);
+}
+
+#[test]
+fn what_a_dead_unpacker_left_is_removed_and_a_live_one_is_left_alone() {
+    let scene = scene();
+    let live = scene.store.begin().unwrap();
+    fs::create_dir_all(scene.store.state().join("staging/job-1-0/tree/deep")).unwrap();
+    let again = Store::open(scene.store.state()).unwrap();
+    let left: Vec<_> = fs::read_dir(again.state().join("staging")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(left, [live.path()]);
+    let path = live.path().to_owned();
+    drop(live);
+    assert!(!path.exists());
+}
+
+#[test]
+fn folders_of_the_store_are_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let scene = scene();
+    for folder in ["layers", "images", "staging", "flat"] {
+        let mode = fs::metadata(scene.store.state().join(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{folder}");
+    }
+}
+
+#[test]
+fn merging_links_files_and_copies_only_on_request() {
+    let scene = scene();
+    let record = scene.image("a.tar", 1, "x");
+    let linked = scene.store.flatten(&record, Writable::No).unwrap();
+    let copied = scene.store.flatten(&record, Writable::Yes).unwrap();
+    let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
+    let layer = scene.store.layer_path(&Digest([1; 32]));
+    assert_eq!(inode(linked.join("etc/x")), inode(layer.join("etc/x")));
+    assert_ne!(inode(copied.join("etc/x")), inode(layer.join("etc/x")));
+    assert_eq!(fs::read(copied.join("etc/x")).unwrap(), b"content");
+    assert_eq!(scene.store.verify_layer(&Digest([1; 32])).unwrap(), Health::Good);
+    assert_eq!(scene.store.remove(&record).unwrap().flat, 2);
+}
