@@ -5,6 +5,7 @@ pub mod exit;
 pub mod json;
 pub mod limits;
 pub mod name;
+pub mod signal;
 pub mod suggest;
 pub mod units;
 pub mod xxh64;

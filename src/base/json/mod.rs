@@ -155,6 +155,24 @@ fn unicode(rest: &mut core::str::Chars<'_>) -> Option<char> {
     char::from_u32(0x10000 + ((first - 0xd800) << 10) + low.checked_sub(0xdc00)?)
 }
 
+/// A text as JSON writes it, in its quotes, control characters escaped.
+pub struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                '\n' => f.write_str("\\n")?,
+                c if c.is_control() => write!(f, "\\u{:04x}", c as u32)?,
+                c => write!(f, "{c}")?,
+            }
+        }
+        f.write_str("\"")
+    }
+}
+
 /// What became of a key given to [`Keys::add`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
@@ -285,6 +303,15 @@ mod tests {
         let rest = [cursor.next(), cursor.next(), cursor.next()].map(|token| token.unwrap().map(|token| token.kind));
         assert_eq!(rest, [Some(Kind::Null), Some(Kind::ObjectEnd), None]);
         assert_eq!(decode(r"\ud83d\ude00\n\u0041\/").collect::<String>(), "\u{1f600}\nA/");
+    }
+
+    #[test]
+    fn what_is_quoted_reads_back() {
+        for text in ["", "plain", "a\"b\\c", "\u{1b}[31m\n\t\u{7f}\u{9b}", "\u{1f600}"] {
+            let quoted = Quoted(text).to_string();
+            assert_eq!(check(quoted.as_bytes(), 1), Ok(()));
+            assert_eq!(decode(&quoted[1..quoted.len() - 1]).collect::<String>(), text);
+        }
     }
 
     #[test]
