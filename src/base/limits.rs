@@ -24,6 +24,8 @@ pub const NEEDS: usize = 16;
 pub const DEVICES: usize = 32;
 /// Resource limits (`rlimits`) of one service: Linux has 16.
 pub const RLIMITS: usize = 16;
+/// Block devices with limits of one service.
+pub const IO_LIMITS: usize = 8;
 /// Image folders of a device.
 pub const IMAGE_DIRS: usize = 8;
 /// Layers of one image: the field's limit (Docker), and a lowerdir list that fits one page as `/proc/self/fd` links.

@@ -64,7 +64,8 @@ pub struct UserSpec {
 }
 
 /// What happens to the root file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RootFs {
     /// Nothing can be written to it.
     ReadOnly,
@@ -134,7 +135,8 @@ impl Default for Restart {
 }
 
 /// When a service is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// Never.
     No,
@@ -145,7 +147,8 @@ pub enum RestartPolicy {
 }
 
 /// What happens after `tries` restarts within `within`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Then {
     /// Go on at the longest delay.
     KeepTrying,
@@ -163,7 +166,8 @@ pub struct Stop {
 }
 
 /// A service's network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Network {
     /// A namespace of its own with nothing but loopback.
     None,
@@ -172,7 +176,8 @@ pub enum Network {
 }
 
 /// A service's system call filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Seccomp {
     /// The allow-list that common programs need.
     Default,

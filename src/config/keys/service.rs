@@ -1,0 +1,393 @@
+//! The keys of one entry of `services`.
+
+use super::{GIB, HOUR, KIB, Kind, MIB, Object, SECOND, TIB, optional, required};
+use crate::base::limits;
+use crate::config::values::Text;
+
+/// One entry of `services`.
+pub static SERVICE: Object = Object {
+    name: "a service",
+    keys: &[
+        required(
+            "name",
+            Kind::Text(Text::Name),
+            "\"broker\"",
+            "The service's name: a-z, 0-9, '.', '_' and '-', at most 63.",
+        ),
+        required(
+            "image",
+            Kind::Text(Text::Image),
+            "\"mosquitto.tar\"",
+            "The image: a file or folder in one of `device.images`, or an absolute path; followed by `#name:tag` or \
+             `#sha256:...` when the archive holds several.",
+        ),
+        optional(
+            "command",
+            Kind::Texts(Text::Any, limits::ARGV),
+            "the image's entrypoint and cmd",
+            "[\"mosquitto\", \"-c\", \"/mosquitto.conf\"]",
+            "Program and arguments. No shell is involved.",
+        ),
+        optional(
+            "user",
+            Kind::Text(Text::User),
+            "the image's",
+            "\"1883:1883\"",
+            "Who it runs as: user or user:group, by number or by a name that the image knows.",
+        ),
+        optional(
+            "env",
+            Kind::Texts(Text::Env, limits::ENV),
+            "[]",
+            "[\"LEVEL=info\"]",
+            "Environment, over the image's. Nothing of coracle's own environment is passed on.",
+        ),
+        optional("working_dir", Kind::Text(Text::Path), "the image's", "\"/srv\"", "Working directory, inside."),
+        optional("hostname", Kind::Text(Text::HostName), "the service's name", "\"broker\"", "Host name, inside."),
+        required(
+            "limits",
+            Kind::Object(&LIMITS),
+            "{ \"memory\": \"24M\", \"pids\": 16, \"cpu\": \"25%\" }",
+            "What it may use; the kernel enforces it.",
+        ),
+        optional(
+            "rlimits",
+            Kind::Objects(&RLIMIT, limits::RLIMITS),
+            "[] (core dumps are off)",
+            "[ { \"name\": \"nofile\", \"soft\": \"1024\" } ]",
+            "Resource limits of the process (setrlimit(2)).",
+        ),
+        optional(
+            "oom_score_adj",
+            Kind::Integer(-1000, 1000),
+            "0",
+            "500",
+            "Who the kernel kills when the whole board is out of memory: -1000 is never, 1000 is first.",
+        ),
+        optional(
+            "root_fs",
+            Kind::Word(&["read-only", "scratch", "persistent"]),
+            "\"read-only\"",
+            "\"scratch\"",
+            "What happens to what is written to the root: refused, kept in memory until the service ends, or kept in \
+             the state folder. /tmp, /run and /var/tmp are memory in any case.",
+        ),
+        optional(
+            "mounts",
+            Kind::Objects(&MOUNT, limits::MOUNTS),
+            "[]",
+            "[ { \"type\": \"volume\", \"source\": \"broker-data\", \"target\": \"/data\" } ]",
+            "What is mounted into it, in this order.",
+        ),
+        optional(
+            "needs",
+            Kind::Texts(Text::Need, limits::NEEDS),
+            "[]",
+            "[\"broker\"]",
+            "Services that must be running before it starts; it is stopped before they are. `name:started` is the \
+             same as `name`.",
+        ),
+        optional(
+            "restart",
+            Kind::Object(&RESTART),
+            "as its keys say",
+            "{ \"policy\": \"always\", \"delay\": \"100ms\", \"max_delay\": \"60s\" }",
+            "What happens when it ends.",
+        ),
+        optional(
+            "stop",
+            Kind::Object(&STOP),
+            "as its keys say",
+            "{ \"signal\": \"TERM\", \"timeout\": \"10s\" }",
+            "How it is stopped.",
+        ),
+        optional(
+            "start_timeout",
+            Kind::Text(Text::Duration(100, 24 * HOUR)),
+            "\"30s\"",
+            "\"30s\"",
+            "The longest time from the start of its sandbox to its running program.",
+        ),
+        optional(
+            "network",
+            Kind::Word(&["none", "host"]),
+            "\"none\"",
+            "\"host\"",
+            "`none`: loopback alone. `host`: the board's network, shared.",
+        ),
+        optional(
+            "capabilities",
+            Kind::Texts(Text::Capability, 41),
+            "[]",
+            "[\"NET_BIND_SERVICE\"]",
+            "Capabilities that it keeps (capabilities(7)). All others are dropped for good.",
+        ),
+        optional(
+            "seccomp",
+            Kind::Word(&["default", "strict", "log", "off"]),
+            "\"default\"",
+            "\"strict\"",
+            "System call filter. `strict` is the default without what a network server does not need; `log` refuses \
+             nothing and has the kernel log what `default` would refuse.",
+        ),
+        optional(
+            "devices",
+            Kind::Objects(&DEVICE_NODE, limits::DEVICES),
+            "[]",
+            "[ { \"path\": \"/dev/ttyS1\" } ]",
+            "Devices that it may use besides null, zero, full, random, urandom and tty.",
+        ),
+        optional("log", Kind::Object(&LOG), "as its keys say", "{ \"ring\": \"64K\", \"rate\": 100 }", "Its output."),
+        optional(
+            "enabled",
+            Kind::Bool,
+            "true",
+            "false",
+            "false: known and shown, not started at boot; `coracle start` starts it.",
+        ),
+    ],
+};
+
+static LIMITS: Object = Object {
+    name: "limits",
+    keys: &[
+        required(
+            "memory",
+            Kind::Text(Text::Memory(64 * KIB, TIB)),
+            "\"24M\"",
+            "Memory, with what it writes to tmpfs and its page cache. Above it the service is killed and restarted. \
+             `\"unlimited\"` is a warning.",
+        ),
+        optional(
+            "memory_high",
+            Kind::Text(Text::Size(64 * KIB, TIB)),
+            "none",
+            "\"20M\"",
+            "From here on the kernel slows it down and reclaims its memory. Less than `memory`.",
+        ),
+        optional("swap", Kind::Text(Text::SizeOrNone(64 * KIB, TIB)), "\"0\"", "\"0\"", "Swap on top of memory."),
+        optional("pids", Kind::Integer(1, 4_194_304), "64", "16", "Processes and threads: what a fork bomb can reach."),
+        optional(
+            "cpu",
+            Kind::Text(Text::Percent(1, 102_400)),
+            "no limit",
+            "\"25%\"",
+            "Cpu time; 100% is one core, 150% one and a half.",
+        ),
+        optional(
+            "cpu_weight",
+            Kind::Integer(1, 10_000),
+            "the kernel's 100",
+            "50",
+            "Share of the cpu against other services when all want it.",
+        ),
+        optional("cpus", Kind::Text(Text::Cpus), "all", "\"0-1,3\"", "Cores that it may run on."),
+        optional(
+            "io",
+            Kind::Objects(&IO, limits::IO_LIMITS),
+            "[]",
+            "[ { \"device\": \"/dev/mmcblk0\", \"write_bps\": \"2M\" } ]",
+            "Limits per block device.",
+        ),
+    ],
+};
+
+static IO: Object = Object {
+    name: "an io limit",
+    keys: &[
+        required(
+            "device",
+            Kind::Text(Text::DevicePath),
+            "\"/dev/mmcblk0\"",
+            "The whole block device, not a partition.",
+        ),
+        optional("read_bps", Kind::Text(Text::Size(KIB, TIB)), "no limit", "\"8M\"", "Bytes read per second."),
+        optional("write_bps", Kind::Text(Text::Size(KIB, TIB)), "no limit", "\"2M\"", "Bytes written per second."),
+        optional("read_iops", Kind::Integer(1, 100_000_000), "no limit", "500", "Reads per second."),
+        optional("write_iops", Kind::Integer(1, 100_000_000), "no limit", "100", "Writes per second."),
+    ],
+};
+
+/// The names of `rlimits`, in the order of [`RlimitKind::ALL`](crate::plan::RlimitKind::ALL).
+const RLIMITS: &[&str] = &[
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
+static RLIMIT: Object = Object {
+    name: "a resource limit",
+    keys: &[
+        required("name", Kind::Word(RLIMITS), "\"nofile\"", "Which (setrlimit(2), without RLIMIT_)."),
+        required(
+            "soft",
+            Kind::Text(Text::Amount),
+            "\"1024\"",
+            "What is enforced: a number, a size or `unlimited`, in double quotes.",
+        ),
+        optional(
+            "hard",
+            Kind::Text(Text::Amount),
+            "the same as `soft`",
+            "\"4096\"",
+            "How far the program may raise it.",
+        ),
+    ],
+};
+
+static MOUNT: Object = Object {
+    name: "a mount",
+    keys: &[
+        required(
+            "type",
+            Kind::Word(&["volume", "bind", "tmpfs"]),
+            "\"volume\"",
+            "`volume`: a folder that coracle keeps for the service. `bind`: a path of the board. `tmpfs`: memory, \
+             within the service's limit.",
+        ),
+        optional(
+            "source",
+            Kind::Text(Text::Source),
+            "needed by `volume` and `bind`",
+            "\"broker-data\"",
+            "The volume's name, or the board's path.",
+        ),
+        required("target", Kind::Text(Text::Target), "\"/data\"", "Where it is mounted, inside."),
+        optional("read_only", Kind::Bool, "false", "true", "Whether writing to it is refused."),
+        optional(
+            "size",
+            Kind::Text(Text::Size(4 * KIB, 64 * GIB)),
+            "needed by `tmpfs`",
+            "\"4M\"",
+            "The most that a tmpfs holds.",
+        ),
+    ],
+};
+
+static RESTART: Object = Object {
+    name: "restart",
+    keys: &[
+        optional(
+            "policy",
+            Kind::Word(&["no", "on-failure", "always"]),
+            "\"always\"",
+            "\"on-failure\"",
+            "`on-failure`: after an exit code other than 0, a signal, out of memory, or a start that did not succeed.",
+        ),
+        optional(
+            "delay",
+            Kind::Text(Text::Duration(10, 24 * HOUR)),
+            "\"100ms\"",
+            "\"1s\"",
+            "Wait before the first restart; it doubles with each further one.",
+        ),
+        optional(
+            "max_delay",
+            Kind::Text(Text::Duration(10, 24 * HOUR)),
+            "\"60s\"",
+            "\"60s\"",
+            "The longest wait. After a run longer than this the wait begins again at `delay`.",
+        ),
+        optional(
+            "tries",
+            Kind::Integer(0, 10_000),
+            "0 (no bound)",
+            "10",
+            "Restarts within `within` before `then` happens.",
+        ),
+        optional(
+            "within",
+            Kind::Text(Text::Duration(SECOND, 240 * HOUR)),
+            "\"10m\"",
+            "\"10m\"",
+            "The time in which `tries` are counted.",
+        ),
+        optional(
+            "then",
+            Kind::Word(&["keep-trying", "stop"]),
+            "\"keep-trying\"",
+            "\"stop\"",
+            "After that many: go on at the longest delay, or leave it down.",
+        ),
+    ],
+};
+
+static STOP: Object = Object {
+    name: "stop",
+    keys: &[
+        optional(
+            "signal",
+            Kind::Text(Text::Signal),
+            "the image's, else TERM",
+            "\"TERM\"",
+            "The signal that asks it to end: a name or a number.",
+        ),
+        optional(
+            "timeout",
+            Kind::Text(Text::Duration(0, HOUR)),
+            "\"10s\"",
+            "\"10s\"",
+            "From the signal to the kill of everything that is left.",
+        ),
+    ],
+};
+
+static DEVICE_NODE: Object = Object {
+    name: "a device",
+    keys: &[
+        required("path", Kind::Text(Text::DevicePath), "\"/dev/ttyS1\"", "Its path, on the board and inside."),
+        optional(
+            "access",
+            Kind::Word(&["r", "w", "rw"]),
+            "\"rw\"",
+            "\"r\"",
+            "Whether it may be read, written or both.",
+        ),
+        optional(
+            "optional",
+            Kind::Bool,
+            "false",
+            "true",
+            "true: start without it where it is missing; else the service is held until it appears.",
+        ),
+    ],
+};
+
+static LOG: Object = Object {
+    name: "log",
+    keys: &[
+        optional(
+            "ring",
+            Kind::Text(Text::Size(4 * KIB, 64 * MIB)),
+            "`device.log.ring`",
+            "\"64K\"",
+            "Memory in which its latest output is kept.",
+        ),
+        optional(
+            "rate",
+            Kind::Integer(0, 1_000_000),
+            "1000",
+            "100",
+            "Lines per second that are kept, beyond a burst of five seconds' worth; the others are counted. 0: all.",
+        ),
+        optional(
+            "file",
+            Kind::Text(Text::SizeOrNone(4 * KIB, GIB)),
+            "\"0\" (no file)",
+            "\"256K\"",
+            "Also write to a file in the state folder, up to this size, then begin a new one.",
+        ),
+        optional("keep", Kind::Integer(0, 100), "2", "2", "How many full files are kept."),
+    ],
+};

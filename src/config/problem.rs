@@ -1,0 +1,231 @@
+//! What is wrong with a config file, where it stands, and what to write instead.
+
+use crate::base::limits::PROBLEMS;
+use core::fmt;
+
+/// Columns of a source line that are shown; of a longer one the part around the problem.
+const SHOWN_COLUMNS: usize = 100;
+/// Characters of a message or hint that are shown: a list of all keys of a service is the longest meant one.
+const MESSAGE_CHARACTERS: usize = 400;
+
+/// Bytes of the file that something is said about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    /// Offset of the first.
+    pub start: usize,
+    /// Offset behind the last.
+    pub end: usize,
+}
+
+/// A problem or a warning, ready to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file's name, as given.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub hint: Option<String>,
+    /// The line (or the part of it) as shown, and the place of the carets in it: column from 0, and count.
+    excerpt: (String, usize, usize),
+}
+
+/// A thing that is allowed and probably not meant.
+pub type Warning = Problem;
+
+impl fmt::Display for Problem {
+    /// Up to four lines: `file:line:column: message`, the source line, the carets, the hint. No end of line at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Problem { file, line, column, message, .. } = self;
+        let (text, place, count) = &self.excerpt;
+        let margin = line.to_string().len().max(4);
+        write!(f, "{file}:{line}:{column}: {message}\n{line:margin$} | {text}\n{:margin$} | ", "")?;
+        write!(f, "{:place$}{}", "", "^".repeat(*count))?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n{:margin$} = {hint}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All problems of a file, in the order of their places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    /// The problems, at most [`PROBLEMS`].
+    pub list: Vec<Problem>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+impl fmt::Display for Problems {
+    /// The problems with an empty line between them, then their number. No end of line at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.list {
+            write!(f, "{problem}\n\n")?;
+        }
+        let file = self.list.first().map_or("", |problem| problem.file.as_str());
+        match (self.list.len(), self.more) {
+            (1, 0) => write!(f, "{file}: 1 problem"),
+            (count, 0) => write!(f, "{file}: {count} problems"),
+            (count, more) => write!(f, "{file}: {} problems, the first {count} are shown", count + more),
+        }
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Collects what is found, in any order.
+pub struct Sink<'a> {
+    file: &'a str,
+    source: &'a [u8],
+    problems: Vec<Found>,
+    more: usize,
+    warnings: Vec<Found>,
+    /// Warnings beyond the cap, and where the first of them is.
+    more_warnings: (usize, Option<Span>),
+}
+
+struct Found {
+    span: Span,
+    message: String,
+    hint: Option<String>,
+}
+
+impl<'a> Sink<'a> {
+    /// A sink for problems of `source`, which is shown as `file`.
+    pub fn new(file: &'a str, source: &'a [u8]) -> Sink<'a> {
+        Sink { file, source, problems: Vec::new(), more: 0, warnings: Vec::new(), more_warnings: (0, None) }
+    }
+
+    /// The file refuses to be used because of this.
+    pub fn problem(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {
+        if self.problems.len() < PROBLEMS {
+            self.problems.push(Found { span, message: clipped(message.into()), hint: hint.map(clipped) });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// The file can be used, but someone should look at this.
+    pub fn warning(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
+        if self.warnings.len() < PROBLEMS {
+            self.warnings.push(Found { span, message: message.into(), hint: Some(hint.into()) });
+        } else {
+            self.more_warnings = (self.more_warnings.0 + 1, self.more_warnings.1.or(Some(span)));
+        }
+    }
+
+    /// The line of an offset, from 1.
+    pub fn line(&self, offset: usize) -> usize {
+        let before = self.source.get(..offset).unwrap_or(self.source);
+        before.iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    /// The warnings if there is no problem, else the problems.
+    pub fn finish(mut self) -> Result<Vec<Warning>, Problems> {
+        let show = |sink: &Sink<'_>, mut found: Vec<Found>| -> Vec<Problem> {
+            found.sort_by_key(|found| found.span);
+            found.into_iter().map(|found| sink.show(found)).collect()
+        };
+        if let (count, Some(span)) = self.more_warnings {
+            self.warnings.push(Found { span, message: format!("{count} more warnings begin here"), hint: None });
+        }
+        let (problems, warnings) = (std::mem::take(&mut self.problems), std::mem::take(&mut self.warnings));
+        match problems.is_empty() {
+            true => Ok(show(&self, warnings)),
+            false => Err(Problems { list: show(&self, problems), more: self.more }),
+        }
+    }
+
+    fn show(&self, found: Found) -> Problem {
+        let Found { span, message, hint } = found;
+        let start = span.start.min(self.source.len());
+        let (before, after) = self.source.split_at(start);
+        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let line_length = after.iter().position(|byte| *byte == b'\n').unwrap_or(after.len());
+        let marked = (span.end.saturating_sub(start)).clamp(1, line_length.max(1)).min(line_length);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let head = text(&before[line_start..]);
+        let middle = text(&after[..marked]);
+        let tail = text(&after[marked..line_length]);
+        let column = head.chars().count() + 1;
+        let excerpt = excerpt(&head, &middle, &tail);
+        Problem { file: self.file.into(), line: self.line(start), column, message, hint, excerpt }
+    }
+}
+
+/// A message that quotes something endless, cut.
+fn clipped(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARACTERS) {
+        message.truncate(end);
+        message.push_str("...");
+    }
+    message
+}
+
+/// A line as shown, every character one column wide, cut to [`SHOWN_COLUMNS`] around `middle`.
+fn excerpt(head: &str, middle: &str, tail: &str) -> (String, usize, usize) {
+    let plain = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<Vec<char>>();
+    let (head, middle, tail) = (plain(head), plain(middle), plain(tail.trim_end()));
+    let middle = &middle[..middle.len().min(SHOWN_COLUMNS / 2)];
+    let room = SHOWN_COLUMNS - middle.len();
+    let cut_head = if head.len() + tail.len() > room { head.len().saturating_sub(room / 2) } else { 0 };
+    let kept_head = &head[cut_head..];
+    let kept_tail = &tail[..tail.len().min(room.saturating_sub(kept_head.len()))];
+    let mut line = String::new();
+    let mut place = kept_head.len();
+    if cut_head > 0 {
+        line.push_str("...");
+        place += 3;
+    }
+    line.extend(kept_head.iter().chain(middle).chain(kept_tail));
+    if kept_tail.len() < tail.len() {
+        line.push_str("...");
+    }
+    (line.trim_end().into(), place, middle.len().max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(source: &str, start: usize, end: usize) -> Problem {
+        let mut sink = Sink::new("c.json", source.as_bytes());
+        sink.problem(Span { start, end }, "wrong", Some("do it right".into()));
+        sink.finish().unwrap_err().list.remove(0)
+    }
+
+    #[test]
+    fn a_problem_shows_line_caret_and_hint() {
+        let shown = only("{\n\t\"ä\": 24,\n}\n", 9, 11).to_string();
+        assert_eq!(shown, "c.json:2:7: wrong\n   2 |  \"ä\": 24,\n     |       ^^\n     = do it right");
+    }
+
+    #[test]
+    fn a_problem_at_or_behind_the_end_is_shown() {
+        for start in [2, 3, 900] {
+            assert!(only("{\n", start, start + 5).to_string().starts_with("c.json:2:1: wrong\n   2 | \n     | ^\n"));
+        }
+    }
+
+    #[test]
+    fn long_lines_and_control_characters_cannot_flood_or_steer_the_terminal() {
+        let source = format!("{}\x1b[2J{}", "x".repeat(100_000), "y".repeat(100_000));
+        let shown = only(&source, 100_000, 200_000).to_string();
+        assert!(shown.len() < 400 && !shown.contains('\x1b'), "{shown}");
+        assert!(shown.starts_with("c.json:1:100001: wrong\n   1 | ...xxx"), "{shown}");
+    }
+
+    #[test]
+    fn problems_beyond_the_cap_are_counted() {
+        let mut sink = Sink::new("c.json", b"{}");
+        (0..PROBLEMS + 7).for_each(|_| sink.problem(Span { start: 0, end: 1 }, "wrong", None));
+        let problems = sink.finish().unwrap_err();
+        assert_eq!((problems.list.len(), problems.more), (PROBLEMS, 7));
+        assert!(problems.to_string().ends_with("c.json: 71 problems, the first 64 are shown"));
+    }
+}

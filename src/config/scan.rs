@@ -1,0 +1,367 @@
+//! The scanner: walks the text along the table of keys and reports everything that is wrong with its shape.
+//!
+//! What is refused (and what is free, `x-` keys) is then blanked out of the text, so that what remains always fills the
+//! raw types, and the checks that need the whole can run over it in the same pass of a person's corrections.
+
+use super::blank::{blank, erase};
+use super::keys::{FILE, FREE_PREFIX, Key, Kind, Object, SERVICE};
+use super::problem::{Sink, Span};
+use super::values;
+use crate::base::json::{self, Added, Cursor, Keys, Token, What};
+use crate::base::limits::{JSON_DEPTH, JSON_KEYS};
+use crate::base::suggest::did_you_mean;
+
+/// What the scanner leaves: clean text and where its parts are.
+pub struct Scanned {
+    /// The text, as long as the file, with everything blanked that is not for the raw types.
+    pub text: Vec<u8>,
+    /// `device`, if there is one.
+    pub device: Option<Span>,
+    /// The entries of `services` that are objects.
+    pub services: Vec<Span>,
+    /// Whether the whole file was read: false after an error of syntax.
+    pub whole: bool,
+}
+
+/// An object or list that is open.
+struct Frame {
+    of: Of,
+    /// Where it begins.
+    start: usize,
+    /// The key or element that is being read: where it begins, and the comma before it.
+    member: (usize, Option<usize>),
+    /// Whether an earlier member was kept, so that the next one needs its comma.
+    kept: bool,
+    /// Elements of a list so far.
+    count: usize,
+    /// Bit n: key n of the table was there.
+    seen: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Of {
+    /// An object, and the key whose value comes next.
+    Object(&'static Object, Option<&'static Key>),
+    /// The list that is this key's value.
+    List(&'static Key),
+}
+
+/// What becomes of a value that was read.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Keep,
+    Drop,
+}
+
+struct Scanner<'a, 's, 'f> {
+    cursor: Cursor<'a>,
+    sink: &'s mut Sink<'f>,
+    keys: Keys<'a>,
+    frames: Vec<Frame>,
+    /// What is to be blanked once nothing borrows the text.
+    dropped: Vec<Span>,
+    device: Option<Span>,
+    services: Vec<Span>,
+}
+
+/// Reads `bytes` along the table.
+pub fn scan(bytes: &[u8], sink: &mut Sink<'_>) -> Scanned {
+    let mut text = bytes.to_vec();
+    blank(&mut text, sink);
+    let mut scanned = Scanned { text: Vec::new(), device: None, services: Vec::new(), whole: false };
+    let mut dropped = Vec::new();
+    match Cursor::new(&text, JSON_DEPTH) {
+        Err(error) => syntax(sink, &text, error),
+        Ok(cursor) => {
+            let (keys, frames) = (Keys::default(), Vec::with_capacity(JSON_DEPTH));
+            let mut scanner =
+                Scanner { cursor, sink, keys, frames, dropped: Vec::new(), device: None, services: Vec::new() };
+            match scanner.walk() {
+                Ok(()) => scanned.whole = true,
+                Err(error) => syntax(scanner.sink, &text, error),
+            }
+            Scanner { dropped, device: scanned.device, services: scanned.services, .. } = scanner;
+        }
+    }
+    dropped.iter().for_each(|span| erase(&mut text, span.start, span.end));
+    scanned.text = text;
+    scanned
+}
+
+impl Scanner<'_, '_, '_> {
+    fn walk(&mut self) -> Result<(), json::JsonError> {
+        while let Some(token) = self.cursor.next()? {
+            match token.kind {
+                json::Kind::Key => self.key(&token)?,
+                json::Kind::ObjectEnd | json::Kind::ArrayEnd => self.close(&token),
+                _ => self.value(&token)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&mut self, token: &Token) -> Result<(), json::JsonError> {
+        let raw = self.cursor.text(token);
+        let added = self.keys.add(raw, token.start);
+        let span = Span { start: token.start, end: token.end };
+        let Some(Frame { of: Of::Object(object, next), member, seen, .. }) = self.frames.last_mut() else {
+            return Ok(());
+        };
+        *member = (token.start, token.comma);
+        let name = values::decoded(raw);
+        let known = object.find(&name);
+        match (added, known) {
+            (Added::New, Some((place, key))) => {
+                *seen |= 1 << place;
+                *next = Some(key);
+                return Ok(());
+            }
+            (Added::Duplicate(first), _) => {
+                let line = self.sink.line(first);
+                let message = format!("the key {name:?} is there twice in {}", object.name);
+                self.sink.problem(span, message, Some(format!("the first is in line {line}: keep one of them")));
+            }
+            (Added::TooMany, _) => {
+                self.sink.problem(span, format!("{} has more than {JSON_KEYS} keys", object.name), None);
+            }
+            (Added::New, None) if name.starts_with(FREE_PREFIX) => {}
+            (Added::New, None) => {
+                let names = || object.keys.iter().map(|key| key.name);
+                let hint = match did_you_mean(&name, names()) {
+                    Some(meant) => format!("did you mean {meant:?}?"),
+                    None => format!("known keys: {}", names().collect::<Vec<_>>().join(", ")),
+                };
+                self.sink.problem(span, format!("unknown key {:?} in {}", shortened(&name), object.name), Some(hint));
+            }
+        }
+        let end = self.cursor.skip_value()?;
+        self.finish(end, Fate::Drop);
+        Ok(())
+    }
+
+    fn value(&mut self, token: &Token) -> Result<(), json::JsonError> {
+        let Some(frame) = self.frames.last_mut() else { return self.top(token) };
+        let (key, in_list) = match frame.of {
+            Of::Object(_, Some(key)) => (key, false),
+            Of::Object(_, None) => return Ok(()),
+            Of::List(key) => {
+                frame.member = (token.start, token.comma);
+                frame.count += 1;
+                (key, true)
+            }
+        };
+        if in_list && self.surplus(key, token) {
+            let end = self.cursor.skip(token)?;
+            self.finish(end, Fate::Drop);
+            return Ok(());
+        }
+        match (&key.kind, token.kind, in_list) {
+            (Kind::Object(object), json::Kind::ObjectStart, false)
+            | (Kind::Objects(object, _), json::Kind::ObjectStart, true) => self.open(Of::Object(object, None), token),
+            (Kind::Objects(..) | Kind::Texts(..), json::Kind::ArrayStart, false) => self.open(Of::List(key), token),
+            _ => {
+                let end = self.cursor.skip(token)?;
+                let fate = self.scalar(key, token, in_list);
+                self.finish(end, fate);
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of the whole file.
+    fn top(&mut self, token: &Token) -> Result<(), json::JsonError> {
+        if token.kind == json::Kind::ObjectStart {
+            self.open(Of::Object(&FILE, None), token);
+            return Ok(());
+        }
+        let span = Span { start: token.start, end: token.end };
+        let message = format!("the config must be an object, not {}", noun(token.kind));
+        self.sink.problem(span, message, Some("it begins with { and ends with }".into()));
+        self.cursor.skip(token)?;
+        Ok(())
+    }
+
+    /// Whether the list has more elements than it may, which is said once.
+    fn surplus(&mut self, key: &Key, token: &Token) -> bool {
+        let (Kind::Objects(_, max) | Kind::Texts(_, max)) = key.kind else { return false };
+        let count = self.frames.last().map_or(0, |frame| frame.count);
+        if count == max + 1 {
+            let span = Span { start: token.start, end: token.end };
+            self.sink.problem(span, format!("too many entries in {:?} (max {max})", key.name), None);
+        }
+        count > max
+    }
+
+    fn open(&mut self, of: Of, token: &Token) {
+        self.keys.enter();
+        self.frames.push(Frame { of, start: token.start, member: (0, None), kept: false, count: 0, seen: 0 });
+    }
+
+    fn close(&mut self, token: &Token) {
+        self.keys.leave();
+        let Some(frame) = self.frames.pop() else { return };
+        let span = Span { start: frame.start, end: token.end };
+        if let Of::Object(object, _) = frame.of {
+            let missing = object.keys.iter().enumerate().filter(|(n, key)| key.required && frame.seen >> n & 1 == 0);
+            for (_, key) in missing {
+                let span = Span { start: frame.start, end: frame.start + 1 };
+                let hint = format!("add \"{}\": {}", key.name, key.example);
+                self.sink.problem(span, format!("{} lacks the key {:?}", object.name, key.name), Some(hint));
+            }
+            if core::ptr::eq(object, &SERVICE) {
+                self.services.push(span);
+            }
+        }
+        if let Some(Frame { of: Of::Object(object, Some(key)), .. }) = self.frames.last()
+            && core::ptr::eq(*object, &FILE)
+            && key.name == "device"
+        {
+            self.device = Some(span);
+        }
+        self.finish(token.end, Fate::Keep);
+    }
+
+    /// The member of the innermost open object or list ends at `end`.
+    fn finish(&mut self, end: usize, fate: Fate) {
+        let Some(frame) = self.frames.last_mut() else { return };
+        let (start, comma) = frame.member;
+        if let Of::Object(object, _) = frame.of {
+            frame.of = Of::Object(object, None);
+        }
+        if fate == Fate::Drop {
+            self.dropped.push(Span { start, end });
+        }
+        if (fate == Fate::Drop || !frame.kept)
+            && let Some(comma) = comma
+        {
+            self.dropped.push(Span { start: comma, end: comma + 1 });
+        }
+        frame.kept |= fate == Fate::Keep;
+    }
+
+    /// Checks a value that is neither the object nor the list that the key may take.
+    fn scalar(&mut self, key: &Key, token: &Token, in_list: bool) -> Fate {
+        let text = self.cursor.text(token);
+        let span = Span { start: token.start, end: token.end };
+        let complaint = match (&key.kind, token.kind, in_list) {
+            (Kind::Text(kind), json::Kind::Text, false) | (Kind::Texts(kind, _), json::Kind::Text, true) => {
+                values::check(*kind, &values::decoded(text)).err().map(|complaint| {
+                    let example = || format!("such as {}", key.example);
+                    (complaint.message, Some(complaint.hint.unwrap_or_else(example)))
+                })
+            }
+            (Kind::Word(words), json::Kind::Text, false) => word(&values::decoded(text), words),
+            (Kind::Integer(min, max), json::Kind::Number, false) => integer(text, *min, *max),
+            (Kind::Bool, json::Kind::True | json::Kind::False, false) => None,
+            (kind, found, _) => Some(mismatch(kind, found, in_list, text, key)),
+        };
+        match complaint {
+            None => Fate::Keep,
+            Some((message, hint)) => {
+                self.sink.problem(span, format!("{:?} {message}", key.name), hint);
+                Fate::Drop
+            }
+        }
+    }
+}
+
+type Complaint = (String, Option<String>);
+
+fn word(text: &str, words: &[&str]) -> Option<Complaint> {
+    if words.contains(&text) {
+        return None;
+    }
+    let all = || format!("one of: {}", words.join(", "));
+    let hint = did_you_mean(text, words.iter().copied()).map_or_else(all, |word| format!("did you mean {word:?}?"));
+    Some((format!("cannot be {:?}", shortened(text)), Some(hint)))
+}
+
+fn integer(text: &str, min: i64, max: i64) -> Option<Complaint> {
+    let whole = text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit()) && text != "-0";
+    match text.parse::<i64>() {
+        _ if !whole => Some((format!("is {text}, which is not a whole number"), Some(format!("{min} to {max}")))),
+        Ok(number) if (min..=max).contains(&number) => None,
+        _ if min == max => Some((format!("must be {min}, not {}", shortened(text)), None)),
+        _ => Some((format!("is {}, outside of {min} to {max}", shortened(text)), None)),
+    }
+}
+
+/// A value of the wrong type.
+fn mismatch(kind: &Kind, found: json::Kind, in_list: bool, text: &str, key: &Key) -> Complaint {
+    let wanted = match (kind, in_list) {
+        (Kind::Objects(..), true) => "may only hold objects",
+        (Kind::Texts(..), true) => "may only hold texts",
+        _ => "must be",
+    };
+    let wanted = if in_list { wanted.into() } else { format!("{wanted} {}", kind.noun()) };
+    let hint = match (kind, found) {
+        (_, json::Kind::Null) => "leave the key out for the default".into(),
+        (Kind::Text(_) | Kind::Word(_) | Kind::Texts(..), json::Kind::Number)
+            if !matches!(kind, Kind::Texts(..)) || in_list =>
+        {
+            format!("write it in double quotes: \"{}\"", shortened(text))
+        }
+        (Kind::Texts(..) | Kind::Objects(..), json::Kind::Text | json::Kind::ObjectStart) if !in_list => {
+            "a list is written in square brackets, even with one entry".into()
+        }
+        (Kind::Integer(..) | Kind::Bool, json::Kind::Text) => "write it without quotes".into(),
+        _ => format!("such as {}", key.example),
+    };
+    (format!("{wanted}, not {}", noun(found)), Some(hint))
+}
+
+fn noun(kind: json::Kind) -> &'static str {
+    match kind {
+        json::Kind::ObjectStart | json::Kind::ObjectEnd => "an object",
+        json::Kind::ArrayStart | json::Kind::ArrayEnd => "a list",
+        json::Kind::Key | json::Kind::Text => "a text",
+        json::Kind::Number => "a number",
+        json::Kind::True | json::Kind::False => "true or false",
+        json::Kind::Null => "null",
+    }
+}
+
+/// The start of a text that a message quotes.
+fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().take(60).collect();
+    if short.len() < text.len() {
+        short.push_str("...");
+    }
+    short
+}
+
+/// Reports an error of syntax in the words of someone who edits a config.
+fn syntax(sink: &mut Sink<'_>, text: &[u8], error: json::JsonError) {
+    let rest = text.get(error.offset..).unwrap_or(&[]);
+    let word = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"_%.+-".contains(byte)).count();
+    let typed = String::from_utf8_lossy(rest.get(..word.min(40)).unwrap_or(&[])).into_owned();
+    let hint = match (error.what, rest.first()) {
+        (What::Value | What::Key | What::Word | What::CommaOrBrace, Some(b'\'')) => Some("use double quotes".into()),
+        (What::Key, _) if !typed.is_empty() => Some(format!("write \"{typed}\"")),
+        (What::Colon, Some(b'=')) => Some("write ':' instead of '='".into()),
+        (What::Number | What::Word, _) if matches!(&*typed, "True" | "yes" | "on" | "TRUE" | "Yes") => {
+            Some("write true".into())
+        }
+        (What::Number | What::Word, _) if matches!(&*typed, "False" | "no" | "off" | "FALSE" | "No") => {
+            Some("write false".into())
+        }
+        (What::Number | What::Word, _) => Some(format!("write it in double quotes: \"{typed}\"")),
+        (What::CommaOrBrace | What::CommaOrBracket, Some(b'"' | b'{' | b'[')) => {
+            Some("is a comma missing before this?".into())
+        }
+        (What::Control, _) => Some("write \\t for a tab, \\u001b for an escape".into()),
+        (What::Escape, _) => Some("write \\\\ for a backslash".into()),
+        (What::Utf8, _) => Some("save the file as UTF-8".into()),
+        (What::ByteOrderMark, _) => Some("save the file as UTF-8 without one".into()),
+        (What::Depth, _) => Some(format!("at most {JSON_DEPTH} levels; this format needs 5")),
+        (What::End, _) => Some("count the brackets and braces".into()),
+        _ => None,
+    };
+    let width = match error.what {
+        What::Number | What::Word | What::Key => word.max(1),
+        What::Escape | What::Surrogate => 2,
+        What::ByteOrderMark => 3,
+        _ => 1,
+    };
+    sink.problem(Span { start: error.offset, end: error.offset + width }, error.what.to_string(), hint);
+}

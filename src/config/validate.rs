@@ -1,0 +1,205 @@
+//! From raw values to the plan: what a single value cannot show, one service and all of them together.
+
+use super::order::{Edge, order};
+use super::problem::{Sink, Span};
+use super::raw;
+use super::scan::Scanned;
+use super::service;
+use super::values::{self, Read};
+use crate::base::units::Bytes;
+use crate::plan::{Device, FeatureSet, Need, Plan, Service};
+use std::borrow::Cow;
+
+/// The text that raw values borrow from, and the sink for what is wrong with them.
+pub struct Context<'a, 's, 'f> {
+    text: &'a [u8],
+    /// Where problems go.
+    pub sink: &'s mut Sink<'f>,
+}
+
+impl<'a> Context<'a, '_, '_> {
+    /// Where `raw`, which borrows from the text, stands, with its quotes.
+    pub fn span(&self, raw: &str) -> Span {
+        let start = (raw.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize).wrapping_sub(1);
+        let start = if start < self.text.len() { start } else { 0 };
+        Span { start, end: start.saturating_add(raw.len()).saturating_add(2).min(self.text.len()) }
+    }
+
+    /// `raw` read by `read`. The scanner has passed it, so a refusal here is a rule that the table lacks.
+    pub fn read<T>(&mut self, raw: Option<&str>, read: impl FnOnce(&str) -> Read<T>) -> Option<T> {
+        let raw = raw?;
+        match read(&values::decoded(raw)) {
+            Ok(value) => Some(value),
+            Err(complaint) => {
+                let span = self.span(raw);
+                self.sink.problem(span, format!("this {}", complaint.message), complaint.hint);
+                None
+            }
+        }
+    }
+
+    /// A size whose range the scanner has checked.
+    pub fn size(&mut self, raw: Option<&str>) -> Option<Bytes> {
+        self.read(raw, |text| values::size(text, 0, u64::MAX))
+    }
+
+    /// Reports every value of `list` that `same` finds again further up.
+    pub fn repeated<T: PartialEq>(&mut self, list: &[&str], what: &str, key: impl Fn(&str) -> T) {
+        let keys: Vec<T> = list.iter().map(|raw| key(&values::decoded(raw))).collect();
+        for (place, raw) in list.iter().enumerate() {
+            let Some(first) = keys.iter().take(place).position(|key| *key == keys[place]) else { continue };
+            let line = self.sink.line(self.span(list[first]).start);
+            let span = self.span(raw);
+            let shown = values::decoded(raw);
+            let message = format!("{what} {shown:?} is there twice");
+            self.sink.problem(span, message, Some(format!("the first is in line {line}")));
+        }
+    }
+
+    /// Fills a raw type from one part of the text.
+    fn fill<T: serde::Deserialize<'a>>(&mut self, span: Span) -> Option<T> {
+        let slice = self.text.get(span.start..span.end)?;
+        match serde_json_core::from_slice(slice) {
+            Ok((value, _)) => Some(value),
+            Err(error) => {
+                // The scanner lets nothing through that does not fit; if it did, the file is refused nevertheless.
+                let span = Span { start: span.start, end: span.start + 1 };
+                self.sink.problem(span, format!("this object cannot be read: {error}"), None);
+                None
+            }
+        }
+    }
+}
+
+/// An owned copy of a text, escapes decoded.
+pub fn boxed(raw: &str) -> Box<str> {
+    match values::decoded(raw) {
+        Cow::Borrowed(text) => text.into(),
+        Cow::Owned(text) => text.into(),
+    }
+}
+
+/// A service and where its name and its needs stand.
+struct Placed<'a> {
+    name: &'a str,
+    needs: Vec<&'a str>,
+}
+
+/// Makes the plan of what the scanner left. It is of use only if the sink holds no problem afterwards.
+pub fn plan(scanned: &Scanned, sink: &mut Sink<'_>) -> Plan {
+    let mut context = Context { text: &scanned.text, sink };
+    let device = match scanned.device.and_then(|span| context.fill::<raw::Device<'_>>(span)) {
+        Some(raw) => device(&mut context, &raw),
+        None => Device::default(),
+    };
+    let mut services = Vec::with_capacity(scanned.services.len());
+    let mut placed = Vec::with_capacity(scanned.services.len());
+    for span in &scanned.services {
+        let raw = context.fill::<raw::Service<'_>>(*span).unwrap_or_default();
+        placed.push(Placed { name: raw.name.unwrap_or(""), needs: raw.needs.to_vec() });
+        services.push(service::service(&mut context, &raw));
+    }
+    let named: Vec<&str> = placed.iter().map(|placed| placed.name).filter(|name| !name.is_empty()).collect();
+    context.repeated(&named, "a service called", str::to_owned);
+    let edges = needs(&mut context, &placed, &mut services);
+    let (start_order, cycles) = order(services.len(), &edges);
+    for cycle in cycles {
+        report_cycle(&mut context, &placed, &cycle);
+    }
+    Plan { device, services: services.into_iter().flatten().collect(), start_order }
+}
+
+fn device(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Device {
+    let default = Device::default();
+    context.repeated(&raw.images, "the image folder", |path| values::parts(path).collect::<Vec<_>>().join("/"));
+    context.repeated(&raw.allow_missing, "the word", str::to_owned);
+    let mut allow_missing = FeatureSet::default();
+    for word in &raw.allow_missing {
+        if let Some(feature) = context.read(Some(word), values::feature) {
+            allow_missing = allow_missing.with(feature);
+        }
+    }
+    let memory = context.size(raw.memory);
+    let memory_reserve = context.size(raw.memory_reserve).unwrap_or(default.memory_reserve);
+    if let (Some(memory), Some(typed)) = (memory, raw.memory)
+        && memory <= memory_reserve
+    {
+        let span = context.span(raw.memory_reserve.unwrap_or(typed));
+        let message = format!("the reserve of {memory_reserve} leaves nothing of the memory of {memory}");
+        context.sink.problem(span, message, Some("services get \"memory\" less \"memory_reserve\"".into()));
+    }
+    let caps = &raw.image_caps;
+    let mut image_caps = default.image_caps;
+    let mut set = |target: &mut Bytes, raw| {
+        if let Some(size) = context.size(raw) {
+            *target = size;
+        }
+    };
+    set(&mut image_caps.bytes, caps.bytes);
+    set(&mut image_caps.pax, caps.pax);
+    set(&mut image_caps.zstd_window, caps.zstd_window);
+    set(&mut image_caps.manifest, caps.manifest);
+    image_caps.ratio = caps.ratio.unwrap_or(image_caps.ratio);
+    image_caps.entries = caps.entries.unwrap_or(image_caps.entries);
+    image_caps.path_depth = caps.path_depth.unwrap_or(image_caps.path_depth);
+    Device {
+        hostname: raw.hostname.map(boxed),
+        images: raw.images.iter().map(|path| boxed(path)).collect(),
+        state: raw.state.map_or(default.state, boxed),
+        memory,
+        memory_reserve,
+        allow_missing,
+        log_ring: context.size(raw.log.ring).unwrap_or(default.log_ring),
+        image_caps,
+    }
+}
+
+/// Turns names into indices; gives the edges of the graph.
+fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mut [Option<Service>]) -> Vec<Edge> {
+    let names: Vec<Cow<'_, str>> = placed.iter().map(|placed| values::decoded(placed.name)).collect();
+    let mut edges = Vec::new();
+    for (index, own) in placed.iter().enumerate() {
+        let bare = |need: &str| need.split(':').next().unwrap_or("").to_owned();
+        context.repeated(&own.needs, "the need", bare);
+        for raw in &own.needs {
+            let Some(name) = context.read(Some(raw), values::need) else { continue };
+            let Some(target) = names.iter().position(|known| *known == name.as_str()) else {
+                let known = names.iter().map(|name| &**name).filter(|name| !name.is_empty());
+                let hint = crate::base::suggest::did_you_mean(name.as_str(), known.clone());
+                let all = || format!("services: {}", known.take(12).collect::<Vec<_>>().join(", "));
+                let hint = hint.map_or_else(all, |meant| format!("did you mean {meant:?}?"));
+                let span = context.span(raw);
+                context.sink.problem(span, format!("needs {:?}, which is no service", name.as_str()), Some(hint));
+                continue;
+            };
+            edges.push((index, target));
+            let asleep = services.get(target).and_then(Option::as_ref).is_some_and(|target| !target.enabled);
+            let Some(Some(service)) = services.get_mut(index) else { continue };
+            service.needs.push(Need::Started(target as u16));
+            if asleep && service.enabled {
+                let span = context.span(raw);
+                let message = format!("needs {:?}, which is not enabled", name.as_str());
+                context.sink.warning(
+                    span,
+                    message,
+                    format!("{:?} waits until someone starts it", service.name.as_str()),
+                );
+            }
+        }
+    }
+    edges
+}
+
+fn report_cycle(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], cycle: &[usize]) {
+    let name = |index: &usize| placed.get(*index).map_or(Cow::Borrowed(""), |placed| values::decoded(placed.name));
+    let path: Vec<Cow<'_, str>> = cycle.iter().chain(cycle.first()).map(name).collect();
+    let Some(first) = cycle.first().and_then(|index| placed.get(*index)) else { return };
+    let next = path.get(1).map_or("", |next| next);
+    let edge = first.needs.iter().find(|need| values::decoded(need).split(':').next() == Some(next));
+    let span = context.span(edge.unwrap_or(&first.name));
+    let hint = match cycle.len() {
+        1 => "a service cannot wait for itself",
+        _ => "none of them could ever start: remove one of these needs",
+    };
+    context.sink.problem(span, format!("the needs go in a circle: {}", path.join(" -> ")), Some(hint.into()));
+}

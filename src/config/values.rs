@@ -1,0 +1,434 @@
+//! Single values: what a text in the config may say, and what it means. Each refusal is a sentence with a way out.
+
+use crate::base::limits::{JSON_KEYS, NAME_BYTES};
+use crate::base::name::{BadName, Name};
+use crate::base::signal;
+use crate::base::suggest::did_you_mean;
+use crate::base::units::{self, BadUnit, Bytes, Millis};
+use crate::plan::{CapSet, Feature, Memory, UserSpec, capability};
+
+/// Longest path, in bytes (`PATH_MAX` without the end mark).
+const PATH_BYTES: usize = 4095;
+/// Longest text that is no path, in bytes: one word of a command or one environment entry.
+const TEXT_BYTES: usize = 4095;
+/// Highest core that can be pinned to: what `CONFIG_NR_CPUS` reaches on boards.
+const CORES: u32 = JSON_KEYS as u32;
+
+/// What is wrong with a value, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// What is wrong, ending a sentence that began with the key.
+    pub message: String,
+    /// The way out, if the key's own example does not say it already.
+    pub hint: Option<String>,
+}
+
+/// A value or what is wrong with it.
+pub type Read<T> = Result<T, Complaint>;
+
+fn wrong<T>(message: impl Into<String>) -> Read<T> {
+    Err(Complaint { message: message.into(), hint: None })
+}
+
+fn wrong_hint<T>(message: impl Into<String>, hint: impl Into<String>) -> Read<T> {
+    Err(Complaint { message: message.into(), hint: Some(hint.into()) })
+}
+
+fn meant<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    did_you_mean(typed, known).map(|word| format!("did you mean \"{word}\"?"))
+}
+
+/// What kind of text a key takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text {
+    /// Anything without a NUL.
+    Any,
+    /// A size within these bounds, in bytes.
+    Size(u64, u64),
+    /// A size, or 0 for none.
+    SizeOrNone(u64, u64),
+    /// A size or `unlimited`.
+    Memory(u64, u64),
+    /// A duration within these bounds, in milliseconds.
+    Duration(u64, u64),
+    /// A percentage within these bounds.
+    Percent(u32, u32),
+    /// A number, a size or `unlimited`.
+    Amount,
+    /// A [`Name`].
+    Name,
+    /// A host name.
+    HostName,
+    /// An absolute path.
+    Path,
+    /// An absolute path where something can be mounted.
+    Target,
+    /// A volume's name or an absolute path.
+    Source,
+    /// A device's path.
+    DevicePath,
+    /// An image reference.
+    Image,
+    /// `KEY=value`.
+    Env,
+    /// `user` or `user:group`.
+    User,
+    /// A signal.
+    Signal,
+    /// A capability.
+    Capability,
+    /// A list of cores.
+    Cpus,
+    /// `name` or `name:started`.
+    Need,
+    /// A word of [`Feature`].
+    Feature,
+}
+
+/// Checks `text` as `kind`.
+pub fn check(kind: Text, text: &str) -> Read<()> {
+    match kind {
+        Text::Any => any(text),
+        Text::Size(min, max) => size(text, min, max).map(drop),
+        Text::SizeOrNone(min, max) => size_or_none(text, min, max).map(drop),
+        Text::Memory(min, max) => memory(text, min, max).map(drop),
+        Text::Duration(min, max) => duration(text, min, max).map(drop),
+        Text::Percent(min, max) => percent(text, min, max).map(drop),
+        Text::Amount => amount(text).map(drop),
+        Text::Name => name(text).map(drop),
+        Text::HostName => host_name(text),
+        Text::Path => path(text),
+        Text::Target => target(text),
+        Text::Source => source(text),
+        Text::DevicePath => device_path(text),
+        Text::Image => image(text),
+        Text::Env => env(text),
+        Text::User => user(text).map(drop),
+        Text::Signal => stop_signal(text).map(drop),
+        Text::Capability => cap(text).map(drop),
+        Text::Cpus => cpus(text),
+        Text::Need => need(text).map(drop),
+        Text::Feature => feature(text).map(drop),
+    }
+}
+
+fn any(text: &str) -> Read<()> {
+    if text.contains('\0') {
+        return wrong("holds a NUL character, which no program can be given");
+    }
+    if text.len() > TEXT_BYTES {
+        return wrong(format!("is {} bytes long, more than {TEXT_BYTES}", text.len()));
+    }
+    Ok(())
+}
+
+fn unit<T>(result: Result<T, BadUnit>, text: &str, form: &str) -> Read<T> {
+    result.or_else(|bad| {
+        wrong_hint(
+            match bad {
+                BadUnit::NoNumber => format!("is {text:?}, which does not begin with a whole number"),
+                BadUnit::BadSuffix => format!("is {text:?}, which has no unit that is known here"),
+                BadUnit::TooLarge => format!("is {text:?}, which is too large a number"),
+            },
+            form,
+        )
+    })
+}
+
+fn within<T: PartialOrd + core::fmt::Display>(value: T, min: T, max: T) -> Read<T> {
+    if value < min {
+        return wrong(format!("is {value}, less than the least possible {min}"));
+    }
+    if value > max {
+        return wrong(format!("is {value}, more than the largest possible {max}"));
+    }
+    Ok(value)
+}
+
+/// How a size is written.
+const SIZE_FORM: &str = "a size is a whole number followed by K, M or G (powers of 1024), such as \"24M\"";
+/// How a duration is written.
+const DURATION_FORM: &str = "a duration is a whole number followed by ms, s, m or h, such as \"30s\"";
+/// How a percentage is written.
+const PERCENT_FORM: &str = "a share is a whole number followed by %, such as \"25%\"; \"100%\" is one core";
+
+/// A size between `min` and `max` bytes.
+pub fn size(text: &str, min: u64, max: u64) -> Read<Bytes> {
+    let form = || format!("{SIZE_FORM}; \"1.5G\" is written \"1536M\"");
+    let form = if text.contains('.') { form() } else { SIZE_FORM.into() };
+    let bytes = unit(units::parse_bytes(text), text, &form)?;
+    let bare = text.bytes().all(|byte| byte.is_ascii_digit());
+    within(bytes, Bytes(min), Bytes(max)).map_err(|complaint| match bare && bytes.0 < min {
+        true => Complaint {
+            message: format!("is {} bytes, less than the least possible {}", bytes.0, Bytes(min)),
+            hint: Some(format!("was a unit forgotten? \"{text}M\" is {text} megabytes")),
+        },
+        false => complaint,
+    })
+}
+
+/// 0, or a size between `min` and `max` bytes.
+pub fn size_or_none(text: &str, min: u64, max: u64) -> Read<Bytes> {
+    if text == "0" { Ok(Bytes(0)) } else { size(text, min, max) }
+}
+
+/// `unlimited`, or a size between `min` and `max` bytes.
+pub fn memory(text: &str, min: u64, max: u64) -> Read<Memory> {
+    if text == "unlimited" {
+        return Ok(Memory::Unlimited);
+    }
+    if let Some(hint) = meant(text, ["unlimited"]) {
+        return wrong_hint(format!("is {text:?}, which is no size"), hint);
+    }
+    size(text, min, max).map(Memory::Max)
+}
+
+/// A duration between `min` and `max` milliseconds.
+pub fn duration(text: &str, min: u64, max: u64) -> Read<Millis> {
+    let form = match text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+        true => format!("a duration needs a unit: \"{text}s\" is {text} seconds (ms, s, m, h)"),
+        false => DURATION_FORM.into(),
+    };
+    within(unit(units::parse_duration(text), text, &form)?, Millis(min), Millis(max))
+}
+
+/// A percentage of one core between `min` and `max`.
+pub fn percent(text: &str, min: u32, max: u32) -> Read<u32> {
+    let value = unit(units::parse_percent(text), text, PERCENT_FORM)?;
+    if !(min..=max).contains(&value) {
+        return wrong(format!("is {value}%, outside of what is possible ({min}% to {max}%)"));
+    }
+    Ok(value)
+}
+
+/// `unlimited` (`u64::MAX`), a number or a size.
+pub fn amount(text: &str) -> Read<u64> {
+    if text == "unlimited" {
+        return Ok(u64::MAX);
+    }
+    unit(units::parse_bytes(text), text, "a whole number such as \"1024\", a size such as \"64M\", or \"unlimited\"")
+        .map(|bytes| bytes.0)
+}
+
+/// A service's or volume's name.
+pub fn name(text: &str) -> Read<Name> {
+    Name::new(text).map_err(|bad| {
+        let lower = text.to_ascii_lowercase().replace([' ', '/', ':'], "-");
+        let hint = match (bad, Name::new(&lower)) {
+            (BadName::BadStart(_) | BadName::BadChar(_), Ok(good)) => Some(format!("\"{good}\" would do")),
+            _ => None,
+        };
+        Complaint { message: format!("is {text:?}: {bad}"), hint }
+    })
+}
+
+/// A host name: letters, digits, `-` and `.`.
+fn host_name(text: &str) -> Read<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    if text.is_empty() || text.len() > NAME_BYTES || !text.chars().all(good) || text.starts_with(['-', '.']) {
+        let rule = "letters, digits, '-' and '.', beginning with a letter or digit";
+        return wrong(format!("is {text:?}; a host name has 1 to {NAME_BYTES} {rule}"));
+    }
+    Ok(())
+}
+
+/// An absolute path without `..`.
+pub fn path(text: &str) -> Read<()> {
+    if !text.starts_with('/') {
+        return wrong_hint(
+            format!("is {text:?}, which is not absolute"),
+            format!("write \"/{text}\" or the full path"),
+        );
+    }
+    components(text)
+}
+
+fn components(text: &str) -> Read<()> {
+    if text.len() > PATH_BYTES {
+        return wrong(format!("is {} bytes long; a path has at most {PATH_BYTES}", text.len()));
+    }
+    if let Some(c) = text.chars().find(|c| c.is_control()) {
+        return wrong(format!("is {text:?}, which holds the control character {c:?}"));
+    }
+    if text.split('/').any(|part| part == "..") {
+        return wrong_hint(format!("is {text:?}, which goes up through \"..\""), "write where the path leads");
+    }
+    Ok(())
+}
+
+/// The parts of a path that name something, so that `/a//b/./` is `/a/b`.
+pub fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".")
+}
+
+/// A place where something can be mounted.
+fn target(text: &str) -> Read<()> {
+    path(text)?;
+    let mut parts = parts(text);
+    match (parts.next(), parts.next()) {
+        (None, _) => wrong_hint("is \"/\", which would hide the whole image", "mount on a folder beneath it"),
+        (Some("proc"), _) => {
+            wrong_hint(format!("is {text:?}; nothing can be mounted in /proc"), "choose another place")
+        }
+        (Some(own @ ("sys" | "dev")), None) => wrong_hint(
+            format!("is {text:?}, which coracle mounts itself"),
+            format!("mount beneath /{own}, or list single devices under \"devices\""),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// A volume's name or a path: which of the two the mount's type says.
+fn source(text: &str) -> Read<()> {
+    if text.starts_with('/') { path(text) } else { name(text).map(drop) }
+}
+
+fn device_path(text: &str) -> Read<()> {
+    path(text)?;
+    let mut parts = parts(text);
+    if parts.next() != Some("dev") || parts.next().is_none() {
+        return wrong(format!("is {text:?}; a device's path begins with /dev/"));
+    }
+    Ok(())
+}
+
+/// `FILE`, `FILE#name:tag` or `FILE#sha256:<64 digits>`.
+fn image(text: &str) -> Read<()> {
+    let (file, inside) = match text.split_once('#') {
+        Some((file, inside)) => (file, Some(inside)),
+        None => (text, None),
+    };
+    if parts(file).next().is_none() {
+        return wrong(format!("is {text:?}, which names no file"));
+    }
+    components(file)?;
+    let Some(inside) = inside else { return Ok(()) };
+    if let Some(digest) = inside.strip_prefix("sha256:") {
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if digest.len() != 64 || !digest.bytes().all(hex) {
+            return wrong(format!("is {text:?}; after \"sha256:\" come 64 digits of 0-9 and a-f"));
+        }
+        return Ok(());
+    }
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':' | '@');
+    if inside.is_empty() || !inside.chars().all(good) {
+        return wrong(format!("is {text:?}; after '#' comes \"name:tag\" or \"sha256:...\""));
+    }
+    Ok(())
+}
+
+/// An environment entry's key.
+pub fn env_key(text: &str) -> &str {
+    text.split_once('=').map_or(text, |(key, _)| key)
+}
+
+fn env(text: &str) -> Read<()> {
+    any(text)?;
+    match text.split_once('=') {
+        None => wrong(format!("holds {text:?}, which is not KEY=value")),
+        Some(("", _)) => wrong(format!("holds {text:?}, which has no key before the '='")),
+        Some((key, _)) if key.contains(|c: char| c.is_whitespace() || c.is_control()) => {
+            wrong(format!("holds the key {key:?}, with white space in it"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// `user`, `user:group`, by name or number.
+pub fn user(text: &str) -> Read<UserSpec> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let good = |part: &str| match part.bytes().all(|byte| byte.is_ascii_digit()) {
+        // The highest number means "no change" to setresuid(2).
+        true => part.parse::<u32>().is_ok_and(|id| id != u32::MAX),
+        false => !part.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, ':' | '/' | ',')),
+    };
+    if user.is_empty() || group == Some("") || !good(user) || !group.is_none_or(good) {
+        return wrong(format!("is {text:?}, which is neither \"user\" nor \"user:group\" (names or numbers)"));
+    }
+    Ok(UserSpec { user: user.into(), group: group.map(Into::into) })
+}
+
+/// A signal that can end a program.
+pub fn stop_signal(text: &str) -> Read<u8> {
+    let Some(number) = signal::number(text) else {
+        let bare = text.to_ascii_uppercase();
+        let bare = bare.strip_prefix("SIG").unwrap_or(&bare);
+        let hint = meant(bare, signal::NAMES.map(|(name, _)| name));
+        return Err(Complaint { message: format!("is {text:?}, which is no signal"), hint });
+    };
+    match signal::name(number) {
+        Some(name @ ("STOP" | "TSTP" | "CONT" | "CHLD")) => {
+            wrong_hint(format!("is {name}, which ends no program"), "use TERM, INT, QUIT or what the program documents")
+        }
+        _ => Ok(number),
+    }
+}
+
+/// A capability's number.
+pub fn cap(text: &str) -> Read<u8> {
+    CapSet::number(text).map_or_else(
+        || {
+            let upper = text.to_ascii_uppercase();
+            let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+            let hint = match bare {
+                "ALL" => Some("name each capability that the program needs".into()),
+                _ => meant(bare, capability::NAMES),
+            };
+            Err(Complaint { message: format!("holds {text:?}, which is no capability"), hint })
+        },
+        Ok,
+    )
+}
+
+/// A list of cores as the kernel writes it: `0-1,3`.
+fn cpus(text: &str) -> Read<()> {
+    let core = |text: &str| -> Option<u32> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|core| digits && *core < CORES)
+    };
+    let good = |range: &str| match range.split_once('-') {
+        Some((first, last)) => matches!((core(first), core(last)), (Some(first), Some(last)) if first <= last),
+        None => core(range).is_some(),
+    };
+    if !text.split(',').all(good) {
+        return wrong(format!("is {text:?}, which is no list of cores such as \"0-1,3\""));
+    }
+    Ok(())
+}
+
+/// The service that a need names.
+pub fn need(text: &str) -> Read<Name> {
+    let (service, condition) = match text.split_once(':') {
+        Some((service, condition)) => (service, Some(condition)),
+        None => (text, None),
+    };
+    if let Some(condition) = condition.filter(|condition| *condition != "started") {
+        let form = "write \"name\" or \"name:started\"";
+        return wrong_hint(format!("holds {text:?}, whose condition {condition:?} is not known"), form);
+    }
+    name(service).map_err(|complaint| Complaint { message: complaint.message.replacen("is", "holds", 1), ..complaint })
+}
+
+/// What a kernel may lack.
+pub fn feature(text: &str) -> Read<Feature> {
+    Feature::from_word(text).map_or_else(
+        || {
+            let words = || Feature::ALL.into_iter().map(Feature::word);
+            let all = || format!("known: {}", words().collect::<Vec<_>>().join(", "));
+            let hint = Some(meant(text, words()).unwrap_or_else(all));
+            Err(Complaint { message: format!("holds {text:?}, which is not known"), hint })
+        },
+        Ok,
+    )
+}
+
+/// `text` with its escapes decoded, borrowed if it has none.
+pub fn decoded(raw: &str) -> std::borrow::Cow<'_, str> {
+    match raw.contains('\\') {
+        true => crate::base::json::decode(raw).collect::<String>().into(),
+        false => raw.into(),
+    }
+}
