@@ -1,0 +1,372 @@
+//! What a process inside a container sees and what it can do: the inner half of `tests/escape.rs` and `tests/seccomp.rs`.
+//!
+//! `probe status` prints facts about itself, one `key: value` a line. `probe try 'VERB ARG…'…` makes attempts and prints
+//! `VERB ARG…: ok …` or `VERB ARG…: ENAME` for each; the observer outside judges. `probe exit N`, `probe sleep SECONDS`.
+//! Uses std and the C library that it is linked with, no crate, so that `rustc` alone builds it.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, c_char, c_int, c_long, c_void};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+unsafe extern "C" {
+    fn syscall(number: c_long, ...) -> c_long;
+    fn fork() -> c_int;
+    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
+    fn _exit(code: c_int) -> !;
+    fn alarm(seconds: u32) -> u32;
+    fn mount(
+        source: *const c_char,
+        target: *const c_char,
+        kind: *const c_char,
+        flags: u64,
+        data: *const c_void,
+    ) -> c_int;
+    fn umount2(target: *const c_char, flags: c_int) -> c_int;
+    fn chroot(path: *const c_char) -> c_int;
+    fn mknod(path: *const c_char, mode: u32, device: u64) -> c_int;
+    fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
+    fn kill(pid: c_int, signal: c_int) -> c_int;
+    fn unshare(flags: c_int) -> c_int;
+    fn setns(fd: c_int, kind: c_int) -> c_int;
+    fn ioctl(fd: c_int, request: u64, ...) -> c_int;
+    fn setuid(uid: u32) -> c_int;
+    fn dup(fd: c_int) -> c_int;
+}
+
+/// What an attempt came to.
+type Outcome = io::Result<String>;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.first().map(String::as_str) {
+        Some("status") => status(),
+        Some("try") => words[1..].iter().for_each(|attempt| report(attempt)),
+        Some("exit") => return ExitCode::from(words.get(1).and_then(|word| word.parse().ok()).unwrap_or(0)),
+        Some("sleep") => std::thread::sleep(std::time::Duration::from_secs(num(words.get(1)) as u64)),
+        _ => {
+            eprintln!("usage: probe status | try 'VERB ARG…'… | exit CODE | sleep SECONDS");
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn num(word: Option<&String>) -> i64 {
+    let word = word.map_or("0", String::as_str);
+    let (digits, radix) = word.strip_prefix("0x").map_or((word, 10), |hex| (hex, 16));
+    i64::from_str_radix(digits, radix).or_else(|_| u64::from_str_radix(digits, radix).map(|n| n as i64)).unwrap_or(0)
+}
+
+fn status() {
+    let text = |path: &str| fs::read_to_string(path).unwrap_or_else(|error| format!("{error}"));
+    for line in text("/proc/self/status").lines() {
+        let wanted = ["Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Seccomp", "Pid", "PPid", "NSpid"];
+        if wanted.iter().any(|key| line.starts_with(key)) {
+            println!("{}", line.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+    }
+    links("fd", "/proc/self/fd");
+    links("ns", "/proc/self/ns");
+    println!(
+        "cwd: {}",
+        fs::read_link("/proc/self/cwd").map_or_else(|error| error.to_string(), |path| path.display().to_string())
+    );
+    println!("hostname: {}", text("/proc/sys/kernel/hostname").trim());
+    println!("session: {}", text("/proc/self/stat").split(' ').nth(5).unwrap_or_default());
+    println!("oom_score_adj: {}", text("/proc/self/oom_score_adj").trim());
+    for (key, path) in
+        [("mount", "/proc/self/mountinfo"), ("cgroup", "/proc/self/cgroup"), ("limit", "/proc/self/limits")]
+    {
+        text(path).lines().for_each(|line| println!("{key}: {line}"));
+    }
+    for (key, value) in std::env::vars_os() {
+        println!("env: {}={}", key.to_string_lossy(), value.to_string_lossy());
+    }
+}
+
+fn links(key: &str, folder: &str) {
+    let Ok(entries) = fs::read_dir(folder) else { return println!("{key}: cannot list {folder}") };
+    for entry in entries.flatten() {
+        // The descriptor of the listing itself is gone when its link is read.
+        if let Ok(target) = fs::read_link(entry.path()) {
+            let name = entry.file_name();
+            if !(key == "fd" && target.starts_with("/proc")) {
+                println!("{key}: {} -> {}", name.to_string_lossy(), target.display());
+            }
+        }
+    }
+}
+
+fn report(attempt: &str) {
+    let words: Vec<String> = attempt.split(' ').map(str::to_owned).collect();
+    match run(&words) {
+        Ok(what) if what.is_empty() => println!("{attempt}: ok"),
+        Ok(what) => println!("{attempt}: ok {what}"),
+        Err(error) => println!("{attempt}: {}", name(&error)),
+    }
+    // What was done is told even if the next attempt kills.
+    let _ = io::stdout().flush();
+}
+
+fn run(words: &[String]) -> Outcome {
+    let word = |at: usize| words.get(at).map_or("", String::as_str);
+    let path = |at: usize| CString::new(word(at)).unwrap_or_default();
+    let n = |at: usize| num(words.get(at));
+    // SAFETY: every string is NUL-terminated and lives through its call; the rest are plain numbers.
+    unsafe {
+        match word(0) {
+            "read" => read(word(1)),
+            "write" => write(word(1), &words[2..].join(" ")),
+            "create" => fs::File::create(word(1)).map(drop).map(none),
+            "append" => fs::OpenOptions::new().append(true).open(word(1)).map(drop).map(none),
+            "unlink" => fs::remove_file(word(1)).map(none),
+            "mkdir" => fs::create_dir(word(1)).map(none),
+            "symlink" => std::os::unix::fs::symlink(word(1), word(2)).map(none),
+            "readlink" => fs::read_link(word(1)).map(|target| target.display().to_string()),
+            "ls" => Ok(fs::read_dir(word(1))?
+                .flatten()
+                .map(|e| e.file_name().display().to_string())
+                .collect::<Vec<_>>()
+                .join(" ")),
+            "stat" => fs::symlink_metadata(word(1)).map(|facts| format!("{facts:?}")),
+            "mount" => done(mount(path(1).as_ptr(), path(2).as_ptr(), path(3).as_ptr(), n(4) as u64, std::ptr::null())),
+            "umount" => done(umount2(path(1).as_ptr(), n(2) as c_int)),
+            "chroot" => done(chroot(path(1).as_ptr())),
+            "mknod" => {
+                done(mknod(path(1).as_ptr(), if word(2) == "b" { 0o060_666 } else { 0o020_666 }, device(n(3), n(4))))
+            }
+            "socket" => done(socket(n(1) as c_int, n(2) as c_int, n(3) as c_int)),
+            "connect-tcp" => std::net::TcpStream::connect(word(1)).map(drop).map(none),
+            "connect-abstract" => connect_abstract(word(1)),
+            "kill" => done(kill(n(1) as c_int, n(2) as c_int)),
+            "unshare" => done(unshare(n(1) as c_int)),
+            "setns" => setns_of(word(1)),
+            "setuid" => done(setuid(n(1) as u32)),
+            "ioctl" => ioctl_of(word(1), n(2) as u64),
+            "syscall" => finished(raw(n(1), [2, 3, 4, 5, 6, 7].map(n))),
+            "in-child" => in_child(&words[1..]),
+            "syscalls" => syscalls(n(1), n(2)),
+            "fork-until-refused" => fork_until_refused(n(1)),
+            "open-until-refused" => open_until_refused(n(1)),
+            "eat" => Ok(eat(n(1))),
+            "fill" => fill(word(1), n(2)),
+            "flood" => flood(n(1), n(2)),
+            "spin" => Ok(spin(n(1))),
+            "try-exec" => {
+                std::process::Command::new(word(1)).args(&words[2..]).status().map(|status| status.to_string())
+            }
+            other => Ok(format!("probe knows no verb {other:?}")),
+        }
+    }
+}
+
+fn none(_: ()) -> String {
+    String::new()
+}
+
+fn done(answer: c_int) -> Outcome {
+    finished(c_long::from(answer))
+}
+
+fn finished(answer: c_long) -> Outcome {
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer.to_string()) }
+}
+
+fn device(major: i64, minor: i64) -> u64 {
+    (major as u64) << 8 | minor as u64
+}
+
+fn read(path: &str) -> Outcome {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(256).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().replace('\n', "|"))
+}
+
+fn write(path: &str, text: &str) -> Outcome {
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    file.write_all(text.as_bytes()).map(none)
+}
+
+fn connect_abstract(name: &str) -> Outcome {
+    use std::os::linux::net::SocketAddrExt;
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+    std::os::unix::net::UnixStream::connect_addr(&address).map(drop).map(none)
+}
+
+fn setns_of(path: &str) -> Outcome {
+    use std::os::fd::AsRawFd;
+    let file = fs::File::open(path)?;
+    // SAFETY: plain numbers.
+    done(unsafe { setns(file.as_raw_fd(), 0) })
+}
+
+fn ioctl_of(path: &str, request: u64) -> Outcome {
+    use std::os::fd::AsRawFd;
+    let byte = b'x';
+    let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
+    // SAFETY: the request reads at most the byte.
+    done(unsafe { ioctl(file.as_raw_fd(), request, &raw const byte) })
+}
+
+/// Any system call with six plain numbers.
+///
+/// # Safety
+/// As the call itself demands of its arguments.
+unsafe fn raw(number: i64, args: [i64; 6]) -> c_long {
+    let [a, b, c, d, e, f] = args.map(|arg| arg as c_long);
+    // SAFETY: by the caller.
+    unsafe { syscall(number as c_long, a, b, c, d, e, f) }
+}
+
+/// Runs `task` in a child and tells how that ended.
+fn child(task: impl FnOnce() -> i32) -> Outcome {
+    let mut status = 0;
+    // SAFETY: the probe has one thread, so the child may do whatever its parent may.
+    unsafe {
+        match fork() {
+            -1 => return Err(io::Error::last_os_error()),
+            0 => {
+                alarm(5);
+                _exit(task())
+            }
+            pid => while waitpid(pid, &raw mut status, 0x4000_0000) == -1 {},
+        }
+    }
+    Ok(match status & 0x7f {
+        0 => format!("exit {}", status >> 8 & 0xff),
+        signal => format!("signal {signal}"),
+    })
+}
+
+fn in_child(words: &[String]) -> Outcome {
+    child(|| match run(words) {
+        Ok(_) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(255),
+    })
+}
+
+/// Makes each call of a range of numbers with senseless arguments in a child of its own.
+fn syscalls(first: i64, last: i64) -> Outcome {
+    let mut answers = Vec::new();
+    for number in first..=last {
+        // SAFETY: all arguments are -1: no valid descriptor, pointer or size.
+        let answer = child(|| match unsafe { raw(number, [-1; 6]) } {
+            -1 => io::Error::last_os_error().raw_os_error().unwrap_or(255),
+            _ => 0,
+        })?;
+        answers.push(format!("{number}={}", answer.replace(' ', ":")));
+    }
+    Ok(answers.join(" "))
+}
+
+fn fork_until_refused(most: i64) -> Outcome {
+    let mut children = Vec::new();
+    let refusal = loop {
+        if children.len() as i64 >= most {
+            break None;
+        }
+        // SAFETY: the child does nothing but wait to be killed.
+        match unsafe { fork() } {
+            -1 => break Some(io::Error::last_os_error()),
+            0 => loop {
+                std::thread::sleep(std::time::Duration::from_secs(60));
+            },
+            pid => children.push(pid),
+        }
+    };
+    for pid in &children {
+        // SAFETY: plain numbers; these are our own children.
+        unsafe {
+            kill(*pid, 9);
+            waitpid(*pid, std::ptr::null_mut(), 0);
+        }
+    }
+    Ok(format!("{} children, then {}", children.len(), refusal.map_or("no refusal".into(), |error| name(&error))))
+}
+
+fn open_until_refused(most: i64) -> Outcome {
+    for opened in 0..most {
+        // SAFETY: plain number.
+        if unsafe { dup(1) } == -1 {
+            return Ok(format!("{opened} descriptors, then {}", name(&io::Error::last_os_error())));
+        }
+    }
+    Ok(format!("{most} descriptors, no refusal"))
+}
+
+fn eat(mib: i64) -> String {
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    for step in 0..mib {
+        kept.push(vec![step as u8 | 1; 1 << 20]);
+    }
+    std::hint::black_box(&kept);
+    format!("{mib} MiB held")
+}
+
+fn fill(path: &str, mib: i64) -> Outcome {
+    let mut file = fs::File::create(path)?;
+    let block = vec![1u8; 1 << 20];
+    for written in 0..mib {
+        if let Err(error) = file.write_all(&block) {
+            return Ok(format!("{written} MiB, then {}", name(&error)));
+        }
+    }
+    Ok(format!("{mib} MiB written"))
+}
+
+/// Lines of `width` bytes with what a terminal or a text tool could trip over.
+fn flood(lines: i64, width: i64) -> Outcome {
+    let mut out = io::BufWriter::new(io::stdout());
+    for line in 0..lines {
+        writeln!(out, "{line} \x1b[2J\0\x07\u{9b}{}", "x".repeat(width as usize))?;
+    }
+    Ok(String::new())
+}
+
+fn spin(seconds: i64) -> String {
+    let start = std::time::Instant::now();
+    let mut rounds = 0u64;
+    while start.elapsed().as_secs() < seconds as u64 {
+        rounds = std::hint::black_box(rounds + 1);
+    }
+    format!("{seconds} s")
+}
+
+/// The symbol of an error that attempts meet; others as a number.
+fn name(error: &io::Error) -> String {
+    let known = [
+        (1, "EPERM"),
+        (2, "ENOENT"),
+        (3, "ESRCH"),
+        (6, "ENXIO"),
+        (9, "EBADF"),
+        (10, "ECHILD"),
+        (11, "EAGAIN"),
+        (12, "ENOMEM"),
+        (13, "EACCES"),
+        (14, "EFAULT"),
+        (16, "EBUSY"),
+        (17, "EEXIST"),
+        (19, "ENODEV"),
+        (20, "ENOTDIR"),
+        (22, "EINVAL"),
+        (24, "EMFILE"),
+        (25, "ENOTTY"),
+        (26, "ETXTBSY"),
+        (28, "ENOSPC"),
+        (30, "EROFS"),
+        (38, "ENOSYS"),
+        (40, "ELOOP"),
+        (93, "EPROTONOSUPPORT"),
+        (97, "EAFNOSUPPORT"),
+        (101, "ENETUNREACH"),
+        (111, "ECONNREFUSED"),
+    ];
+    let number = error.raw_os_error().unwrap_or(0);
+    known
+        .iter()
+        .find(|(known, _)| *known == number)
+        .map_or_else(|| format!("errno {number}"), |(_, name)| (*name).into())
+}
