@@ -120,7 +120,7 @@ impl<R: Read> Decoder<R> {
         let compression = detect(input.peek(10)?)?;
         // One digest serves both when nothing is compressed.
         let plain = compression == Compression::Plain;
-        let content = (wanted.content && !plain) || (plain && (wanted.content || wanted.stored));
+        let content = wanted.content || (plain && wanted.stored);
         input.digest(wanted.stored && !plain);
         let codec = match compression {
             Compression::Plain => Codec::Plain,

@@ -8,16 +8,22 @@
 //! | [`record`] | what the store remembers of an unpacked image |
 //! | [`store`] | layers and records on disk |
 //! | [`tree`] | the checksum of a layer's files |
+//! | [`tar`], [`decompress`], [`whiteout`] | archives, as streams |
+//! | [`layer`] | one layer's archive to a directory |
 
 pub mod config;
+pub mod decompress;
 pub mod digest;
 pub mod error;
+pub mod layer;
 pub mod manifest;
 pub mod platform;
 pub mod record;
 pub mod reference;
 pub mod store;
+pub mod tar;
 pub mod text;
 pub mod tree;
+pub mod whiteout;
 
 pub use error::{ImageError, Kind};

@@ -2,12 +2,11 @@
 
 use super::error::os;
 use super::path::{components, file_type, is_whiteout, open_directory, os_name, set_opaque, stat};
-use super::whiteout::{self, Name};
 use super::{LayerError, Mode, NodePolicy, Problem, Unpacker};
 use crate::base::units::Bytes;
 use crate::image::tar::{Entry, Kind, Mtime, Reader, Xattr, printable};
+use crate::image::whiteout::{self, Name};
 use crate::sys::Errno as SysErrno;
-use crate::sys::xattr::fsetxattr;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode as Bits, SFlag, UtimensatFlags, fchmod, futimens, makedev, mkdirat, mknodat, utimensat};
@@ -16,7 +15,7 @@ use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufRead, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
@@ -305,7 +304,7 @@ impl Unpacker<'_> {
         let user = xattr.name.starts_with(b"user.") && !xattr.name.starts_with(b"user.overlay.");
         let acl = [&b"system.posix_acl_access"[..], b"system.posix_acl_default"].contains(&&*xattr.name);
         let result = match CString::new(&*xattr.name) {
-            Ok(name) if user || acl => fsetxattr(fd, &name, &xattr.value),
+            Ok(name) if user || acl => crate::sys::xattr::set(fd.as_fd(), &name, &xattr.value),
             _ => Err(SysErrno(libc::EPERM)),
         };
         match result {
@@ -336,6 +335,11 @@ fn set_time(dir: BorrowedFd<'_>, name: &[u8], mtime: Mtime) -> Result<(), Proble
 
 /// A time as the kernel takes it; what it cannot hold becomes the nearest it can.
 fn time(mtime: Mtime) -> TimeSpec {
-    let seconds = mtime.seconds.clamp(libc::time_t::MIN.into(), libc::time_t::MAX.into());
-    TimeSpec::new(seconds as libc::time_t, mtime.nanoseconds.into())
+    #[allow(clippy::unnecessary_fallible_conversions, clippy::useless_conversion, reason = "32 bits on some targets")]
+    let seconds = libc::time_t::try_from(mtime.seconds).unwrap_or(if mtime.seconds < 0 {
+        libc::time_t::MIN
+    } else {
+        libc::time_t::MAX
+    });
+    TimeSpec::new(seconds, mtime.nanoseconds.into())
 }

@@ -107,9 +107,9 @@ impl fmt::Display for Problem {
             Problem::NotDirectory(what) => write!(f, "{what:?} on the way to it is no directory"),
             Problem::Loop => f.write_str("its path leads through too many symbolic links or directories"),
             Problem::Whiteout => f.write_str("it is no valid whiteout ('.wh.' and a name, an empty file)"),
-            Problem::OverlaySmuggling => {
-                f.write_str("a character device 0:0 is overlayfs's own mark for deleted files; an image must not hold one")
-            }
+            Problem::OverlaySmuggling => f.write_str(
+                "a character device 0:0 is overlayfs's own mark for deleted files; an image must not hold one",
+            ),
             Problem::Node => f.write_str("device nodes and named pipes are refused here"),
             Problem::LinkTarget(target) => {
                 write!(f, "it is a hard link to {target:?}, which is no file of this layer before it")

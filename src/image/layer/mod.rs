@@ -12,7 +12,6 @@ mod times;
 pub use error::{LayerError, Problem};
 
 use super::tar::Reader;
-use super::whiteout;
 use crate::plan::device::ImageCaps;
 use path::Root;
 use std::io::BufRead;
@@ -115,12 +114,8 @@ pub struct LayerReport {
 /// On an error the directory holds a part of the layer; the caller removes it. Nothing outside it was touched.
 pub fn unpack(source: impl BufRead, dir: BorrowedFd<'_>, options: &LayerOptions) -> Result<LayerReport, LayerError> {
     let mut reader = Reader::new(source, options.caps.pax.0);
-    let mut unpacker = Unpacker {
-        root: Root::new(dir, options),
-        options,
-        report: LayerReport::default(),
-        times: Times::default(),
-    };
+    let mut unpacker =
+        Unpacker { root: Root::new(dir, options), options, report: LayerReport::default(), times: Times::default() };
     loop {
         let entry = match reader.next_entry() {
             Ok(Some(entry)) => entry,

@@ -3,7 +3,7 @@
 use super::error::os;
 use super::{LayerOptions, Mode, Problem};
 use crate::image::tar::printable;
-use crate::sys::xattr::fsetxattr;
+use crate::sys::xattr;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode as Bits, SFlag, fchmod, fstatat, mkdirat};
@@ -186,7 +186,8 @@ pub fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Pr
 
 /// Marks a directory so that overlayfs shows nothing of the layers below it.
 pub fn set_opaque(dir: impl AsFd) -> Result<(), Problem> {
-    fsetxattr(dir, c"trusted.overlay.opaque", b"y").map_err(|errno| Problem::from_errno("setxattr trusted.overlay", errno))
+    xattr::set(dir.as_fd(), c"trusted.overlay.opaque", b"y")
+        .map_err(|errno| Problem::from_errno("setxattr trusted.overlay", errno))
 }
 
 /// Makes a directory that the archive uses but does not list.

@@ -127,17 +127,16 @@ impl fmt::Display for Problem {
             Problem::Global(key) => {
                 write!(f, "a global pax header sets {key:?} for all entries; write the archive without it")
             }
-            Problem::ExtensionTooLarge { bytes, cap } => write!(
-                f,
-                "its extension records need {} bytes, more than the cap of {} (pax)",
-                bytes,
-                Bytes(*cap)
-            ),
+            Problem::ExtensionTooLarge { bytes, cap } => {
+                write!(f, "its extension records need {} bytes, more than the cap of {} (pax)", bytes, Bytes(*cap))
+            }
             Problem::Dangling => f.write_str("extension headers with no entry behind them"),
             Problem::NoName => f.write_str("it has no name"),
             Problem::NoTarget => f.write_str("the link has no target"),
             Problem::FileWithSlash => f.write_str("it is a regular file, but its name ends in '/'"),
-            Problem::Prefix => f.write_str("the header is not POSIX but has a name prefix, so that readers would differ"),
+            Problem::Prefix => {
+                f.write_str("the header is not POSIX but has a name prefix, so that readers would differ")
+            }
             Problem::SparseNotFile => f.write_str("it has a sparse map but is no regular file"),
             Problem::BadSparse(how) => write!(f, "its sparse map is wrong: {how}"),
         }

@@ -183,7 +183,15 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_refused() {
-        for bad in [&b"0000648\0"[..], b"-644   \0", b"6 4 4  \0", b"0x10   \0", b"\x0012345\0\0", b"1_000  \0", b"\x8112345678"] {
+        for bad in [
+            &b"0000648\0"[..],
+            b"-644   \0",
+            b"6 4 4  \0",
+            b"0x10   \0",
+            b"\x0012345\0\0",
+            b"1_000  \0",
+            b"\x8112345678",
+        ] {
             assert_eq!(number(bad), Err(()), "{bad:?}");
         }
         assert_eq!(number(&[0x80, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 0]), Err(()), "2^64 and more");

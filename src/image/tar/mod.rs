@@ -15,7 +15,7 @@ mod sparse;
 pub mod write;
 
 pub use entry::{Entry, Kind, Mtime, Xattr};
-pub use error::{Problem, TarError};
+pub use error::{Problem, TarError, printable};
 
 use header::{BLOCK, Block};
 use pax::Extended;

@@ -40,7 +40,8 @@ impl<W: Write> Writer<W> {
             self.sink.write_all(&records)?;
             self.pad(records.len() as u64)?;
         }
-        let fields = Fields { path: &path, link, size: if size > OCTAL_11 { 0 } else { size }, typeflag: flag(&entry.kind) };
+        let fields =
+            Fields { path: &path, link, size: if size > OCTAL_11 { 0 } else { size }, typeflag: flag(&entry.kind) };
         self.sink.write_all(&fields.block(entry))?;
         let copied = io::copy(&mut data.take(size), &mut self.sink)?;
         if copied != size {
@@ -208,8 +209,19 @@ mod tests {
         let long = [&[b'd'; 120][..], b"/", &[b'f'; 130][..]].concat();
         let entries = [
             Entry { path: b"dir/".to_vec(), kind: Kind::Directory, mode: 0o755, ..plain() },
-            Entry { path: long.clone(), size: 5, uid: 3_000_000, mtime: Mtime { seconds: -2, nanoseconds: 5 }, ..plain() },
-            Entry { path: b"l".to_vec(), kind: Kind::Symlink(long.clone()), mtime: Mtime { seconds: 7, nanoseconds: 0 }, ..plain() },
+            Entry {
+                path: long.clone(),
+                size: 5,
+                uid: 3_000_000,
+                mtime: Mtime { seconds: -2, nanoseconds: 5 },
+                ..plain()
+            },
+            Entry {
+                path: b"l".to_vec(),
+                kind: Kind::Symlink(long.clone()),
+                mtime: Mtime { seconds: 7, nanoseconds: 0 },
+                ..plain()
+            },
             Entry {
                 path: b"x".to_vec(),
                 kind: Kind::HardLink(b"l".to_vec()),
