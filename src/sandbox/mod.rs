@@ -1,3 +1,12 @@
-//! One service's sandbox.
+//! One service's sandbox: what a start will do as data ([`spec`]), the two sides that do it ([`spawn`], [`child`]), and
+//! how a failure of it is told ([`stage`]).
+
 pub mod capabilities;
 pub mod cgroup;
+pub mod child;
+pub mod ids;
+pub mod prepare;
+pub mod rootfs;
+pub mod spawn;
+pub mod spec;
+pub mod stage;

@@ -4,6 +4,9 @@
 
 pub mod bpf;
 pub mod caps;
+pub mod mount;
+pub mod path;
+pub mod process;
 pub mod terminal;
 pub mod xattr;
 

@@ -1,0 +1,272 @@
+//! The child's side of a start. From the clone on there is no allocation, no lock and no path that was not made before.
+#![forbid(unsafe_code)]
+
+use super::rootfs;
+use super::spawn::Pipe;
+use super::spec::{Main, Net, Spec, Stdio};
+use super::stage::{Failure, Note, Stage};
+use super::capabilities::{Step, become_user, keep_only};
+use crate::plan::capability::KILL;
+use crate::plan::{CapSet, RlimitKind};
+use crate::sys::process::{self, Forked};
+use crate::sys::{Errno, path};
+use nix::fcntl::OFlag;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+
+/// What an init does once its steps are walked. It never returns; it calls [`spawn_main`] if
+/// [`InitContext::setup`] is `Ok`, reports over the channel, and then [`settle`]s.
+pub type Init = fn(InitContext<'_>) -> !;
+
+/// What the init writes to outside its container. Opened by the parent; all optional.
+#[derive(Debug, Default)]
+pub struct Outlets {
+    /// The exit record.
+    pub exit: Option<OwnedFd>,
+    /// The log ring.
+    pub ring: Option<OwnedFd>,
+    /// The log file beside the ring.
+    pub sink: Option<OwnedFd>,
+    /// Log lines per second kept; 0: no bound ([`crate::plan::LogPolicy::rate`]).
+    pub rate: u32,
+    /// Bytes of the log file before it is rotated.
+    pub sink_bytes: u64,
+}
+
+/// What an init starts with. It lives in the child alone; the references lead into memory that [`settle`] gives back.
+pub struct InitContext<'a> {
+    /// How the steps went; on `Err` the container cannot run, and the init reports it and ends.
+    pub setup: Result<(), Failure>,
+    /// The channel to whoever spawned it.
+    pub channel: OwnedFd,
+    /// The read end of main's standard output, non-blocking, where it is piped.
+    pub stdout: Option<OwnedFd>,
+    /// The read end of main's standard error.
+    pub stderr: Option<OwnedFd>,
+    /// The bound datagram socket `/dev/log`, non-blocking.
+    pub dev_log: Option<OwnedFd>,
+    /// The master of the terminal, where one was asked for: to be sent over the channel and closed.
+    pub terminal: Option<OwnedFd>,
+    /// What the parent opened for it.
+    pub outlets: Outlets,
+    /// What to run.
+    pub main: &'a Main,
+    /// The descriptors that main gets as 0, 1 and 2 (-1: `/dev/null`).
+    pub stdio: [RawFd; 3],
+}
+
+/// The cloned child: walks the steps and hands over to `init`.
+pub(super) fn run(spec: &Spec, channel: OwnedFd, pipes: Option<[Pipe; 2]>, outlets: Outlets, init: Init) -> ! {
+    let mut made = rootfs::Made::default();
+    let setup = begin(spec).and_then(|()| spec.steps.iter().try_for_each(|step| rootfs::perform(step, &mut made)));
+    let mut stdio = match spec.stdio {
+        Stdio::Inherit => [0, 1, 2],
+        Stdio::Pipes | Stdio::Terminal { .. } => [-1; 3],
+    };
+    let (mut stdout, mut stderr) = (None, None);
+    if let Some([out, err]) = pipes {
+        // The write ends stay open, as plain numbers, until `settle` closes all that the init does not keep.
+        stdio = [-1, out.write.into_raw_fd(), err.write.into_raw_fd()];
+        (stdout, stderr) = (Some(out.read), Some(err.read));
+    }
+    if let Some(slave) = made.terminal_slave.take() {
+        stdio = [slave.into_raw_fd(); 3];
+    }
+    init(InitContext {
+        setup,
+        channel,
+        stdout,
+        stderr,
+        dev_log: made.dev_log.take(),
+        terminal: made.terminal.take(),
+        outlets,
+        main: &spec.main,
+        stdio,
+    })
+}
+
+fn begin(spec: &Spec) -> Result<(), Failure> {
+    let fail = |what: &'static str| move |errno| Failure::new(Stage::Clone, errno, what.as_bytes());
+    if spec.die_with_parent {
+        process::die_with_parent().map_err(fail("PR_SET_PDEATHSIG"))?;
+    }
+    process::set_dumpable(false).map_err(fail("PR_SET_DUMPABLE"))?;
+    process::umask(0);
+    match spec.net {
+        Net::Existing(fd) => process::enter(fd, process::NEW_NET).map_err(fail("setns")),
+        Net::Host | Net::New => Ok(()),
+    }
+}
+
+/// Starts the first process and returns its pid once it has executed its program; on failure it is reaped already.
+///
+/// The new process reports a failure through a close-on-exec pipe: end of file means that the program runs.
+pub fn spawn_main(main: &Main, stdio: [RawFd; 3]) -> Result<i32, Failure> {
+    let fork_failed = |errno: nix::Error| Failure::new(Stage::Fork, errno.into(), b"clone");
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fork_failed)?;
+    let join = main.join.as_ref();
+    let into = join.and_then(|join| join.into.as_ref());
+    let forked = match process::clone(0, false, into.map(AsRawFd::as_raw_fd)) {
+        // Without clone3 main writes itself into the group, at the price of a grace period of the kernel.
+        Err(Errno(libc::ENOSYS | libc::EINVAL)) if into.is_some() => process::clone(0, false, None).map(|side| (side, true)),
+        side => side.map(|side| (side, false)),
+    };
+    match forked {
+        Err(errno) => Err(Failure::new(Stage::Fork, errno, b"clone")),
+        Ok((Forked::Child, late)) => {
+            let procs = join.and_then(|join| join.procs.as_ref()).filter(|_| late);
+            let joined = procs.map_or(Ok(()), |procs| process::write_all(procs.as_raw_fd(), b"0"));
+            let failure = match joined {
+                Ok(()) => become_main(main, stdio),
+                Err(errno) => Failure::new(Stage::Join, errno, b"cgroup.procs"),
+            };
+            // A failure that cannot be told still ends the process with its exit code.
+            let _ = nix::unistd::write(&write, &failure.encode());
+            process::exit_now(failure.exit_code().into())
+        }
+        Ok((Forked::Parent(pid, _), _)) => {
+            drop(write);
+            let mut bytes = [0; Failure::BYTES];
+            let got = loop {
+                match nix::unistd::read(&read, &mut bytes) {
+                    Err(nix::Error::EINTR) => {}
+                    got => break got.unwrap_or(0),
+                }
+            };
+            match Failure::decode(&bytes) {
+                Some(failure) if got == Failure::BYTES => {
+                    process::reap(pid);
+                    Err(diagnose(failure, main))
+                }
+                _ => Ok(pid),
+            }
+        }
+    }
+}
+
+/// Turns the calling process, a fresh fork inside the container, into the first process: cgroup, session, limits,
+/// user, capabilities, filter, program. Returns only with the failure.
+pub fn become_main(main: &Main, stdio: [RawFd; 3]) -> Failure {
+    match prepare_main(main, stdio) {
+        Err(failure) => failure,
+        Ok(()) => execute(main),
+    }
+}
+
+fn prepare_main(main: &Main, stdio: [RawFd; 3]) -> Result<(), Failure> {
+    let fail = |stage: Stage, what: &'static str| move |errno| Failure::new(stage, errno, what.as_bytes());
+    for tasks in main.join.iter().flat_map(|join| &join.tasks) {
+        process::write_all(tasks.as_raw_fd(), b"0").map_err(fail(Stage::Join, "tasks"))?;
+    }
+    if main.cgroup_namespace {
+        process::unshare(process::NEW_CGROUP).map_err(fail(Stage::CgroupNamespace, "unshare"))?;
+    }
+    process::new_session().map_err(fail(Stage::Session, "setsid"))?;
+    connect(stdio).map_err(fail(Stage::Stdio, "0, 1, 2"))?;
+    if main.terminal {
+        process::take_terminal(0).map_err(fail(Stage::Session, "TIOCSCTTY"))?;
+    }
+    for (resource, soft, hard) in &main.rlimits {
+        process::set_rlimit(*resource, *soft, *hard).map_err(|errno| {
+            let failure = Failure::new(Stage::Rlimit, errno, rlimit_name(*resource).as_bytes());
+            if errno == Errno(libc::EPERM) { failure.with_note(Note::NeedsSysResource) } else { failure }
+        })?;
+    }
+    if let Some(value) = &main.oom_score_adj {
+        process::write_file(c"/proc/self/oom_score_adj", value.to_bytes()).map_err(|errno| {
+            let failure = Failure::new(Stage::OomScore, errno, value.to_bytes());
+            if errno == Errno(libc::EACCES) { failure.with_note(Note::NeedsSysResource) } else { failure }
+        })?;
+    }
+    process::reset_signals();
+    process::umask(0o022);
+    become_user(&main.credentials).map_err(|(step, errno)| match step {
+        Step::Groups | Step::Group | Step::User => Failure::new(Stage::Ids, errno, b"setresuid"),
+        step => Failure::new(Stage::Capabilities, errno, capability_step(step).as_bytes()),
+    })?;
+    enter_working_dir(main)?;
+    process::close_on_exec_from(3).map_err(fail(Stage::Stdio, "close_range"))?;
+    match &main.filter {
+        Some(filter) => crate::seccomp::load(filter).map_err(fail(Stage::Seccomp, "seccomp")),
+        None => Ok(()),
+    }
+}
+
+fn capability_step(step: Step) -> &'static str {
+    match step {
+        Step::Bounding => "bounding set",
+        Step::KeepCaps | Step::Groups | Step::Group | Step::User => "PR_SET_KEEPCAPS",
+        Step::Sets => "capset",
+        Step::Ambient => "ambient set",
+        Step::NoNewPrivs => "no_new_privs",
+    }
+}
+
+/// Makes `stdio` the descriptors 0, 1 and 2; -1 stands for `/dev/null`, opened inside.
+fn connect(stdio: [RawFd; 3]) -> Result<(), Errno> {
+    for (target, source) in stdio.into_iter().enumerate() {
+        let target = target as RawFd;
+        if source < 0 {
+            let null = path::open(c"/dev/null", OFlag::O_RDWR)?;
+            process::duplicate(null.as_raw_fd(), target)?;
+        } else {
+            process::duplicate(source, target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Changes into the working directory as the service's user, and proves that it lies inside the root: a path that the
+/// kernel shows as `(unreachable)` was entered through a descriptor of the old root.
+fn enter_working_dir(main: &Main) -> Result<(), Failure> {
+    let fail = |errno| Failure::new(Stage::WorkingDir, errno, main.working_dir.to_bytes());
+    path::chdir(&main.working_dir).map_err(fail)?;
+    if !path::working_dir_is_inside().map_err(fail)? {
+        return Err(fail(Errno(libc::EXDEV)).with_note(Note::Outside));
+    }
+    Ok(())
+}
+
+/// Tries the programs in order. As a shell does: "not found" only if none is there; otherwise the first other reason.
+fn execute(main: &Main) -> Failure {
+    let mut reason: Option<Failure> = None;
+    for program in main.programs.strings() {
+        let errno = process::execve(program, &main.argv, &main.env);
+        let failure = Failure::new(Stage::Exec, errno, program.to_bytes());
+        match errno.0 {
+            libc::ENOENT | libc::ENOTDIR if !path::exists(program) => {}
+            libc::ENOENT => return failure.with_note(Note::Interpreter),
+            libc::EACCES => drop(reason.get_or_insert(failure)),
+            _ => return failure,
+        }
+    }
+    let name = main.argv.strings().first().map_or(&b""[..], |word| word.to_bytes());
+    reason.unwrap_or(Failure::new(Stage::Exec, Errno(libc::ENOENT), name))
+}
+
+/// Says more about a program that the kernel would not load. Done by the init, which no filter binds yet.
+fn diagnose(failure: Failure, main: &Main) -> Failure {
+    let tried = main.programs.strings().iter().find(|program| program.to_bytes() == failure.detail());
+    match (failure.stage, failure.errno.0, tried) {
+        (Stage::Exec, libc::ENOEXEC, Some(program)) => {
+            failure.with_note(match path::starts_with(program, b"\x7fELF") {
+                true => Note::ForeignMachine,
+                false => Note::NoFormat,
+            })
+        }
+        _ => failure,
+    }
+}
+
+fn rlimit_name(resource: i32) -> &'static str {
+    let known = RlimitKind::ALL.iter().find(|(kind, _)| super::prepare::resource(*kind) == resource);
+    known.map_or("rlimit", |(_, name)| name)
+}
+
+/// Confines the init once main runs: everything but `keep` is closed, CAP_KILL is all that is left, and the heap with
+/// what it inherited of the supervisor is given back. After it the caller must not allocate, nor touch what an
+/// [`InitContext`] refers to.
+pub fn settle(keep: &[RawFd]) -> Result<(), Failure> {
+    let fail = |what: &'static str| move |errno| Failure::new(Stage::Confine, errno, what.as_bytes());
+    process::close_all_but(keep).map_err(fail("close_range"))?;
+    keep_only(CapSet::EMPTY.with(KILL)).map_err(fail("capabilities"))
+}

@@ -1,0 +1,284 @@
+//! What one start will do, as data: a list of steps for the init and a description of the first process.
+//!
+//! Nothing here calls the kernel.
+#![forbid(unsafe_code)]
+
+use super::capabilities::Credentials;
+use super::cgroup::Join;
+use super::stage::Stage;
+use crate::seccomp::BpfProgram;
+use crate::sys::process::CStrings;
+use core::fmt;
+use std::ffi::{CStr, CString};
+use std::os::fd::{OwnedFd, RawFd};
+
+/// Everything that a start does after the clone.
+#[derive(Debug)]
+pub struct Spec {
+    /// What the init does, in this order, before it starts the first process.
+    pub steps: Vec<Step>,
+    /// The first process.
+    pub main: Main,
+    /// The network namespace.
+    pub net: Net,
+    /// Whether the init is killed when the process that spawned it ends (`run`), or outlives it (`up`).
+    pub die_with_parent: bool,
+    /// Where standard input, output and error of the first process come from.
+    pub stdio: Stdio,
+    /// The descriptors that the steps name.
+    pub held: Vec<OwnedFd>,
+}
+
+/// Which network namespace a container gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Net {
+    /// The host's.
+    Host,
+    /// A new one.
+    New,
+    /// The one behind this descriptor (setns(2)), which outlives the container.
+    Existing(RawFd),
+}
+
+/// Standard input, output and error of the first process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stdio {
+    /// Output and error into two pipes, owned by the service's user, whose read ends the init gets; input `/dev/null`.
+    Pipes,
+    /// The spawning process's own 0, 1 and 2.
+    Inherit,
+    /// A pseudo-terminal made in the container's own devpts; its master is sent back over the channel.
+    Terminal {
+        /// Its rows at the start.
+        rows: u16,
+        /// Its columns at the start.
+        columns: u16,
+    },
+}
+
+/// One step: what is done, and the stage that a failure of it is reported under.
+#[derive(Debug)]
+pub struct Step {
+    /// The stage.
+    pub stage: Stage,
+    /// What is done.
+    pub act: Act,
+}
+
+/// What a step does. Paths without a leading slash lie beneath the new root, which is the working directory from
+/// [`Act::BindRoot`] or [`Act::Overlay`] on.
+#[derive(Debug)]
+pub enum Act {
+    /// Makes every mount private, so that nothing propagates to or from the host.
+    Private,
+    /// Mounts a tmpfs where it is out of the way and vanishes with the old root; makes `upper`, `work` and `root` in it
+    /// and changes into it.
+    Stage {
+        /// tmpfs options.
+        options: CString,
+    },
+    /// Changes into the folder behind a descriptor, which holds `upper`, `work` and `root`.
+    Enter(RawFd),
+    /// Mounts an overlay on `root` of the working directory and changes into it.
+    Overlay {
+        /// overlayfs options.
+        options: CString,
+    },
+    /// Mounts the folder behind a descriptor, out of the host's way, and changes into it.
+    BindRoot {
+        /// The folder.
+        source: RawFd,
+        /// Whether missing mount points may be made in it: it is coracle's own copy.
+        may_create: bool,
+    },
+    /// Mounts a file system.
+    Mount(FileSystem),
+    /// Mounts what is behind a descriptor.
+    Bind(Bind),
+    /// Makes a directory in a file system that the container got from us, which nothing else has touched.
+    Dir {
+        /// Path.
+        path: CString,
+        /// Permissions.
+        mode: u32,
+    },
+    /// Makes a character or block device node, or binds the host's where mknod(2) is refused.
+    Node(Node),
+    /// Makes a symbolic link in `/dev`.
+    Link {
+        /// What it says.
+        to: &'static CStr,
+        /// Its path.
+        path: &'static CStr,
+    },
+    /// Replaces a file in a directory of the image; skipped where the directory is missing.
+    File {
+        /// The directory.
+        dir: &'static CStr,
+        /// The file's name.
+        name: &'static CStr,
+        /// Its content.
+        content: Vec<u8>,
+    },
+    /// Makes the working directory, owned by the service's user, if it is missing.
+    WorkingDir {
+        /// Path beneath the root.
+        path: CString,
+        /// User and group.
+        owner: (u32, u32),
+    },
+    /// Hides a file behind `/dev/null`, if it exists.
+    MaskFile(&'static CStr),
+    /// Hides a directory behind the empty read-only one, if it exists.
+    MaskDir(CString),
+    /// Makes what lies at a path of our own mounts read-only, if it exists.
+    ReadOnly(&'static CStr),
+    /// Binds the log socket.
+    DevLog,
+    /// Opens a terminal in the container's own devpts.
+    Terminal {
+        /// Rows.
+        rows: u16,
+        /// Columns.
+        columns: u16,
+        /// User and group.
+        owner: (u32, u32),
+    },
+    /// Sets the mount flags of the root itself.
+    SealRoot {
+        /// Whether it becomes read-only.
+        read_only: bool,
+    },
+    /// Makes the working directory the root and drops the old root.
+    Pivot,
+    /// Sets the host name.
+    Hostname(CString),
+    /// Brings the loopback interface up.
+    Loopback,
+}
+
+/// A file system to mount.
+#[derive(Debug)]
+pub struct FileSystem {
+    /// Its type.
+    pub kind: &'static CStr,
+    /// Where.
+    pub target: CString,
+    /// mount(2) flags.
+    pub flags: libc::c_ulong,
+    /// Its options.
+    pub options: CString,
+    /// How the target is found.
+    pub reach: Reach,
+}
+
+/// How a mount's target is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// By its path: it lies in a file system that this start has just mounted.
+    Ours,
+    /// Beneath the root; a symbolic link is refused, because the container's own file systems must be where they say.
+    Strict,
+    /// Beneath the root; symbolic links are resolved as if the root were `/`.
+    InRoot,
+}
+
+/// A bind mount.
+#[derive(Debug)]
+pub struct Bind {
+    /// What is mounted: a descriptor opened by the parent.
+    pub source: RawFd,
+    /// Its path on the host, for people.
+    pub shown: CString,
+    /// Where.
+    pub target: CString,
+    /// Whether source and target are directories.
+    pub directory: bool,
+    /// Whether writing is refused.
+    pub read_only: bool,
+    /// Whether device nodes on it work.
+    pub devices: bool,
+}
+
+/// A device node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its path.
+    pub path: CString,
+    /// Type and permissions as in `st_mode`.
+    pub mode: u32,
+    /// Device number.
+    pub device: libc::dev_t,
+    /// Owner.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// The first process of a container, or a process that enters one.
+#[derive(Debug)]
+pub struct Main {
+    /// The paths to try, in this order.
+    pub programs: CStrings,
+    /// Its words.
+    pub argv: CStrings,
+    /// Its environment.
+    pub env: CStrings,
+    /// Working directory; must lead inside the root.
+    pub working_dir: CString,
+    /// Who it runs as, with which capabilities.
+    pub credentials: Credentials,
+    /// The compiled system call filter, if any.
+    pub filter: Option<BpfProgram>,
+    /// Resource limits: number, soft, hard.
+    pub rlimits: Vec<(i32, u64, u64)>,
+    /// Value to write to `oom_score_adj`; `None`: what it inherits is right.
+    pub oom_score_adj: Option<CString>,
+    /// How it gets into its cgroup; `None`: it stays in that of the init.
+    pub join: Option<Join>,
+    /// Whether it gets a cgroup namespace rooted at its cgroup.
+    pub cgroup_namespace: bool,
+    /// Whether descriptor 0 becomes the controlling terminal of the new session.
+    pub terminal: bool,
+}
+
+impl fmt::Display for Step {
+    /// One line of `coracle inspect --steps`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |text: &CStr| text.to_string_lossy().into_owned();
+        write!(f, "{:<16} ", self.stage.word())?;
+        match &self.act {
+            Act::Private => write!(f, "make every mount private"),
+            Act::Stage { options } => write!(f, "tmpfs for the upper layer ({})", text(options)),
+            Act::Enter(fd) => write!(f, "enter the folder of the upper layer (fd {fd})"),
+            Act::Overlay { options } => write!(f, "overlay as the new root ({})", text(options)),
+            Act::BindRoot { source, .. } => write!(f, "the folder behind fd {source} as the new root"),
+            Act::Mount(mount) => {
+                let FileSystem { kind, target, flags, options, .. } = mount;
+                write!(f, "{} on /{} flags {flags:#x} ({})", text(kind), text(target), text(options))
+            }
+            Act::Bind(bind) => {
+                let mode = if bind.read_only { "read-only" } else { "read-write" };
+                write!(f, "{} on /{} {mode}", text(&bind.shown), text(&bind.target))
+            }
+            Act::Dir { path, mode } => write!(f, "directory /{} {mode:04o}", text(path)),
+            Act::Node(node) => {
+                let (major, minor) = (libc::major(node.device), libc::minor(node.device));
+                write!(f, "/{} {major}:{minor} {:04o}", text(&node.path), node.mode & 0o7777)
+            }
+            Act::Link { to, path } => write!(f, "/{} -> {}", text(path), text(to)),
+            Act::File { dir, name, content } => {
+                write!(f, "/{}/{} ({} bytes)", text(dir), text(name), content.len())
+            }
+            Act::WorkingDir { path, owner } => write!(f, "directory /{} if missing, of {owner:?}", text(path)),
+            Act::MaskFile(path) => write!(f, "hide file /{}", text(path)),
+            Act::MaskDir(path) => write!(f, "hide directory /{}", text(path)),
+            Act::ReadOnly(path) => write!(f, "/{} read-only", text(path)),
+            Act::DevLog => write!(f, "log socket /dev/log"),
+            Act::Terminal { rows, columns, .. } => write!(f, "terminal of {columns}x{rows}"),
+            Act::SealRoot { read_only: true } => write!(f, "the root becomes read-only, nosuid, nodev"),
+            Act::SealRoot { read_only: false } => write!(f, "the root becomes nosuid, nodev"),
+            Act::Pivot => write!(f, "pivot into the new root, drop the old one"),
+            Act::Hostname(name) => write!(f, "host name {}", text(name)),
+            Act::Loopback => write!(f, "loopback up"),
+        }
+    }
+}
