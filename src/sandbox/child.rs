@@ -1,11 +1,11 @@
 //! The child's side of a start. From the clone on there is no allocation, no lock and no path that was not made before.
 #![forbid(unsafe_code)]
 
+use super::capabilities::{Step, become_user, keep_only};
 use super::rootfs;
 use super::spawn::Pipe;
 use super::spec::{Main, Net, Spec, Stdio};
 use super::stage::{Failure, Note, Stage};
-use super::capabilities::{Step, become_user, keep_only};
 use crate::plan::capability::KILL;
 use crate::plan::{CapSet, RlimitKind};
 use crate::sys::process::{self, Forked};
@@ -107,7 +107,9 @@ pub fn spawn_main(main: &Main, stdio: [RawFd; 3]) -> Result<i32, Failure> {
     let into = join.and_then(|join| join.into.as_ref());
     let forked = match process::clone(0, false, into.map(AsRawFd::as_raw_fd)) {
         // Without clone3 main writes itself into the group, at the price of a grace period of the kernel.
-        Err(Errno(libc::ENOSYS | libc::EINVAL)) if into.is_some() => process::clone(0, false, None).map(|side| (side, true)),
+        Err(Errno(libc::ENOSYS | libc::EINVAL)) if into.is_some() => {
+            process::clone(0, false, None).map(|side| (side, true))
+        }
         side => side.map(|side| (side, false)),
     };
     match forked {

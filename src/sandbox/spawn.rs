@@ -1,10 +1,10 @@
 //! The parent's side of a start: pipes, channel, clone.
 #![forbid(unsafe_code)]
 
+use super::capabilities::Credentials;
 use super::child::{self, Init, Outlets};
 use super::spec::{Net, Spec, Stdio};
 use super::stage::{Failure, Stage};
-use super::capabilities::Credentials;
 use crate::sys::Result;
 use crate::sys::process::{self, Forked};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
