@@ -1,3 +1,4 @@
 //! The wire between the command line and a running supervisor.
 
+pub mod server;
 pub mod wire;
