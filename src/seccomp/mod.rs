@@ -12,6 +12,8 @@ pub mod assemble;
 pub mod groups;
 #[cfg(test)]
 mod interpret;
+#[cfg(test)]
+mod oracle;
 pub mod policy;
 pub mod rules;
 pub mod syscalls;

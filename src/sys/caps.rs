@@ -99,24 +99,35 @@ pub fn no_new_privs() -> Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
 }
 
-/// `setgroups(count, list)`: setgroups(2).
-pub fn set_groups(groups: &[u32]) -> Result<()> {
-    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
-    const SETGROUPS: libc::c_long = libc::SYS_setgroups32 as libc::c_long;
-    #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
-    const SETGROUPS: libc::c_long = libc::SYS_setgroups as libc::c_long;
-    // SAFETY: the kernel reads `len` 32-bit ids from the pointer.
-    check(unsafe { libc::syscall(SETGROUPS, groups.len(), groups.as_ptr()) }).map(drop)
+/// The calls on ids; their originals of 32-bit x86 and ARM take 16-bit ids. The C library's functions would change all
+/// threads of the process, by means that a forked child should not touch.
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+mod ids {
+    pub const SETGROUPS: libc::c_long = libc::SYS_setgroups32;
+    pub const SETRESGID: libc::c_long = libc::SYS_setresgid32;
+    pub const SETRESUID: libc::c_long = libc::SYS_setresuid32;
+}
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+mod ids {
+    pub const SETGROUPS: libc::c_long = libc::SYS_setgroups;
+    pub const SETRESGID: libc::c_long = libc::SYS_setresgid;
+    pub const SETRESUID: libc::c_long = libc::SYS_setresuid;
 }
 
-/// `setresgid(gid, gid, gid)`: setresgid(2).
+/// `setgroups(count, list)` of the calling thread: setgroups(2).
+pub fn set_groups(groups: &[u32]) -> Result<()> {
+    // SAFETY: the kernel reads `len` 32-bit ids from the pointer.
+    check(unsafe { libc::syscall(ids::SETGROUPS, groups.len(), groups.as_ptr()) }).map(drop)
+}
+
+/// `setresgid(gid, gid, gid)` of the calling thread: setresgid(2).
 pub fn set_gid(gid: u32) -> Result<()> {
     // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::setresgid(gid, gid, gid) })).map(drop)
+    check(unsafe { libc::syscall(ids::SETRESGID, gid, gid, gid) }).map(drop)
 }
 
-/// `setresuid(uid, uid, uid)`: setresuid(2).
+/// `setresuid(uid, uid, uid)` of the calling thread: setresuid(2).
 pub fn set_uid(uid: u32) -> Result<()> {
     // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::setresuid(uid, uid, uid) })).map(drop)
+    check(unsafe { libc::syscall(ids::SETRESUID, uid, uid, uid) }).map(drop)
 }

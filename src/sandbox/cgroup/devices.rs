@@ -128,3 +128,76 @@ fn insn(code: u8, destination: u8, source: u8, offset: i16, imm: i32) -> Insn {
 fn load(register: u8, offset: i16) -> Insn {
     insn(LOAD_WORD, register, CONTEXT, offset, 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `program` as the kernel would for one request.
+    fn allowed(program: &[Insn], kind: Kind, major: u32, minor: u32, access: Access) -> bool {
+        let context = [u32::from(access.0) << 16 | kind as u32, major, minor];
+        let mut registers = [0u64; 10];
+        let mut at = 0;
+        loop {
+            let insn = program[at];
+            at += 1;
+            let (to, from) = ((insn.registers & 15) as usize, (insn.registers >> 4) as usize);
+            match insn.code {
+                LOAD_WORD => registers[to] = context[insn.offset as usize / 4].into(),
+                MOVE => registers[to] = u64::from(insn.imm as u32),
+                MOVE_REGISTER => registers[to] = registers[from] & 0xffff_ffff,
+                AND => registers[to] &= u64::from(insn.imm as u32),
+                SHIFT_RIGHT => registers[to] >>= insn.imm,
+                JUMP_NOT_EQUAL if registers[to] != insn.imm as i64 as u64 => at += insn.offset as usize,
+                JUMP_NOT_EQUAL => {}
+                EXIT => return registers[ANSWER as usize] == 1,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    const RW: Access = Access::READ.and(Access::WRITE);
+
+    #[test]
+    fn what_a_rule_allows_is_allowed_and_nothing_else() {
+        let rules = [
+            Rule { kind: Kind::Char, major: 1, minor: Some(3), access: RW },
+            Rule { kind: Kind::Char, major: 136, minor: None, access: RW.and(Access::MKNOD) },
+            Rule { kind: Kind::Block, major: 8, minor: Some(1), access: Access::READ },
+        ];
+        let program = program(&rules);
+        assert!(program.len() <= 8 + rules.len() * RULE_INSNS);
+        for kind in [Kind::Char, Kind::Block] {
+            for major in [0, 1, 8, 136, 259] {
+                for minor in [0, 1, 3, 77, 0xfffff] {
+                    for bits in 1..8 {
+                        let wanted = rules.iter().any(|rule| {
+                            rule.kind == kind
+                                && rule.major == major
+                                && rule.minor.is_none_or(|number| number == minor)
+                                && bits & !rule.access.0 == 0
+                        });
+                        let access = Access(bits);
+                        assert_eq!(
+                            allowed(&program, kind, major, minor, access),
+                            wanted,
+                            "{kind:?} {major}:{minor} {bits}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_rules_nothing_is_allowed() {
+        assert!(!allowed(&program(&[]), Kind::Char, 1, 3, Access::READ));
+    }
+
+    #[test]
+    fn instructions_are_encoded_as_the_kernel_reads_them() {
+        let jump = insn(JUMP_NOT_EQUAL, 2, 0, 7, -1);
+        assert_eq!(jump.word().to_le_bytes(), [0x55, 0x02, 7, 0, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(load(4, 4).word().to_le_bytes(), [0x61, 0x14, 4, 0, 0, 0, 0, 0]);
+    }
+}
