@@ -30,16 +30,20 @@ pub struct Process {
 pub struct Instance {
     /// The service.
     pub service: String,
-    /// Which instance it is, counted from 1 since the supervisor began; its cgroup leaf is `main.N`.
+    /// Which instance it is, counted from 1 since the supervisor began.
     pub number: u32,
+    /// Its place in the start order: who takes down what a dead supervisor left goes from the highest to the lowest.
+    pub order: u16,
+    /// The number of its stop signal.
+    pub stop_signal: u8,
+    /// From the stop signal to the kill, milliseconds.
+    pub stop_ms: u64,
     /// Its init: namespaces to enter are this process's.
     pub init: Process,
     /// Its main process; pid 0 until it runs.
     pub main: Process,
-    /// The name of its group, as [`crate::sandbox::cgroup`] was given it.
-    pub group: String,
-    /// Its group's directories, one per hierarchy: controllers (comma-separated; empty for the v2 tree) and path.
-    pub cgroups: Vec<(String, String)>,
+    /// Its group, as [`crate::sandbox::cgroup::Group::record`] gives it and `Group::open` takes it.
+    pub cgroup: String,
     /// The user it runs as.
     pub uid: u32,
     /// The group it runs as.
@@ -88,10 +92,9 @@ impl Instance {
         line("number", &self.number.to_string());
         line("init", &format!("{} {}", self.init.pid, self.init.start));
         line("main", &format!("{} {}", self.main.pid, self.main.start));
-        line("group", &self.group);
-        for (controllers, path) in &self.cgroups {
-            line("cgroup", &format!("{controllers} {path}"));
-        }
+        line("order", &self.order.to_string());
+        line("stop", &format!("{} {}", self.stop_signal, self.stop_ms));
+        line("cgroup", &self.cgroup);
         line("uid", &self.uid.to_string());
         line("gid", &self.gid.to_string());
         let mut groups = String::new();
@@ -129,11 +132,13 @@ impl Instance {
                 "number" => instance.number = value.parse().map_err(|_| bad())?,
                 "init" => instance.init = process(&value).ok_or_else(bad)?,
                 "main" => instance.main = process(&value).ok_or_else(bad)?,
-                "group" => instance.group = value,
-                "cgroup" => {
-                    let (controllers, path) = value.split_once(' ').ok_or_else(bad)?;
-                    instance.cgroups.push((controllers.to_owned(), path.to_owned()));
+                "order" => instance.order = value.parse().map_err(|_| bad())?,
+                "stop" => {
+                    let (signal, ms) = value.split_once(' ').ok_or_else(bad)?;
+                    instance.stop_signal = signal.parse().map_err(|_| bad())?;
+                    instance.stop_ms = ms.parse().map_err(|_| bad())?;
                 }
+                "cgroup" => instance.cgroup = value,
                 "uid" => instance.uid = value.parse().map_err(|_| bad())?,
                 "gid" => instance.gid = value.parse().map_err(|_| bad())?,
                 "groups" => {
