@@ -1,6 +1,8 @@
 //! What a person types. Each command has a file with its arguments and its action; this one lists them.
 #![forbid(unsafe_code)]
 
+pub mod check;
+pub mod config_file;
 pub mod output;
 pub mod progress;
 pub mod table;
@@ -26,6 +28,7 @@ struct Coracle {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 enum Command {
+    Check(check::CheckArgs),
     Version(VersionArgs),
 }
 
@@ -102,6 +105,7 @@ fn usage_error(given: &[String], error: &str) -> String {
 
 fn run(command: Command) -> u8 {
     match command {
+        Command::Check(args) => check::run(&args),
         Command::Version(_) => {
             output::line(format_args!("coracle {}", env!("CARGO_PKG_VERSION")));
             exit::OK

@@ -28,3 +28,12 @@ pub fn complain(sentence: &str) {
         let _ = writeln!(err, "{prefix}{}", Safe(text.as_bytes()));
     }
 }
+
+/// Writes an explanation of several lines and a newline to standard error, safe on a terminal line by line.
+pub fn explain(text: impl fmt::Display) {
+    let mut err = std::io::stderr().lock();
+    for line in text.to_string().split('\n') {
+        // There is nobody left to tell that standard error is gone.
+        let _ = writeln!(err, "{}", Safe(line.as_bytes()));
+    }
+}

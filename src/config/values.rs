@@ -294,7 +294,7 @@ fn device_path(text: &str) -> Read<()> {
 
 /// `FILE`, `FILE#name:tag` or `FILE#sha256:<64 digits>`.
 fn image(text: &str) -> Read<()> {
-    let (file, inside) = match text.split_once('#') {
+    let (file, inside) = match text.rsplit_once('#') {
         Some((file, inside)) => (file, Some(inside)),
         None => (text, None),
     };

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod backoff;
+pub mod board;
 pub mod core;
 pub mod event;
 pub mod graph;

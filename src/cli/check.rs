@@ -1,0 +1,287 @@
+//! `coracle check`: every problem of a config file and of the board, or the plan.
+
+use super::config_file::{self, Fault};
+use super::output;
+use super::table::Table;
+use crate::base::exit;
+use crate::base::json::Quoted;
+use crate::base::units::{self, Bytes};
+use crate::config::Problem;
+use crate::image::platform::Platform;
+use crate::image::reference::Reference;
+use crate::plan::{Memory, Need, Plan, Service};
+use crate::supervisor::board::{self, Board, BoardProblem};
+use argh::FromArgs;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Show every problem of a config file and of the board, or the plan: the services in start order with their limits.
+///
+/// Example: coracle check --root rootfs --memory 128M --arch arm64 rootfs/etc/coracle/config.json
+#[derive(FromArgs)]
+#[argh(subcommand, name = "check", help_triggers("-h", "--help"))]
+pub struct CheckArgs {
+    /// the config file (default: /etc/coracle/config.json)
+    #[argh(positional)]
+    file: Option<PathBuf>,
+
+    /// look for images and other paths beneath this folder: the board's file system while it is being built
+    #[argh(option, arg_name = "dir")]
+    root: Option<PathBuf>,
+
+    /// memory of the smallest board, such as 128M, in place of device.memory
+    #[argh(option, arg_name = "size", from_str_fn(memory))]
+    memory: Option<Bytes>,
+
+    /// architecture of the board, such as arm64, arm/v7 or amd64 (default: this machine's, unless --root is given)
+    #[argh(option, arg_name = "arch", from_str_fn(arch))]
+    arch: Option<Platform>,
+
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+fn memory(text: &str) -> Result<Bytes, String> {
+    units::parse_bytes(text).map_err(|_| format!("{text:?} is no size such as 128M"))
+}
+
+fn arch(text: &str) -> Result<Platform, String> {
+    Platform::parse(text).ok_or_else(|| format!("{text:?} is no architecture such as arm64, arm/v7 or amd64"))
+}
+
+/// Runs the command.
+pub fn run(args: &CheckArgs) -> u8 {
+    let default = match &args.root {
+        Some(root) => root.join(config_file::DEFAULT.trim_start_matches('/')),
+        None => config_file::DEFAULT.into(),
+    };
+    let file = args.file.clone().unwrap_or(default);
+    if let Some(root) = args.root.as_deref().filter(|root| !root.is_dir()) {
+        output::complain(&format!("--root {} is no folder", root.display()));
+        return exit::USAGE;
+    }
+    let (plan, warnings) = match config_file::load(&file) {
+        Ok(loaded) => loaded,
+        Err(fault) => return refuse(&file, &fault, args.json),
+    };
+    let board = board(args);
+    let found = board::problems(&plan, &board);
+    if args.json {
+        output::line(json(&file, &plan, &warnings, &board, &found));
+    } else {
+        show(&file, &plan, &warnings, &board, &found);
+    }
+    if found.is_empty() { exit::OK } else { exit::INVALID }
+}
+
+fn board(args: &CheckArgs) -> Board {
+    let mut board = match &args.root {
+        Some(root) => Board::beneath(root),
+        None => Board::here(),
+    };
+    board.memory = args.memory;
+    if args.arch.is_some() {
+        board.platform = args.arch.clone();
+    }
+    board
+}
+
+/// Reports a file that gives no plan.
+fn refuse(file: &Path, fault: &Fault, json: bool) -> u8 {
+    match (fault, json) {
+        (Fault::Problems(problems), true) => output::line(format_args!(
+            "{{\"file\":{},\"ok\":false,\"problems\":{},\"more\":{}}}",
+            Quoted(&file.display().to_string()),
+            problems_json(&problems.list),
+            problems.more
+        )),
+        (Fault::Problems(problems), false) => output::explain(problems),
+        (Fault::Unreadable(sentence), true) => output::line(format_args!(
+            "{{\"file\":{},\"ok\":false,\"error\":{}}}",
+            Quoted(&file.display().to_string()),
+            Quoted(sentence)
+        )),
+        (Fault::Unreadable(sentence), false) => output::complain(sentence),
+    }
+    exit::INVALID
+}
+
+fn show(file: &Path, plan: &Plan, warnings: &[Problem], board: &Board, found: &[BoardProblem]) {
+    for warning in warnings {
+        output::explain(format_args!("{warning}\n"));
+    }
+    let shown = file.display();
+    if !found.is_empty() {
+        for (services, problem) in grouped(plan, found) {
+            output::explain(format_args!("{services}: {}", problem.message));
+            if !problem.hint.is_empty() {
+                output::explain(format_args!("     = {}", problem.hint));
+            }
+        }
+        let problems = count(found.len(), "problem");
+        output::explain(format_args!("\n{shown}: the file is good; the board has {problems}"));
+    }
+    output::line(table(plan, board));
+    output::line(memory_line(plan, board));
+    if found.is_empty() {
+        let services = count(plan.services.len(), "service");
+        let warned =
+            if warnings.is_empty() { String::new() } else { format!(", {}", count(warnings.len(), "warning")) };
+        output::line(format_args!("{shown}: good: {services}{warned}"));
+    }
+    if board.kernel.is_none() {
+        output::line("Devices and the kernel are checked on the board alone: run `coracle check` there.");
+    }
+}
+
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Problems with the names of the services that they concern; the same one of several services is shown once.
+fn grouped<'a>(plan: &Plan, found: &'a [BoardProblem]) -> Vec<(String, &'a BoardProblem)> {
+    let name = |problem: &BoardProblem| match problem.service.and_then(|index| plan.services.get(index)) {
+        Some(service) => service.name.to_string(),
+        None => "board".to_owned(),
+    };
+    let mut groups: Vec<(String, &BoardProblem)> = Vec::new();
+    for problem in found {
+        match groups.iter_mut().find(|(_, other)| (&other.message, &other.hint) == (&problem.message, &problem.hint)) {
+            Some((names, _)) => {
+                let _ = write!(names, ", {}", name(problem));
+            }
+            None => groups.push((name(problem), problem)),
+        }
+    }
+    groups
+}
+
+fn ordered(plan: &Plan) -> impl Iterator<Item = &Service> {
+    plan.start_order.iter().filter_map(|index| plan.services.get(usize::from(*index)))
+}
+
+fn needs(plan: &Plan, service: &Service) -> Vec<String> {
+    let name = |need: &Need| {
+        let Need::Started(index) = need;
+        plan.services.get(usize::from(*index)).map(|needed| needed.name.to_string())
+    };
+    service.needs.iter().filter_map(name).collect()
+}
+
+fn memory_text(memory: Memory) -> String {
+    match memory {
+        Memory::Max(bytes) => bytes.to_string(),
+        Memory::Unlimited => "unlimited".into(),
+    }
+}
+
+/// Where the service's image is, as a person finds it.
+fn image_place(plan: &Plan, board: &Board, service: &Service) -> Option<(String, Vec<String>)> {
+    let reference = Reference::parse(&service.image).ok()?;
+    let found = reference.find(&plan.device.images, |path| board.files.exists(path))?;
+    let shadowed = found.shadowed.iter().map(|path| board.files.shown(path)).collect();
+    Some((board.files.shown(&found.path), shadowed))
+}
+
+fn table(plan: &Plan, board: &Board) -> Table {
+    let mut table = Table::new(&[">START", "SERVICE", ">MEMORY", ">PIDS", ">CPU", "NEEDS", "IMAGE"]);
+    let mut place = 0;
+    for service in ordered(plan) {
+        let start = if service.enabled {
+            place += 1;
+            place.to_string()
+        } else {
+            "off".into()
+        };
+        let image = match image_place(plan, board, service) {
+            Some((path, shadowed)) if shadowed.is_empty() => path,
+            Some((path, shadowed)) => format!("{path} (hides {})", shadowed.join(", ")),
+            None => format!("{} (missing)", service.image),
+        };
+        table.row(vec![
+            start,
+            service.name.to_string(),
+            memory_text(service.limits.memory),
+            service.limits.pids.to_string(),
+            service.limits.cpu.map(|cpu| format!("{cpu}%")).unwrap_or_default(),
+            needs(plan, service).join(" "),
+            image,
+        ]);
+    }
+    table
+}
+
+fn memory_line(plan: &Plan, board: &Board) -> String {
+    let sum = board::memory_sum(plan);
+    let room = match board.room(&plan.device) {
+        Some(room) => format!("of {room}"),
+        None => "the board's memory is not known: give --memory or device.memory".into(),
+    };
+    let unlimited = match sum.unlimited {
+        0 => String::new(),
+        number => format!("; {} without a limit", count(number, "service")),
+    };
+    format!("memory: {} of limits and {} of logs, {room}{unlimited}", sum.limits, sum.logs)
+}
+
+fn problems_json(problems: &[Problem]) -> String {
+    let one = |problem: &Problem| {
+        format!(
+            "{{\"line\":{},\"column\":{},\"message\":{},\"hint\":{}}}",
+            problem.line,
+            problem.column,
+            Quoted(&problem.message),
+            or_null(problem.hint.as_deref())
+        )
+    };
+    list(problems.iter().map(one))
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(","))
+}
+
+fn or_null(text: Option<&str>) -> String {
+    text.map_or("null".into(), |text| Quoted(text).to_string())
+}
+
+fn json(file: &Path, plan: &Plan, warnings: &[Problem], board: &Board, found: &[BoardProblem]) -> String {
+    let board_problem = |problem: &BoardProblem| {
+        let service = problem.service.and_then(|index| plan.services.get(index));
+        format!(
+            "{{\"service\":{},\"message\":{},\"hint\":{}}}",
+            or_null(service.map(|service| service.name.as_str())),
+            Quoted(&problem.message),
+            Quoted(&problem.hint)
+        )
+    };
+    let service = |service: &Service| {
+        let limits = &service.limits;
+        let memory = match limits.memory {
+            Memory::Max(bytes) => bytes.0.to_string(),
+            Memory::Unlimited => "null".into(),
+        };
+        format!(
+            "{{\"name\":{},\"enabled\":{},\"image\":{},\"memory\":{memory},\"pids\":{},\"cpu_percent\":{},\"needs\":{}}}",
+            Quoted(service.name.as_str()),
+            service.enabled,
+            or_null(image_place(plan, board, service).map(|(path, _)| path).as_deref()),
+            limits.pids,
+            limits.cpu.map_or("null".into(), |cpu| cpu.to_string()),
+            list(needs(plan, service).iter().map(|name| Quoted(name).to_string()))
+        )
+    };
+    let sum = board::memory_sum(plan);
+    format!(
+        "{{\"file\":{},\"ok\":{},\"warnings\":{},\"board\":{},\"services\":{},\"memory\":{{\"limits\":{},\"logs\":{},\"room\":{}}}}}",
+        Quoted(&file.display().to_string()),
+        found.is_empty(),
+        problems_json(warnings),
+        list(found.iter().map(board_problem)),
+        list(ordered(plan).map(service)),
+        sum.limits.0,
+        sum.logs.0,
+        board.room(&plan.device).map_or("null".into(), |room| room.left().0.to_string())
+    )
+}

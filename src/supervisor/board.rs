@@ -1,0 +1,216 @@
+//! What the board must have for a plan to run: images, devices, bind sources, kernel features, memory.
+//!
+//! A board problem concerns single services: they are held until it is gone, and the others start. `coracle check` shows
+//! all of them, on the board or, for a file system that is being built, beneath its root.
+#![forbid(unsafe_code)]
+
+mod here;
+mod kernel;
+
+pub use here::Files;
+pub use kernel::Kernel;
+
+use crate::base::units::Bytes;
+use crate::image::platform::Platform;
+use crate::image::reference::Reference;
+use crate::plan::{Device, Memory, MountKind, Plan, Service};
+use std::path::Path;
+
+/// A board, as far as it can be looked at from here.
+#[derive(Debug, Clone)]
+pub struct Board {
+    /// Its files.
+    pub files: Files,
+    /// Its kernel; `None` when looked at from a build host.
+    pub kernel: Option<Kernel>,
+    /// What its images must be made for; `None`: not known.
+    pub platform: Option<Platform>,
+    /// The memory of the smallest board to judge by, in place of the plan's.
+    pub memory: Option<Bytes>,
+    /// The memory that this very machine's kernel has to give, if the board is this machine.
+    pub own_memory: Option<Bytes>,
+}
+
+/// The memory that there is for all services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// The memory.
+    pub memory: Bytes,
+    /// What of it is for the kernel and the supervisor.
+    pub reserve: Bytes,
+}
+
+impl Room {
+    /// What is left for the services.
+    pub fn left(&self) -> Bytes {
+        Bytes(self.memory.0.saturating_sub(self.reserve.0))
+    }
+}
+
+impl core::fmt::Display for Room {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} ({} less a reserve of {})", self.left(), self.memory, self.reserve)
+    }
+}
+
+/// Something that the board lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoardProblem {
+    /// The service that it concerns, by its index in the plan; `None`: the board as a whole.
+    pub service: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// The way out.
+    pub hint: String,
+}
+
+/// The memory that a plan's services may take together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemorySum {
+    /// Limits of the services that start at boot.
+    pub limits: Bytes,
+    /// Their log rings.
+    pub logs: Bytes,
+    /// Services without a limit.
+    pub unlimited: usize,
+}
+
+impl MemorySum {
+    /// Limits and rings together.
+    pub fn total(&self) -> Bytes {
+        Bytes(self.limits.0.saturating_add(self.logs.0))
+    }
+}
+
+impl Board {
+    /// The board that this process runs on.
+    pub fn here() -> Board {
+        let kernel = Some(Kernel::running());
+        let platform = Some(Platform::native());
+        Board { files: Files::here(), kernel, platform, memory: None, own_memory: here::memory() }
+    }
+
+    /// A board whose root file system is being built beneath `root`.
+    pub fn beneath(root: &Path) -> Board {
+        Board { files: Files::beneath(root), kernel: None, platform: None, memory: None, own_memory: None }
+    }
+
+    /// The memory that a plan has to fit into: the smallest board's less the reserve, and this machine's.
+    pub fn room(&self, device: &Device) -> Option<Room> {
+        let reserve = device.memory_reserve;
+        let smallest = self.memory.or(device.memory).map(|memory| Room { memory, reserve });
+        match (smallest, self.own_memory) {
+            // What a machine shows is what its kernel has left already.
+            (Some(smallest), Some(own)) if own < smallest.left() => Some(Room { memory: own, reserve: Bytes(0) }),
+            (Some(smallest), _) => Some(smallest),
+            (None, own) => own.map(|memory| Room { memory, reserve }),
+        }
+    }
+}
+
+/// Everything that the board lacks for `plan`, service by service, then what concerns the board as a whole.
+pub fn problems(plan: &Plan, board: &Board) -> Vec<BoardProblem> {
+    let mut found = Vec::new();
+    for index in 0..plan.services.len() {
+        found.extend(service_problems(plan, index, board));
+    }
+    found.extend(memory_problem(plan, board));
+    found
+}
+
+/// Everything that the board lacks for one service: what it is held for.
+pub fn service_problems(plan: &Plan, index: usize, board: &Board) -> Vec<BoardProblem> {
+    let Some(service) = plan.services.get(index) else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut add = |message: String, hint: String| found.push(BoardProblem { service: Some(index), message, hint });
+    image(&plan.device, service, &board.files, &mut add);
+    bind_sources(service, &board.files, &mut add);
+    if let Some(kernel) = &board.kernel {
+        devices(service, &board.files, &mut add);
+        kernel.lacks(&plan.device, service, &mut add);
+    }
+    found
+}
+
+fn image(device: &Device, service: &Service, files: &Files, add: &mut impl FnMut(String, String)) {
+    let reference = match Reference::parse(&service.image) {
+        Ok(reference) => reference,
+        Err(bad) => return add(format!("image {:?} cannot be looked for: {bad}", service.image), String::new()),
+    };
+    if reference.find(&device.images, |path| files.exists(path)).is_some() {
+        return;
+    }
+    let candidates = reference.candidates(&device.images);
+    let places: Vec<String> = candidates.iter().map(|path| files.shown(path)).collect();
+    let hint = match places.as_slice() {
+        [] => "device.images is empty: name the folders of the images there, or write an absolute path".into(),
+        [only] => format!("put the archive there as {only}"),
+        [first, ..] => format!("put the archive there, for example as {first}"),
+    };
+    let looked = if places.is_empty() { String::new() } else { format!(" (looked for {})", places.join(", ")) };
+    add(format!("image {:?} is missing{looked}", reference.file), hint);
+}
+
+fn bind_sources(service: &Service, files: &Files, add: &mut impl FnMut(String, String)) {
+    for mount in &service.mounts {
+        let MountKind::Bind(source) = &mount.kind else { continue };
+        let path = Path::new(&**source);
+        if !files.known(path) || files.exists(path) {
+            continue;
+        }
+        add(
+            format!("bind source {} is missing", files.shown(path)),
+            format!("create it, or take the mount on {:?} out", mount.target),
+        );
+    }
+}
+
+fn devices(service: &Service, files: &Files, add: &mut impl FnMut(String, String)) {
+    for device in service.devices.iter().filter(|device| !device.optional) {
+        if let Some(fault) = files.device_fault(Path::new(&*device.path), false) {
+            let hint = "load its driver, or say \"optional\": true if the service can do without it";
+            add(format!("device {} {fault}", device.path), hint.into());
+        }
+    }
+    for limit in &service.limits.io {
+        if let Some(fault) = files.device_fault(Path::new(&*limit.device), true) {
+            let hint = "name the whole block device, as lsblk or /proc/partitions shows it";
+            add(format!("io limit: {} {fault}", limit.device), hint.into());
+        }
+    }
+}
+
+/// What the services that start at boot may take.
+pub fn memory_sum(plan: &Plan) -> MemorySum {
+    let mut sum = MemorySum::default();
+    for service in plan.services.iter().filter(|service| service.enabled) {
+        match service.limits.memory {
+            Memory::Max(max) => sum.limits = Bytes(sum.limits.0.saturating_add(max.0)),
+            Memory::Unlimited => sum.unlimited += 1,
+        }
+        let ring = service.log.ring.unwrap_or(plan.device.log_ring);
+        sum.logs = Bytes(sum.logs.0.saturating_add(ring.0));
+    }
+    sum
+}
+
+/// The problem that all limits together exceed the memory.
+pub fn memory_problem(plan: &Plan, board: &Board) -> Option<BoardProblem> {
+    let room = board.room(&plan.device)?;
+    let sum = memory_sum(plan);
+    if sum.total() <= room.left() {
+        return None;
+    }
+    let MemorySum { limits, logs, .. } = sum;
+    let over = Bytes(sum.total().0 - room.left().0);
+    Some(BoardProblem {
+        service: None,
+        message: format!(
+            "the services may take {limits} of memory and {logs} of logs, {over} more than the board has for them: {room}"
+        ),
+        hint: "lower limits.memory of some, disable some, or lower device.memory_reserve".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! The board's files, seen from the board itself or beneath the root of a file system that is being built.
+
+use crate::base::units::Bytes;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Symbolic links followed in one path, as the kernel does (path_resolution(7)).
+const LINKS: usize = 40;
+
+/// Folders that are empty until the board has booted.
+const RUNTIME: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
+
+/// The board's files.
+#[derive(Debug, Clone)]
+pub struct Files {
+    root: Option<PathBuf>,
+}
+
+impl Files {
+    /// The running system's.
+    pub fn here() -> Files {
+        Files { root: None }
+    }
+
+    /// Those beneath `root`, whose links are followed as they will be on the board.
+    pub fn beneath(root: &Path) -> Files {
+        Files { root: Some(root.to_path_buf()) }
+    }
+
+    /// Where `path` of the board is on this machine, all links followed.
+    pub fn place(&self, path: &Path) -> io::Result<PathBuf> {
+        match &self.root {
+            None => fs::canonicalize(path),
+            Some(root) => resolve(root, path),
+        }
+    }
+
+    /// Whether `path` can be told to be there or not: before the board has booted, /dev or /run hold nothing.
+    pub fn known(&self, path: &Path) -> bool {
+        self.root.is_none() || !RUNTIME.iter().any(|folder| path.starts_with(folder))
+    }
+
+    /// Whether there is something at `path`.
+    pub fn exists(&self, path: &Path) -> bool {
+        self.place(path).is_ok_and(|place| place.exists())
+    }
+
+    /// `path` as a person finds it on this machine.
+    pub fn shown(&self, path: &Path) -> String {
+        match &self.root {
+            None => path.display().to_string(),
+            Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)).display().to_string(),
+        }
+    }
+
+    /// What keeps `path` from being a device (a block device if `block`), as the end of a sentence.
+    pub fn device_fault(&self, path: &Path, block: bool) -> Option<String> {
+        let found = match self.place(path).and_then(fs::metadata) {
+            Ok(found) => found.file_type(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Some("is missing".into()),
+            Err(error) => return Some(format!("cannot be looked at: {error}")),
+        };
+        match block {
+            true if !found.is_block_device() => Some("is not a block device".into()),
+            false if !found.is_block_device() && !found.is_char_device() => Some("is not a device".into()),
+            _ => None,
+        }
+    }
+}
+
+/// The machine's memory, as proc_meminfo(5) shows it.
+pub fn memory() -> Option<Bytes> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    kib.checked_mul(1024).map(Bytes)
+}
+
+/// Follows `path` beneath `root`: links that are absolute begin at `root`, and `..` ends there.
+fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    let mut links = 0;
+    let mut place = root.to_path_buf();
+    let mut depth = 0usize;
+    let parts =
+        |path: &Path| -> Vec<OsString> { path.components().rev().map(|part| part.as_os_str().into()).collect() };
+    let mut rest = parts(path);
+    while let Some(part) = rest.pop() {
+        match Path::new(&part).components().next() {
+            Some(Component::Normal(name)) => {
+                let next = place.join(name);
+                if !fs::symlink_metadata(&next)?.file_type().is_symlink() {
+                    place = next;
+                    depth += 1;
+                    continue;
+                }
+                links += 1;
+                if links > LINKS {
+                    return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                }
+                rest.extend(parts(&fs::read_link(&next)?));
+            }
+            Some(Component::ParentDir) if depth > 0 => {
+                place.pop();
+                depth -= 1;
+            }
+            Some(Component::RootDir) => {
+                place = root.to_path_buf();
+                depth = 0;
+            }
+            _ => {}
+        }
+    }
+    Ok(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_of_a_root_that_is_being_built_stay_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        fs::create_dir_all(at("data/images")).unwrap();
+        fs::write(at("data/images/web.tar"), "").unwrap();
+        symlink("/data/images", at("images")).unwrap();
+        symlink("../../../../data/./images/web.tar", at("data/up")).unwrap();
+        symlink("/loop", at("loop")).unwrap();
+        let files = Files::beneath(root.path());
+        assert!(files.exists(Path::new("/images/web.tar")));
+        assert!(files.exists(Path::new("/data/up")));
+        assert!(!files.exists(Path::new("/loop")));
+        assert!(!files.exists(Path::new("/etc/passwd")), "the build host's own files do not count");
+        assert!(!files.exists(Path::new("/../../../../../../../../etc/passwd")));
+        assert!(!files.known(Path::new("/dev/ttyS1")));
+    }
+}
