@@ -192,3 +192,75 @@ fn log_rings() {
         }
     });
 }
+
+/// A small archive with every kind of entry that a layer has.
+fn archive(format: &str) -> Vec<u8> {
+    let script = "import io, sys, tarfile
+out = io.BytesIO()
+kinds = {'pax': tarfile.PAX_FORMAT, 'gnu': tarfile.GNU_FORMAT, 'ustar': tarfile.USTAR_FORMAT}
+with tarfile.open(fileobj=out, mode='w', format=kinds[sys.argv[1]]) as tar:
+    def add(name, kind=tarfile.REGTYPE, data=b'', **fields):
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.size = kind, len(data)
+        for key, value in fields.items(): setattr(entry, key, value)
+        tar.addfile(entry, io.BytesIO(data))
+    add('etc', tarfile.DIRTYPE, mode=0o755)
+    add('etc/passwd', data=b'root:x:0:0::/:/bin/sh')
+    add('etc/.wh.shadow')
+    add('bin', tarfile.SYMTYPE, linkname='usr/bin')
+    add('etc/link', tarfile.LNKTYPE, linkname='etc/passwd')
+    add('dev/null', tarfile.CHRTYPE, devmajor=1, devminor=3)
+    add('run/pipe', tarfile.FIFOTYPE)
+    if sys.argv[1] != 'ustar': add('a/' * 60 + 'b' * 150, data=b'x' * 700)
+    add('opq/.wh..wh..opq')
+    add('tool', data=b'y' * 513, mode=0o4755)
+sys.stdout.buffer.write(out.getvalue())";
+    let out = std::process::Command::new("python3").args(["-c", script, format]).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    out.stdout
+}
+
+#[test]
+fn tar_archives() {
+    use coracle::image::tar::Reader;
+    let samples = ["pax", "gnu", "ustar"].map(archive);
+    fuzz("tar", &samples, |bytes| {
+        let mut reader = Reader::new(bytes, 64 << 10);
+        let mut stored = 0usize;
+        while let Ok(Some(_)) = reader.next_entry() {
+            while let Ok(Some(chunk)) = reader.chunk() {
+                stored += chunk.bytes.len();
+            }
+        }
+        assert!(stored <= bytes.len(), "more contents than there are bytes");
+    });
+}
+
+#[test]
+fn compressed_streams() {
+    use coracle::image::decompress::{Decoder, Wanted};
+    use std::io::Read;
+    let plain = archive("gnu");
+    let packed = |program: &str| {
+        let mut child = std::process::Command::new(program)
+            .arg("-c")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), &plain).unwrap();
+        child.wait_with_output().unwrap().stdout
+    };
+    let caps = coracle::plan::device::ImageCaps { bytes: coracle::base::units::Bytes(1 << 20), ..Default::default() };
+    fuzz("decompress", &[packed("gzip"), packed("zstd")], |bytes| {
+        let wanted = Wanted { stored: true, content: true };
+        if let Ok(mut decoder) = Decoder::new(bytes, &caps, 0, wanted) {
+            let mut sink = Vec::new();
+            let whole = decoder.read_to_end(&mut sink).is_ok();
+            assert!(sink.len() <= 1 << 20, "the cap holds");
+            if whole && decoder.finish().is_ok() {
+                assert!(!bytes.is_empty());
+            }
+        }
+    });
+}
