@@ -1,10 +1,14 @@
 //! What a person types. Each command has a file with its arguments and its action; this one lists them.
 #![forbid(unsafe_code)]
 
+mod act;
 pub mod check;
 pub mod config_file;
+mod logs;
 pub mod output;
 pub mod progress;
+mod ps;
+mod services;
 pub mod table;
 mod words;
 
@@ -29,6 +33,14 @@ struct Coracle {
 #[argh(subcommand)]
 enum Command {
     Check(check::CheckArgs),
+    Kill(act::KillArgs),
+    Logs(logs::LogsArgs),
+    Pause(act::PauseArgs),
+    Ps(ps::PsArgs),
+    Restart(act::RestartArgs),
+    Start(act::StartArgs),
+    Stop(act::StopArgs),
+    Unpause(act::UnpauseArgs),
     Version(VersionArgs),
 }
 
@@ -106,6 +118,14 @@ fn usage_error(given: &[String], error: &str) -> String {
 fn run(command: Command) -> u8 {
     match command {
         Command::Check(args) => check::run(&args),
+        Command::Kill(args) => act::kill(&args),
+        Command::Logs(args) => logs::run(&args),
+        Command::Pause(args) => act::pause(&args),
+        Command::Ps(args) => ps::run(&args),
+        Command::Restart(args) => act::restart(&args),
+        Command::Start(args) => act::start(&args),
+        Command::Stop(args) => act::stop(&args),
+        Command::Unpause(args) => act::unpause(&args),
         Command::Version(_) => {
             output::line(format_args!("coracle {}", env!("CARGO_PKG_VERSION")));
             exit::OK

@@ -37,6 +37,15 @@ impl<F: AsFd> Reader<F> {
         self.next
     }
 
+    /// Goes on at entry `next`, where a reader of this ring's predecessor stopped. A ring that is not that far was begun
+    /// anew and is read from its beginning.
+    pub fn resume(&mut self, next: u64) -> nix::Result<()> {
+        self.read_new(&mut |_| {})?;
+        self.next = if self.next >= next { next } else { 1 };
+        self.expected = None;
+        Ok(())
+    }
+
     /// Gives every entry that was not given before to `visit` and tells how many were lost before or between them:
     /// overwritten before this reader came, or never written.
     pub fn read_new(&mut self, visit: &mut dyn FnMut(&Entry)) -> nix::Result<u64> {

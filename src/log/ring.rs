@@ -9,7 +9,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat};
 use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{UnlinkatFlags, ftruncate, unlinkat};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Bytes gathered before they are written: a page, two of the largest entries.
 const BATCH_BYTES: usize = 2 * ENTRY_MAX;
@@ -86,6 +86,12 @@ pub(super) fn read_header(ring: impl AsFd) -> nix::Result<Option<Header>> {
     let mut bytes = [0u8; HEADER_BYTES];
     let found = pread(ring, &mut bytes, 0)?;
     Ok(if found == HEADER_BYTES { Header::decode(&bytes) } else { None })
+}
+
+impl<F: AsFd> AsFd for Writer<F> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
 }
 
 /// Appends entries to a ring. There is one writer at a time: the running init, or the supervisor while there is none.
@@ -288,6 +294,13 @@ mod tests {
             let (lines, lost) = texts(&dir.path().join("log"));
             assert_eq!(lines.last().unwrap(), "resized");
             assert!(lines.contains(&"4999".to_owned()) && lost >= 4000);
+            let mut follower = Reader::open(std::fs::File::open(dir.path().join("log")).unwrap()).unwrap().unwrap();
+            follower.resume(5000).unwrap();
+            let mut first = Vec::new();
+            assert_eq!(follower.read_new(&mut |entry| first.push(entry.seq)), Ok(0));
+            assert_eq!(first[..2], [5000, 5001]);
+            follower.resume(1 << 40).unwrap();
+            assert!(follower.read_new(&mut |_| {}).unwrap() >= 4000);
         }
         assert!(!dir.path().join("log.new").exists());
     }

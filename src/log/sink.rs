@@ -9,7 +9,7 @@ use core::fmt::{self, Write};
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat, write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// A name, `.log.`, and the number of a rotated file.
 const FILE_NAME_BYTES: usize = NAME_BYTES + 8;
@@ -20,6 +20,7 @@ const BUFFER_BYTES: usize = 512;
 ///
 /// Nothing is synced: the kernel writes back when it likes, which is kind to flash. What cannot be written (a full disk)
 /// is counted and does not disturb the service.
+#[derive(Debug)]
 pub struct Sink {
     dir: OwnedFd,
     name: heapless::String<NAME_BYTES>,
@@ -59,6 +60,11 @@ impl Sink {
             Ok(()) => self.size += length.0,
             Err(fmt::Error) => self.failed += 1,
         }
+    }
+
+    /// The descriptors that it needs, for whoever closes all others.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        [Some(&self.dir), self.file.as_ref()].into_iter().flatten().map(AsRawFd::as_raw_fd)
     }
 
     /// Lines that could not be written.

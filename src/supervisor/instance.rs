@@ -197,6 +197,16 @@ impl Process {
     }
 }
 
+impl Process {
+    /// How long ago it began, in milliseconds; `None` where `/proc/uptime` cannot be read.
+    pub fn age(self) -> Option<u64> {
+        let text = fs::read_to_string("/proc/uptime").ok()?;
+        let seconds: f64 = text.split(' ').next()?.parse().ok()?;
+        // The kernel counts 100 ticks a second towards user space on every architecture that coracle runs on.
+        Some(((seconds * 1000.0) as u64).saturating_sub(self.start.saturating_mul(10)))
+    }
+}
+
 /// The process with number `pid` and its state letter, from proc_pid_stat(5).
 fn stat(pid: i32) -> Option<(Process, char)> {
     let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;

@@ -8,6 +8,7 @@ pub mod mount;
 pub mod path;
 pub mod process;
 pub mod terminal;
+pub mod wait;
 pub mod xattr;
 
 use core::fmt;

@@ -1,0 +1,175 @@
+//! `coracle start`, `stop`, `restart`, `kill`, `pause`, `unpause`: act on services through the supervisor.
+#![forbid(unsafe_code)]
+
+use super::{RUN_DIR, output};
+use crate::base::suggest::did_you_mean;
+use crate::base::{exit, signal};
+use crate::control::client::Client;
+use crate::control::wire::Verb;
+use argh::FromArgs;
+use std::path::{Path, PathBuf};
+
+macro_rules! act {
+    ($(#[$doc:meta])* $args:ident, $name:tt) => {
+        $(#[$doc])*
+        #[derive(FromArgs)]
+        #[argh(subcommand, name = $name, help_triggers("-h", "--help"))]
+        pub struct $args {
+            /// the supervisor's run directory
+            #[argh(option, default = "RUN_DIR.into()")]
+            run_dir: PathBuf,
+            /// names of services
+            #[argh(positional, arg_name = "service")]
+            services: Vec<String>,
+        }
+    };
+}
+
+act! {
+    /// Start services, and first what they need. Returns when they run.
+    ///
+    /// Example: coracle start broker
+    StartArgs, "start"
+}
+act! {
+    /// Stop services until the next boot. Returns when nothing of them is left.
+    ///
+    /// Example: coracle stop broker web
+    StopArgs, "stop"
+}
+act! {
+    /// Stop services and start them again. Returns when they run.
+    ///
+    /// Example: coracle restart broker
+    RestartArgs, "restart"
+}
+act! {
+    /// Freeze every process of services where it is.
+    ///
+    /// Example: coracle pause broker
+    PauseArgs, "pause"
+}
+act! {
+    /// Let frozen services go on.
+    ///
+    /// Example: coracle unpause broker
+    UnpauseArgs, "unpause"
+}
+
+/// Send a signal to the main process of services. What happens when that ends them is up to their restart policy.
+///
+/// Example: coracle kill -s HUP broker
+#[derive(FromArgs)]
+#[argh(subcommand, name = "kill", help_triggers("-h", "--help"))]
+pub struct KillArgs {
+    /// signal by name or number (KILL)
+    #[argh(option, short = 's', default = "String::from(\"KILL\")")]
+    signal: String,
+    /// the supervisor's run directory
+    #[argh(option, default = "RUN_DIR.into()")]
+    run_dir: PathBuf,
+    /// names of services
+    #[argh(positional, arg_name = "service")]
+    services: Vec<String>,
+}
+
+/// `coracle start`.
+pub fn start(args: &StartArgs) -> u8 {
+    act(&args.run_dir, Verb::Start, 0, &args.services)
+}
+
+/// `coracle stop`.
+pub fn stop(args: &StopArgs) -> u8 {
+    act(&args.run_dir, Verb::Stop, 0, &args.services)
+}
+
+/// `coracle restart`.
+pub fn restart(args: &RestartArgs) -> u8 {
+    act(&args.run_dir, Verb::Restart, 0, &args.services)
+}
+
+/// `coracle pause`.
+pub fn pause(args: &PauseArgs) -> u8 {
+    act(&args.run_dir, Verb::Pause, 0, &args.services)
+}
+
+/// `coracle unpause`.
+pub fn unpause(args: &UnpauseArgs) -> u8 {
+    act(&args.run_dir, Verb::Unpause, 0, &args.services)
+}
+
+/// `coracle kill`.
+pub fn kill(args: &KillArgs) -> u8 {
+    match parse_signal(&args.signal) {
+        Ok(signal) => act(&args.run_dir, Verb::Kill, signal, &args.services),
+        Err(sentence) => {
+            output::complain(&sentence);
+            exit::USAGE
+        }
+    }
+}
+
+/// Asks for each service in turn; the first failure gives the exit code, the others are still tried.
+fn act(run_dir: &Path, verb: Verb, signal: u8, services: &[String]) -> u8 {
+    if services.is_empty() {
+        output::complain("name at least one service; `coracle ps` lists them");
+        return exit::USAGE;
+    }
+    let mut client = match Client::connect(run_dir) {
+        Ok(client) => client,
+        Err(error) => {
+            output::complain(&error.to_string());
+            return error.code();
+        }
+    };
+    let mut code = exit::OK;
+    for service in services {
+        let failed = match client.ask(verb, service, signal, &mut |_| {}) {
+            Ok(done) if done.ok => {
+                output::line(crate::log::format::Safe(done.message.as_bytes()));
+                continue;
+            }
+            Ok(done) => {
+                output::complain(&done.message);
+                done.code.max(exit::FAILED)
+            }
+            Err(error) => {
+                output::complain(&error.to_string());
+                return error.code();
+            }
+        };
+        if code == exit::OK {
+            code = failed;
+        }
+    }
+    code
+}
+
+/// A signal by name or number.
+pub fn parse_signal(text: &str) -> Result<u8, String> {
+    signal::number(text).ok_or_else(|| {
+        let upper = text.to_ascii_uppercase();
+        let word = upper.strip_prefix("SIG").unwrap_or(&upper);
+        match did_you_mean(word, signal::NAMES.iter().map(|(name, _)| *name)) {
+            Some(near) => format!("'{text}' is no signal: did you mean '{near}'?"),
+            None => format!("'{text}' is no signal: name one like TERM, HUP, USR1, or a number from 1 to 64"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_go_by_name_and_number() {
+        for text in ["TERM", "SIGTERM", "term", "sigterm", "15"] {
+            assert_eq!(parse_signal(text), Ok(15));
+        }
+        assert_eq!(parse_signal("34"), Ok(34));
+        assert!(parse_signal("TREM").unwrap_err().contains("did you mean 'TERM'?"));
+        for bad in ["", "0", "65", "-9", "9x", "KILL9", "99999999999999999999"] {
+            assert!(parse_signal(bad).is_err(), "{bad}");
+        }
+    }
+}

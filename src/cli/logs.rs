@@ -1,0 +1,222 @@
+//! `coracle logs`: what services said, read from their rings, so it works with the supervisor dead.
+#![forbid(unsafe_code)]
+
+use super::{RUN_DIR, output, services};
+use crate::base::exit;
+use crate::base::units::parse_duration;
+use crate::log::entry::Entry;
+use crate::log::format::{Json, Line};
+use crate::log::reader::Reader;
+use crate::supervisor::instance::service_dir;
+use argh::FromArgs;
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Show what services wrote to standard output, standard error and /dev/log, and what coracle noted about them.
+///
+/// Times are UTC. Control characters are shown as escapes; "[...]" ends a part of a line that was too long.
+///
+/// Example: coracle logs -f -n 20 broker
+#[derive(FromArgs)]
+#[argh(subcommand, name = "logs", help_triggers("-h", "--help"))]
+pub struct LogsArgs {
+    /// go on with what comes, also after restarts
+    #[argh(switch, short = 'f')]
+    follow: bool,
+    /// only the last so many entries of each service
+    #[argh(option, short = 'n')]
+    lines: Option<usize>,
+    /// only entries of the last duration, as 90s, 10m or 2h
+    #[argh(option, from_str_fn(duration))]
+    since: Option<u64>,
+    /// one JSON object per line
+    #[argh(switch)]
+    json: bool,
+    /// the supervisor's run directory
+    #[argh(option, default = "RUN_DIR.into()")]
+    run_dir: PathBuf,
+    /// names of services; none: all that ever ran
+    #[argh(positional, arg_name = "service")]
+    services: Vec<String>,
+}
+
+/// A duration in nanoseconds.
+fn duration(text: &str) -> Result<u64, String> {
+    let parsed = parse_duration(text).map_err(|_| format!("'{text}' is no duration: write 90s, 10m or 2h"))?;
+    Ok(parsed.0.saturating_mul(1_000_000))
+}
+
+/// Runs the command.
+pub fn run(args: &LogsArgs) -> u8 {
+    let names = if args.services.is_empty() { services::known(&args.run_dir) } else { args.services.clone() };
+    if names.is_empty() {
+        let dir = args.run_dir.display();
+        output::complain(&format!("nothing has run in {dir}: start something with `coracle up`"));
+        return exit::FAILED;
+    }
+    if !names.iter().all(|name| services::check(&args.run_dir, name)) {
+        return exit::NO_SUCH_SERVICE;
+    }
+    match show(args, &names) {
+        Ok(()) => exit::OK,
+        Err(sentence) => {
+            output::complain(&sentence);
+            exit::FAILED
+        }
+    }
+}
+
+fn show(args: &LogsArgs, names: &[String]) -> Result<(), String> {
+    // Watched before they are read, so that nothing falls between.
+    let watch = if args.follow { Some(Watch::new(&args.run_dir, names)?) } else { None };
+    let mut logs: Vec<Log> = names.iter().map(|name| Log::new(&args.run_dir, name)).collect();
+    let many = logs.len() > 1;
+    let mut entries: VecDeque<Kept> = VecDeque::new();
+    for log in &mut logs {
+        let mut of_one = VecDeque::new();
+        let lost = log.read(&mut |kept| {
+            if args.lines.is_some_and(|most| of_one.len() >= most) {
+                of_one.pop_front();
+            }
+            if args.lines != Some(0) && args.since.is_none_or(|span| kept.wall_ns >= now_ns().saturating_sub(span)) {
+                of_one.push_back(kept);
+            }
+        })?;
+        if lost > 0 && args.lines.is_none() && args.since.is_none() {
+            print_lost(args, many.then_some(log.service.as_str()), lost, "earlier entries overwritten");
+        }
+        entries.extend(of_one);
+    }
+    if many {
+        // Stable: entries of one service stay in their order when the clock was set.
+        entries.make_contiguous().sort_by_key(|kept| kept.wall_ns);
+    }
+    let shown = |kept: &Kept| print(args, many, kept);
+    entries.iter().for_each(shown);
+    let Some(watch) = watch else { return Ok(()) };
+    loop {
+        watch.wait()?;
+        for log in &mut logs {
+            let lost = log.read(&mut |kept| shown(&kept))?;
+            if lost > 0 {
+                print_lost(args, many.then_some(log.service.as_str()), lost, "entries lost while reading");
+            }
+        }
+    }
+}
+
+/// An entry that waits to be shown.
+struct Kept {
+    service: String,
+    wall_ns: u64,
+    line: String,
+    json: String,
+}
+
+fn print(args: &LogsArgs, many: bool, kept: &Kept) {
+    match (args.json, many) {
+        (true, _) => output::line(&kept.json),
+        (false, true) => output::line(format_args!("{:<12} {}", kept.service, kept.line)),
+        (false, false) => output::line(&kept.line),
+    }
+}
+
+/// Losses are told beside the entries: on standard error with `--json`, so that each line there stays an entry.
+fn print_lost(args: &LogsArgs, service: Option<&str>, lost: u64, what: &str) {
+    let of = service.map_or(String::new(), |service| format!("{service}: "));
+    if args.json {
+        output::complain(&format!("{of}{lost} {what}"));
+    } else {
+        output::line(format_args!("--- {of}{lost} {what} ---"));
+    }
+}
+
+fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The ring of one service, opened again when another file takes its place.
+struct Log {
+    service: String,
+    path: PathBuf,
+    open: Option<(u64, Reader<File>)>,
+    next_seq: u64,
+}
+
+impl Log {
+    fn new(run_dir: &Path, service: &str) -> Log {
+        let path = service_dir(run_dir, service).join("log");
+        Log { service: service.to_owned(), path, open: None, next_seq: 1 }
+    }
+
+    /// Gives what is new to `each` and tells how many entries were lost.
+    fn read(&mut self, each: &mut dyn FnMut(Kept)) -> Result<u64, String> {
+        let mut lost = self.read_open(each)?;
+        let inode = match std::fs::metadata(&self.path) {
+            Ok(meta) => meta.ino(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(lost),
+            Err(error) => return Err(self.bad(&error.to_string())),
+        };
+        if self.open.as_ref().is_none_or(|(open, _)| *open != inode) {
+            let file = File::open(&self.path).map_err(|error| self.bad(&error.to_string()))?;
+            let reader = Reader::open(file).map_err(|errno| self.bad(errno.desc()))?;
+            let reader =
+                reader.ok_or_else(|| self.bad("its header is damaged; the service's next start repairs it"))?;
+            self.open = Some((inode, reader));
+            lost += self.read_open(each)?;
+        }
+        Ok(lost)
+    }
+
+    fn read_open(&mut self, each: &mut dyn FnMut(Kept)) -> Result<u64, String> {
+        let Some((_, reader)) = &mut self.open else { return Ok(0) };
+        let service = self.service.as_str();
+        let lost = reader.read_new(&mut |entry: &Entry| {
+            each(Kept {
+                service: service.to_owned(),
+                wall_ns: entry.stamp.wall_ns,
+                line: Line(entry).to_string(),
+                json: Json { service, entry }.to_string(),
+            });
+        });
+        self.next_seq = reader.next_seq();
+        lost.map_err(|errno| self.bad(errno.desc()))
+    }
+
+    fn bad(&self, why: &str) -> String {
+        format!("the log {} cannot be read: {why}", self.path.display())
+    }
+}
+
+/// Wakes when a ring is written or replaced: inotify(7), so following costs nothing while nothing happens.
+struct Watch(Inotify);
+
+impl Watch {
+    fn new(run_dir: &Path, names: &[String]) -> Result<Watch, String> {
+        let failed = |errno: Errno| match errno {
+            Errno::EMFILE | Errno::ENOSPC => {
+                format!("the logs cannot be followed: {errno}: raise fs.inotify.max_user_instances or max_user_watches")
+            }
+            _ => format!("the logs cannot be followed: {errno}"),
+        };
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC).map_err(failed)?;
+        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE;
+        for name in names {
+            inotify.add_watch(&service_dir(run_dir, name), flags).map_err(failed)?;
+        }
+        Ok(Watch(inotify))
+    }
+
+    fn wait(&self) -> Result<(), String> {
+        match self.0.read_events() {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(format!("the logs cannot be followed: {errno}")),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Children and signals by the kernel's numbers: nix has no name for a real-time signal, and loses a child that one
+//! killed.
+
+use super::{Errno, Result, check};
+
+/// `waitpid(2)` with WNOHANG for any child: its pid and wait status, or `None` if none has ended.
+///
+/// # Errors
+/// `ECHILD` if there is no child at all.
+pub fn wait_any() -> Result<Option<(i32, i32)>> {
+    loop {
+        let mut status: libc::c_int = 0;
+        // SAFETY: the kernel writes one int, which lives on this stack.
+        match check(libc::c_long::from(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) })) {
+            Ok(0) => return Ok(None),
+            Ok(pid) => return Ok(Some((pid as i32, status))),
+            Err(Errno(libc::EINTR)) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// `waitpid(2)` for one child, until it has ended: its wait status.
+pub fn wait_for(pid: i32) -> Result<i32> {
+    loop {
+        let mut status: libc::c_int = 0;
+        // SAFETY: the kernel writes one int, which lives on this stack.
+        match check(libc::c_long::from(unsafe { libc::waitpid(pid, &raw mut status, 0) })) {
+            Ok(_) => return Ok(status),
+            Err(Errno(libc::EINTR)) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// `kill(2)`.
+pub fn send_signal(pid: i32, signal: i32) -> Result<()> {
+    // SAFETY: integers.
+    check(libc::c_long::from(unsafe { libc::kill(pid, signal) })).map(drop)
+}
