@@ -4,9 +4,11 @@
 pub mod capabilities;
 pub mod cgroup;
 pub mod child;
+mod command;
 pub mod ids;
 pub mod prepare;
 pub mod rootfs;
 pub mod spawn;
 pub mod spec;
 pub mod stage;
+mod steps;

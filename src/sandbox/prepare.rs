@@ -1,8 +1,373 @@
 //! From a service and what was found for it to a [`Spec`]: descriptors are opened and facts are looked up here, before
-//! the clone.
+//! the clone, by the process that has a heap and can say at length what is wrong.
 #![forbid(unsafe_code)]
 
-use crate::plan::RlimitKind;
+use super::capabilities::Credentials;
+use super::cgroup::Join;
+use super::command;
+use super::ids::Ids;
+use super::spec::{Bind, Main, Net, Node, Spec, Stdio};
+use super::steps::{self, Found, FoundMount, FoundRoot, SCRATCH};
+use crate::image::config::ImageConfig;
+use crate::plan::{DeviceNode, Memory, MountKind, Network, RlimitKind, RootFs, Service, UserSpec};
+use crate::seccomp;
+use crate::sys::Errno;
+use crate::sys::path::{self, Links};
+use crate::sys::process::CStrings;
+use core::fmt;
+use nix::fcntl::OFlag;
+use std::ffi::{CStr, CString};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+
+/// What a start needs to know.
+pub struct Order<'a> {
+    /// The service.
+    pub service: &'a Service,
+    /// What its image says about the process.
+    pub image: &'a ImageConfig,
+    /// Its root file system.
+    pub root: Root,
+    /// The state folder: volumes and kept upper layers.
+    pub state: &'a str,
+    /// Its network namespace; must agree with the service's [`Network`].
+    pub net: Net,
+    /// Standard input, output and error.
+    pub stdio: Stdio,
+    /// How the first process gets into its cgroup.
+    pub join: Option<Join>,
+    /// A cgroup v2 folder that the container may look at.
+    pub cgroup: Option<OwnedFd>,
+    /// Whether the container ends with the process that starts it.
+    pub die_with_parent: bool,
+}
+
+/// A root file system, as descriptors of folders.
+pub enum Root {
+    /// A folder of somebody else's: nothing is ever written to it.
+    Folder(OwnedFd),
+    /// Layers, the lowest first.
+    Layers(Vec<OwnedFd>),
+    /// One folder of coracle's own with all layers in it, for kernels without overlayfs.
+    Flat(OwnedFd),
+}
+
+/// Why no start can be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// The board lacks something now; when it appears the start can succeed.
+    Lacking(String),
+    /// Image and service do not fit together; someone has to change one of them.
+    Wrong(String),
+    /// The kernel refused something.
+    Failed(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Error::Lacking(sentence) | Error::Wrong(sentence) | Error::Failed(sentence)) = self;
+        f.write_str(sentence)
+    }
+}
+
+impl std::error::Error for Error {}
+
+type Result<T> = core::result::Result<T, Error>;
+
+/// Largest passwd, group, hosts or resolv.conf read, in bytes: devices have short ones, and a hostile image may have a
+/// sparse one of gigabytes.
+const SMALL_FILE_BYTES: u64 = 256 << 10;
+
+/// Resolves `order` into a [`Spec`].
+pub fn prepare(order: Order<'_>) -> Result<Spec> {
+    let service = order.service;
+    let mut held: Vec<OwnedFd> = Vec::new();
+    let ids = ids(&order)?;
+    let owner = (ids.uid, ids.gid);
+    let hostname = service.hostname.as_deref().unwrap_or(service.name.as_str());
+    let terminal = matches!(order.stdio, Stdio::Terminal { .. });
+    let command = command::resolve(service, order.image, &ids.home, hostname, terminal).map_err(Error::Wrong)?;
+    let mounts = service.mounts.iter().map(|mount| find_mount(mount, order.state, owner, &mut held));
+    let mounts: Vec<FoundMount> = mounts.collect::<Result<_>>()?;
+    let devices = service.devices.iter().filter_map(|device| find_device(device, owner).transpose());
+    let devices: Vec<Node> = devices.collect::<Result<_>>()?;
+    let root = find_root(&order, &mounts, &mut held)?;
+    let steps = steps::compose(Found {
+        root_fs: service.root_fs,
+        owner,
+        memory: match service.limits.memory {
+            Memory::Max(bytes) => Some(bytes),
+            Memory::Unlimited => None,
+        },
+        mounts,
+        devices,
+        files: files(hostname, service.network),
+        working_dir: match &root {
+            FoundRoot::Folder { may_create: false, .. } => CString::default(),
+            _ => beneath(&command.working_dir)?,
+        },
+        root,
+        hostname: text(hostname)?,
+        cgroup: order.cgroup.as_ref().map(AsRawFd::as_raw_fd),
+        hidden: thermal_folders(),
+        own_network: service.network == Network::None,
+        stdio: order.stdio,
+    });
+    held.extend(order.cgroup);
+    match order.root {
+        Root::Folder(folder) | Root::Flat(folder) => held.push(folder),
+        Root::Layers(layers) => held.extend(layers),
+    }
+    let main = Main {
+        programs: CStrings::new(command.programs),
+        argv: CStrings::new(command.argv),
+        env: CStrings::new(command.env),
+        working_dir: text(&command.working_dir)?,
+        credentials: Credentials {
+            uid: ids.uid,
+            gid: ids.gid,
+            groups: ids.groups.as_slice().into(),
+            caps: service.capabilities,
+        },
+        filter: seccomp::for_service(service.seccomp, service.capabilities, false),
+        rlimits: rlimits(service),
+        oom_score_adj: oom_score_adj(service.oom_score_adj),
+        cgroup_namespace: order.join.is_some(),
+        join: order.join,
+        terminal,
+    };
+    Ok(Spec { steps, main, net: order.net, die_with_parent: order.die_with_parent, stdio: order.stdio, held })
+}
+
+/// The user of the service, or of the image, or root.
+fn ids(order: &Order<'_>) -> Result<Ids> {
+    let image_user = || {
+        let (user, group) = match order.image.user.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (&*order.image.user, None),
+        };
+        (!user.is_empty()).then(|| UserSpec { user: user.into(), group: group.map(Into::into) })
+    };
+    let Some(user) = order.service.user.clone().or_else(image_user) else { return Ok(Ids::root()) };
+    let passwd = image_file(&order.root, c"etc/passwd")?;
+    let group = image_file(&order.root, c"etc/group")?;
+    Ids::lookup(&user, &passwd, &group).map_err(|error| Error::Wrong(error.to_string()))
+}
+
+/// A small file of the image, read from its read-only layers: the highest that has it counts. Only a regular file is
+/// read; a FIFO or device in its place would hang the supervisor, a link could lead anywhere.
+fn image_file(root: &Root, name: &CStr) -> Result<Vec<u8>> {
+    let folders = match root {
+        Root::Folder(folder) | Root::Flat(folder) => core::slice::from_ref(folder),
+        Root::Layers(layers) => layers.as_slice(),
+    };
+    for folder in folders.iter().rev() {
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let file = match path::open_beneath(folder.as_fd(), name, flags, Links::Refuse) {
+            Ok(file) => std::fs::File::from(file),
+            Err(Errno(libc::ENOENT | libc::ENOTDIR)) => continue,
+            // A whiteout is a device that no driver serves: the file was removed by this layer.
+            Err(Errno(libc::ENXIO)) => return Ok(Vec::new()),
+            Err(errno) => return Err(Error::Wrong(format!("the image's /{} cannot be read: {errno}", lossy(name)))),
+        };
+        let size = file.metadata().map_err(|error| Error::Failed(format!("/{}: {error}", lossy(name))))?;
+        if !size.is_file() || size.len() > SMALL_FILE_BYTES {
+            let name = lossy(name);
+            let most = SMALL_FILE_BYTES >> 10;
+            return Err(Error::Wrong(format!("the image's /{name} is no regular file of at most {most}K")));
+        }
+        let mut bytes = Vec::new();
+        let read = file.take(SMALL_FILE_BYTES).read_to_end(&mut bytes);
+        return read.map(|_| bytes).map_err(|error| Error::Failed(format!("/{}: {error}", lossy(name))));
+    }
+    Ok(Vec::new())
+}
+
+/// Decides how the root is assembled.
+fn find_root(order: &Order<'_>, mounts: &[FoundMount], held: &mut Vec<OwnedFd>) -> Result<FoundRoot> {
+    let service = order.service;
+    let layers = match &order.root {
+        Root::Flat(folder) if service.root_fs == RootFs::ReadOnly => {
+            return Ok(FoundRoot::Folder { source: folder.as_raw_fd(), may_create: true });
+        }
+        Root::Flat(_) => {
+            let sentence = "this kernel has no overlayfs, so root_fs can only be \"read-only\"; put a volume where the \
+                            service writes";
+            return Err(Error::Lacking(sentence.into()));
+        }
+        Root::Folder(folder) if service.root_fs == RootFs::ReadOnly && has_mount_points(folder, mounts) => {
+            return Ok(FoundRoot::Folder { source: folder.as_raw_fd(), may_create: false });
+        }
+        Root::Folder(folder) => vec![folder.as_raw_fd()],
+        Root::Layers(layers) => layers.iter().rev().map(AsRawFd::as_raw_fd).collect(),
+    };
+    let upper = match service.root_fs {
+        RootFs::ReadOnly | RootFs::Scratch => None,
+        RootFs::Persistent => {
+            let folder = format!("{}/services/{}", order.state, service.name);
+            for name in ["upper", "work", "root"] {
+                make_folder(&format!("{folder}/{name}"), 0o755)?;
+            }
+            let folder = open(&folder, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+            held.push(folder);
+            held.last().map(AsRawFd::as_raw_fd)
+        }
+    };
+    Ok(FoundRoot::Layers { lower: layers, upper })
+}
+
+/// Whether everything that gets mounted finds its place in `folder`.
+fn has_mount_points(folder: &OwnedFd, mounts: &[FoundMount]) -> bool {
+    let usual = [c"proc", c"sys", c"dev"].into_iter().chain(SCRATCH.into_iter().map(|(path, _)| path));
+    usual.chain(mounts.iter().map(FoundMount::target)).all(|place| {
+        // What is there but cannot be entered fails later, with its own message.
+        let found = path::open_beneath(folder.as_fd(), place, OFlag::O_PATH, Links::InRoot);
+        found.err() != Some(Errno(libc::ENOENT))
+    })
+}
+
+fn find_mount(
+    mount: &crate::plan::Mount,
+    state: &str,
+    owner: (u32, u32),
+    held: &mut Vec<OwnedFd>,
+) -> Result<FoundMount> {
+    let target = beneath(&mount.target)?;
+    let (source, flags) = match &mount.kind {
+        MountKind::Tmpfs(size) => return Ok(FoundMount::Tmpfs { target, size: *size, read_only: mount.read_only }),
+        MountKind::Volume(name) => (volume(state, name.as_str(), owner)?, OFlag::O_PATH | OFlag::O_DIRECTORY),
+        MountKind::Bind(source) => (source.to_string(), OFlag::O_PATH),
+    };
+    let fd = path::open(&text(&source)?, flags).map_err(|errno| match errno.0 {
+        libc::ENOENT => Error::Lacking(format!(
+            "{source}, to be mounted at {}, does not exist on this device; create it or remove the mount",
+            mount.target
+        )),
+        _ => Error::Failed(format!("{source}, to be mounted at {}, cannot be opened: {errno}", mount.target)),
+    })?;
+    let status = nix::sys::stat::fstat(&fd).map_err(|errno| Error::Failed(format!("{source}: {errno}")))?;
+    let bind = Bind {
+        source: fd.as_raw_fd(),
+        shown: text(&source)?,
+        target,
+        directory: status.st_mode & libc::S_IFMT == libc::S_IFDIR,
+        read_only: mount.read_only,
+        devices: false,
+    };
+    held.push(fd);
+    Ok(FoundMount::Bind(bind))
+}
+
+/// The folder of a volume, made on first use and given to the service's user then.
+fn volume(state: &str, name: &str, owner: (u32, u32)) -> Result<String> {
+    let folder = format!("{state}/volumes/{name}");
+    if make_folder(&folder, 0o755)? {
+        std::os::unix::fs::chown(&folder, Some(owner.0), Some(owner.1))
+            .map_err(|error| Error::Failed(format!("{folder} cannot be given to user {}: {error}", owner.0)))?;
+    }
+    Ok(folder)
+}
+
+/// Makes a folder and those above it; `false` if it was there.
+fn make_folder(folder: &str, mode: u32) -> Result<bool> {
+    let fail = |error: std::io::Error| Error::Failed(format!("the folder {folder} cannot be made: {error}"));
+    if let Some((above, _)) = folder.rsplit_once('/') {
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(above).map_err(fail)?;
+    }
+    match std::fs::DirBuilder::new().mode(mode).create(folder) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+/// The node of a device; `None` for an optional one that is missing.
+fn find_device(device: &DeviceNode, owner: (u32, u32)) -> Result<Option<Node>> {
+    let status = match std::fs::metadata(&*device.path) {
+        Ok(status) => status,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && device.optional => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let path = &device.path;
+            return Err(Error::Lacking(format!(
+                "the device {path} does not exist here; connect it, load its driver, or mark it \"optional\": true"
+            )));
+        }
+        Err(error) => return Err(Error::Failed(format!("{}: {error}", device.path))),
+    };
+    let kind = status.mode() & libc::S_IFMT;
+    if kind != libc::S_IFCHR && kind != libc::S_IFBLK {
+        return Err(Error::Wrong(format!("{} is no device node", device.path)));
+    }
+    if !device.path.starts_with("/dev/") {
+        return Err(Error::Wrong(format!("the device {} does not lie in /dev", device.path)));
+    }
+    let permissions = (u32::from(device.rules.read) * 0o440) | (u32::from(device.rules.write) * 0o220);
+    let (path, mode) = (beneath(&device.path)?, kind | permissions);
+    Ok(Some(Node { path, mode, device: status.rdev() as libc::dev_t, owner: Some(owner) }))
+}
+
+/// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`: on the host's network the host's own, else what holds without
+/// any network.
+fn files(hostname: &str, network: Network) -> Vec<(&'static CStr, Vec<u8>)> {
+    let host = |path: &str| -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path).ok()?.take(16 << 10).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    };
+    let (resolv, host_names) = match network {
+        Network::Host => (host("/etc/resolv.conf").unwrap_or_default(), host("/etc/hosts")),
+        Network::None => (Vec::new(), None),
+    };
+    let local = || format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n").into_bytes();
+    let hosts = host_names.unwrap_or_else(local);
+    vec![(c"hosts", hosts), (c"hostname", format!("{hostname}\n").into_bytes()), (c"resolv.conf", resolv)]
+}
+
+/// The thermal throttle counters of every cpu, which tell what others compute.
+fn thermal_folders() -> Vec<CString> {
+    let folder = |cpu: usize| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle");
+    if !std::path::Path::new(&folder(0)).exists() {
+        return Vec::new();
+    }
+    let known = (0..4096).map(folder).take_while(|folder| std::path::Path::new(folder).exists());
+    known.filter_map(|folder| CString::new(folder.trim_start_matches('/')).ok()).collect()
+}
+
+fn rlimits(service: &Service) -> Vec<(i32, u64, u64)> {
+    // A core dump goes where the host says, outside of every limit of the service.
+    let mut limits = vec![(resource(RlimitKind::Core), 0, 0)];
+    for limit in &service.rlimits {
+        limits.retain(|(number, ..)| *number != resource(limit.kind));
+        limits.push((resource(limit.kind), limit.soft, limit.hard));
+    }
+    limits
+}
+
+/// What to write, if it is not what is inherited anyway: writing an equal value is refused to those who may not lower
+/// it.
+fn oom_score_adj(wanted: i16) -> Option<CString> {
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
+    let own = own.and_then(|text| text.trim().parse().ok()).unwrap_or(0i16);
+    (own != wanted).then(|| CString::new(wanted.to_string()).ok()).flatten()
+}
+
+fn open(path: &str, flags: OFlag) -> Result<OwnedFd> {
+    path::open(&text(path)?, flags).map_err(|errno| Error::Failed(format!("{path} cannot be opened: {errno}")))
+}
+
+/// An absolute path as one beneath the root.
+fn beneath(path: &str) -> Result<CString> {
+    text(path.trim_matches('/'))
+}
+
+fn text(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::Wrong(format!("{text:?} holds a NUL byte")))
+}
+
+fn lossy(name: &CStr) -> std::borrow::Cow<'_, str> {
+    name.to_string_lossy()
+}
 
 /// The kernel's number of a resource limit on this architecture.
 pub(super) fn resource(kind: RlimitKind) -> i32 {

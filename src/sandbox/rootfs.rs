@@ -95,7 +95,8 @@ fn act(act: &Act, made: &mut Made) -> Result<()> {
         Act::Dir { path, mode } => path::make_dir(CWD, path, *mode),
         Act::Node(node) => make_node(node),
         Act::Link { to, path } => path::make_link(to, path),
-        Act::File { dir, name, content } => write_file(dir, name, content, made),
+        Act::File { dir, name, content, in_place: true } => write_file(dir, name, content, made),
+        Act::File { dir, name, content, in_place: false } => cover_file(dir, name, content, made),
         Act::WorkingDir { path, owner } => make_working_dir(path, *owner, made),
         Act::MaskFile(path) => if_there(mount::bind(c"dev/null", path, 0)),
         Act::MaskDir(path) => if_there(mount::bind(HIDDEN, path, 0)),
@@ -145,6 +146,13 @@ fn if_there(answer: Result<()>) -> Result<()> {
     }
 }
 
+fn missing_is_fine(fs: &FileSystem, answer: Result<()>) -> Result<()> {
+    match answer {
+        Err(Errno(libc::ENODEV)) if fs.optional => Ok(()),
+        answer => answer,
+    }
+}
+
 /// `/proc/self/fd/N`, which mount(2) takes as the very thing behind the descriptor.
 struct Link(heapless::String<32>);
 
@@ -163,7 +171,7 @@ impl Link {
 
 fn mount_on(fs: &FileSystem, made: &Made) -> Result<()> {
     let links = match fs.reach {
-        Reach::Ours => return mount::mount(fs.kind, &fs.target, fs.flags, &fs.options),
+        Reach::Ours => return missing_is_fine(fs, mount::mount(fs.kind, &fs.target, fs.flags, &fs.options)),
         Reach::Strict => Links::Refuse,
         Reach::InRoot => Links::InRoot,
     };
@@ -173,6 +181,23 @@ fn mount_on(fs: &FileSystem, made: &Made) -> Result<()> {
     let answer = mount::mount(fs.kind, c".", fs.flags, &fs.options);
     path::enter(made.root().as_raw_fd())?;
     answer
+}
+
+/// A file that cannot be written in place is made in our own `/dev`, mounted over the one in the image, and unlinked.
+fn cover_file(dir: &CStr, name: &CStr, content: &[u8], made: &Made) -> Result<()> {
+    const MADE: &CStr = c"dev/file";
+    let links = Links::Refuse;
+    let place = path::open_beneath(made.root(), dir, OFlag::O_PATH | OFlag::O_DIRECTORY, links)
+        .and_then(|dir| path::open_beneath(dir.as_fd(), name, OFlag::O_PATH, links));
+    let place = match place {
+        // No such file, or a link to elsewhere: the image does without.
+        Err(Errno(libc::ENOENT | libc::ELOOP)) => return Ok(()),
+        place => place?,
+    };
+    let file = path::open_at(CWD, MADE, OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY, 0o444)?;
+    process::write_all(file.as_raw_fd(), content)?;
+    mount::bind(MADE, Link::to(place.as_raw_fd()).path(), 0)?;
+    path::remove(CWD, MADE)
 }
 
 fn bind_on(bind: &Bind, made: &Made) -> Result<()> {

@@ -119,6 +119,9 @@ pub enum Act {
         name: &'static CStr,
         /// Its content.
         content: Vec<u8>,
+        /// Whether it is written to the root itself, which has an upper layer of the container's own; otherwise it is
+        /// mounted over the one that is there.
+        in_place: bool,
     },
     /// Makes the working directory, owned by the service's user, if it is missing.
     WorkingDir {
@@ -170,6 +173,8 @@ pub struct FileSystem {
     pub options: CString,
     /// How the target is found.
     pub reach: Reach,
+    /// Whether a kernel without this file system is fine.
+    pub optional: bool,
 }
 
 /// How a mount's target is found.
@@ -265,7 +270,7 @@ impl fmt::Display for Step {
                 write!(f, "/{} {major}:{minor} {:04o}", text(&node.path), node.mode & 0o7777)
             }
             Act::Link { to, path } => write!(f, "/{} -> {}", text(path), text(to)),
-            Act::File { dir, name, content } => {
+            Act::File { dir, name, content, .. } => {
                 write!(f, "/{}/{} ({} bytes)", text(dir), text(name), content.len())
             }
             Act::WorkingDir { path, owner } => write!(f, "directory /{} if missing, of {owner:?}", text(path)),

@@ -1,0 +1,84 @@
+//! What is executed: words, environment, programs to try, working directory. Pure.
+#![forbid(unsafe_code)]
+
+use crate::image::config::ImageConfig;
+use crate::plan::Service;
+use std::ffi::CString;
+
+/// Where programs are looked for when neither image nor service says.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command, resolved as far as it can be outside the root.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) argv: Vec<CString>,
+    pub(super) env: Vec<CString>,
+    /// The paths to try, in this order.
+    pub(super) programs: Vec<CString>,
+    /// Absolute.
+    pub(super) working_dir: String,
+}
+
+/// The command of `service` in its image, or the sentence that says why there is none.
+pub(super) fn resolve(
+    service: &Service,
+    image: &ImageConfig,
+    home: &str,
+    hostname: &str,
+    terminal: bool,
+) -> Result<Command, String> {
+    let words: Vec<&str> = match service.command.is_empty() {
+        true => image.entrypoint.iter().chain(&image.cmd).map(|word| &**word).collect(),
+        false => service.command.iter().map(|word| &**word).collect(),
+    };
+    let Some(program) = words.first().filter(|word| !word.is_empty()) else {
+        return Err("there is no command: neither the service nor its image names one; add \"command\"".into());
+    };
+    let mut env: Vec<String> = vec![format!("PATH={PATH}"), format!("HOME={home}"), format!("HOSTNAME={hostname}")];
+    if terminal {
+        env.push("TERM=xterm".into());
+    }
+    image.env.iter().chain(&service.env).for_each(|entry| set(&mut env, entry));
+    let programs = match program.contains('/') {
+        true => vec![(*program).to_owned()],
+        false => {
+            let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(PATH);
+            // An empty entry would mean the working directory, which a service can write to.
+            path.split(':').filter(|dir| !dir.is_empty()).map(|dir| format!("{dir}/{program}")).collect()
+        }
+    };
+    let working_dir = service.working_dir.as_deref().unwrap_or(&image.working_dir);
+    let working_dir = format!("/{}", working_dir.trim_start_matches('/'));
+    if working_dir.split('/').any(|name| name == "..") || working_dir.starts_with("/proc/") {
+        return Err(format!("the working directory {working_dir} leads through `..` or /proc; name a plain one"));
+    }
+    let strings = |list: Vec<String>| -> Result<Vec<CString>, String> {
+        let check = |text: String| CString::new(text).map_err(|error| format!("{error:?}: a NUL byte in the command"));
+        list.into_iter().map(check).collect()
+    };
+    let argv = strings(words.iter().map(|word| (*word).to_owned()).collect())?;
+    Ok(Command { argv, env: strings(env)?, programs: strings(programs)?, working_dir })
+}
+
+/// Sets `KEY=value` in place of an earlier one.
+fn set(env: &mut Vec<String>, entry: &str) {
+    let key = entry.split_once('=').map_or(entry, |(key, _)| key);
+    match env.iter_mut().find(|known| known.split_once('=').is_some_and(|(other, _)| other == key)) {
+        Some(known) => *known = entry.to_owned(),
+        None => env.push(entry.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_environment_replaces_earlier() {
+        let mut env = vec!["PATH=/bin".to_owned(), "A=1".to_owned()];
+        for entry in ["A=2", "B=x=y", "PATH=/opt"] {
+            set(&mut env, entry);
+        }
+        assert_eq!(env, ["PATH=/opt", "A=2", "B=x=y"]);
+    }
+}
