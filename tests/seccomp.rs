@@ -27,7 +27,7 @@ fn answers(profile: Profile) -> Vec<(u32, String)> {
         .collect()
 }
 
-/// uretprobe and uprobe of x86_64: the kernel lets them past every filter (kernel/seccomp.c, Linux 6.12 and 6.18), and they
+/// uretprobe and uprobe of x86_64: the kernel lets them past every filter (kernel/seccomp.c of newer kernels), and they
 /// do nothing unless a tracer with privileges placed a probe.
 const PAST_FILTERS: [u32; 2] = [335, 336];
 
