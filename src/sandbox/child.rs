@@ -6,6 +6,7 @@ use super::rootfs;
 use super::spawn::Pipe;
 use super::spec::{Main, Net, Spec, Stdio};
 use super::stage::{Failure, Note, Stage};
+use crate::log::sink::Sink;
 use crate::plan::capability::KILL;
 use crate::plan::{CapSet, RlimitKind};
 use crate::sys::process::{self, Forked};
@@ -25,11 +26,9 @@ pub struct Outlets {
     /// The log ring.
     pub ring: Option<OwnedFd>,
     /// The log file beside the ring.
-    pub sink: Option<OwnedFd>,
+    pub sink: Option<Sink>,
     /// Log lines per second kept; 0: no bound ([`crate::plan::LogPolicy::rate`]).
     pub rate: u32,
-    /// Bytes of the log file before it is rotated.
-    pub sink_bytes: u64,
 }
 
 /// What an init starts with. It lives in the child alone; the references lead into memory that [`settle`] gives back.

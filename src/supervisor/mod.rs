@@ -6,6 +6,7 @@ pub mod board;
 pub mod core;
 pub mod event;
 pub mod graph;
+pub mod init;
 pub mod instance;
 pub mod record;
 pub mod service;

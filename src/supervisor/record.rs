@@ -3,9 +3,12 @@
 #![forbid(unsafe_code)]
 
 use crate::log::entry::{Stamp, crc32};
+use crate::sandbox::stage::Failure;
 
 /// Bytes of a record.
-pub const RECORD_BYTES: usize = 64;
+pub const RECORD_BYTES: usize = FAILURE_AT + Failure::BYTES + 8;
+
+const FAILURE_AT: usize = 40;
 
 const MAGIC: [u8; 4] = *b"cexi";
 const VERSION: u8 = 1;
@@ -17,12 +20,14 @@ pub enum Ended {
     Main,
     /// Everything was killed because the supervisor asked for it.
     Killed,
+    /// It never ran: the container could not be made, or main could not be started.
+    NotStarted(Failure),
 }
 
 /// How main ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitRecord {
-    /// The wait status (wait(2)).
+    /// The wait status (wait(2)); 0 if it never ran.
     pub status: i32,
     /// What ended it.
     pub ended: Ended,
@@ -41,6 +46,10 @@ impl ExitRecord {
         out[5] = match self.ended {
             Ended::Main => 1,
             Ended::Killed => 2,
+            Ended::NotStarted(failure) => {
+                out[FAILURE_AT..FAILURE_AT + Failure::BYTES].copy_from_slice(&failure.encode());
+                3
+            }
         };
         out[8..12].copy_from_slice(&self.status.to_le_bytes());
         out[16..24].copy_from_slice(&self.stamp.wall_ns.to_le_bytes());
@@ -66,6 +75,10 @@ impl ExitRecord {
         let ended = match bytes[5] {
             1 => Ended::Main,
             2 => Ended::Killed,
+            3 => {
+                let failure = bytes[FAILURE_AT..FAILURE_AT + Failure::BYTES].try_into().ok()?;
+                Ended::NotStarted(Failure::decode(failure)?)
+            }
             _ => return None,
         };
         Some(ExitRecord {

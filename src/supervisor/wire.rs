@@ -2,8 +2,13 @@
 //! Pure. It outlives upgrades of the supervisor, so it only ever grows.
 #![forbid(unsafe_code)]
 
+use crate::sandbox::stage::Failure;
+
 /// Bytes of every message.
-pub const MESSAGE_BYTES: usize = 32;
+pub const MESSAGE_BYTES: usize = HEAD_BYTES + Failure::BYTES;
+
+/// Version, kind, two zeros, a number.
+const HEAD_BYTES: usize = 8;
 
 const VERSION: u8 = 1;
 
@@ -15,6 +20,10 @@ pub enum FromInit {
         /// Main's process id as the init sees it, inside the service's pid namespace.
         main: i32,
     },
+    /// The container could not be made or main could not be started. The init ends.
+    Failed(Failure),
+    /// The descriptor that comes with this message is the master of main's terminal.
+    Terminal,
     /// Main ended, its exit record is written, and the init ends too.
     Exited {
         /// As wait(2) gives it.
@@ -55,6 +64,12 @@ impl FromInit {
         match self {
             FromInit::Started { main } => message(1, main),
             FromInit::Exited { status } => message(2, status),
+            FromInit::Failed(failure) => {
+                let mut out = message(3, 0);
+                out[HEAD_BYTES..].copy_from_slice(&failure.encode());
+                out
+            }
+            FromInit::Terminal => message(4, 0),
         }
     }
 
@@ -63,6 +78,11 @@ impl FromInit {
         match parts(bytes)? {
             (1, main) if main > 0 => Some(FromInit::Started { main }),
             (2, status) => Some(FromInit::Exited { status }),
+            (3, _) => {
+                let failure = bytes.get(HEAD_BYTES..MESSAGE_BYTES)?.try_into().ok()?;
+                Failure::decode(failure).map(FromInit::Failed)
+            }
+            (4, _) => Some(FromInit::Terminal),
             _ => None,
         }
     }
@@ -90,10 +110,14 @@ impl ToInit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::stage::Stage;
+    use crate::sys::Errno;
 
     #[test]
     fn messages_come_back_and_strange_ones_are_refused() {
-        for said in [FromInit::Started { main: 2 }, FromInit::Exited { status: 9 }] {
+        let failure = Failure::new(Stage::Mount, Errno(13), b"/data");
+        let failed = FromInit::Failed(failure);
+        for said in [FromInit::Started { main: 2 }, FromInit::Exited { status: 9 }, failed, FromInit::Terminal] {
             assert_eq!(FromInit::decode(&said.encode()), Some(said));
         }
         for asked in [ToInit::Signal(15), ToInit::Kill] {

@@ -1,0 +1,435 @@
+//! The first process of a container: what a clone of the supervisor does once its sandbox is made.
+//!
+//! It is process 1 of the container's pid namespace and stays outside the service's limits. It runs main, keeps what the
+//! service says in the log ring, reaps every process, passes signals on, and writes main's end into the exit record
+//! before it ends itself; its end is the end of every process that is left. It needs no supervisor: when the channel
+//! closes it goes on, and the next supervisor reads ring and record.
+//!
+//! After the start there is no heap: all state lies in [`Init`], on the stack.
+#![forbid(unsafe_code)]
+
+use super::record::{Ended, ExitRecord};
+use super::wire::{FromInit, MESSAGE_BYTES, ToInit};
+use crate::log::entry::{Entry, Stamp, Stream};
+use crate::log::lines::Lines;
+use crate::log::rate::Rate;
+use crate::log::ring::Writer;
+use crate::log::sink::Sink;
+use crate::sandbox::child::{self, InitContext};
+use crate::sandbox::stage::Failure;
+use crate::sys::process::exit_now;
+use crate::sys::wait::{send_signal, wait_any};
+use core::fmt::Write as _;
+use nix::errno::Errno;
+use nix::libc::SIGKILL;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{ControlMessage, MsgFlags, recv, send, sendmsg};
+use nix::sys::time::TimeSpec;
+use nix::sys::uio::pwrite;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::read;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// Bytes read at a time: a page.
+const CHUNK_BYTES: usize = 4096;
+/// Reads from one stream before the others get their turn.
+const TURN: usize = 8;
+/// Bytes taken from each stream after main's end: what a full pipe holds. More can only come from a process that is
+/// still writing, and that one will not be waited for.
+const DRAIN_BYTES: usize = 1 << 20;
+/// Processes reaped in one turn.
+const REAP: usize = 64;
+
+/// A service's init, from the end of its sandbox's setup to its own end.
+pub fn run(context: InitContext<'_>) -> ! {
+    let InitContext { setup, channel, stdout, stderr, dev_log, terminal, outlets, main, stdio } = context;
+    let reporter = Reporter { channel: &channel, exit: outlets.exit.as_ref() };
+    if let Some(master) = terminal {
+        reporter.terminal(&master);
+    }
+    // Before main exists, so that its end is seen however soon it comes.
+    let children = setup.and_then(|()| child_signal());
+    let started = children.and_then(|children| child::spawn_main(main, stdio).map(|pid| (children, pid)));
+    let (children, main) = match started {
+        Ok(started) => started,
+        Err(failure) => reporter.never_started(failure),
+    };
+    reporter.say(FromInit::Started { main });
+    let now = stamp();
+    let mut log = Log {
+        ring: outlets.ring.and_then(|ring| Writer::open(ring).ok()),
+        sink: outlets.sink,
+        rate: Rate::new(outlets.rate, now.mono_ns),
+        dropped: 0,
+        now,
+    };
+    let init = Init {
+        reporter,
+        children: &children,
+        main,
+        status: None,
+        killed: false,
+        supervised: true,
+        out: Source::new(stdout.as_ref(), Stream::Out),
+        err: Source::new(stderr.as_ref(), Stream::Err),
+        dev_log: dev_log.as_ref(),
+    };
+    let own = [Some(&channel), stdout.as_ref(), stderr.as_ref(), dev_log.as_ref(), outlets.exit.as_ref()];
+    let mut keep = heapless::Vec::<i32, 16>::new();
+    keep.extend(own.into_iter().flatten().map(AsRawFd::as_raw_fd));
+    keep.extend([children.as_fd().as_raw_fd()]);
+    keep.extend(log.ring.iter().map(|ring| ring.as_fd().as_raw_fd()));
+    keep.extend(log.sink.iter().flat_map(Sink::descriptors));
+    if let Err(failure) = child::settle(&keep) {
+        // An unconfined init is worse than none.
+        let _ = send_signal(-1, SIGKILL);
+        init.reporter.never_started(failure);
+    }
+    init.watch(&mut log)
+}
+
+/// The descriptor that tells of ended children.
+fn child_signal() -> Result<SignalFd, Failure> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block()
+        .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))
+        .map_err(|errno| Failure::new(crate::sandbox::stage::Stage::Fork, errno.into(), b"signalfd"))
+}
+
+/// Where the init tells what happens: the channel while someone listens, and the exit record.
+struct Reporter<'a> {
+    channel: &'a OwnedFd,
+    exit: Option<&'a OwnedFd>,
+}
+
+impl Reporter<'_> {
+    fn say(&self, message: FromInit) {
+        // A supervisor that is gone reads the exit record instead.
+        let _ = send(self.channel.as_raw_fd(), &message.encode(), MsgFlags::MSG_NOSIGNAL);
+    }
+
+    fn terminal(&self, master: &OwnedFd) {
+        let message = FromInit::Terminal.encode();
+        let descriptors = [master.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        // Whoever asked for a terminal and does not take it sees the hang-up.
+        let _ =
+            sendmsg::<()>(self.channel.as_raw_fd(), &[IoSlice::new(&message)], &rights, MsgFlags::MSG_NOSIGNAL, None);
+    }
+
+    fn record(&self, record: &ExitRecord) {
+        if let Some(exit) = self.exit {
+            // Without a record an adopter says "lost"; there is nothing better to do with a full file system here.
+            let _ = pwrite(exit, &record.encode(), 0);
+        }
+    }
+
+    fn never_started(&self, failure: Failure) -> ! {
+        self.record(&ExitRecord { status: 0, ended: Ended::NotStarted(failure), stamp: stamp(), dropped: 0 });
+        self.say(FromInit::Failed(failure));
+        exit_now(i32::from(failure.exit_code()))
+    }
+}
+
+/// The log of the service as its init writes it.
+struct Log {
+    ring: Option<Writer>,
+    sink: Option<Sink>,
+    rate: Rate,
+    dropped: u64,
+    now: Stamp,
+}
+
+impl Log {
+    /// A line of the service, if the rate limit admits it.
+    fn line(&mut self, stream: Stream, text: &[u8], partial: bool) {
+        self.report_dropped(false);
+        if self.rate.admit(self.now.mono_ns) {
+            self.keep(stream, text, partial);
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        self.keep(Stream::Note, text.as_bytes(), false);
+    }
+
+    fn keep(&mut self, stream: Stream, text: &[u8], partial: bool) {
+        if let Some(ring) = &mut self.ring {
+            ring.append(self.now, stream, partial, text);
+        }
+        if let Some(sink) = &mut self.sink {
+            sink.append(&Entry { seq: 0, stamp: self.now, stream, partial, text });
+        }
+    }
+
+    /// One note for all lines dropped so far, once it is time for it or at the end.
+    fn report_dropped(&mut self, end: bool) {
+        let dropped = if end { self.rate.finish() } else { self.rate.report(self.now.mono_ns) };
+        if let Some(dropped) = dropped {
+            self.dropped = self.dropped.saturating_add(dropped);
+            let mut text = heapless::String::<64>::new();
+            // 64 bytes hold the sentence with the largest number.
+            let _ = write!(text, "{dropped} lines dropped by the rate limit");
+            self.note(&text);
+            if let Some(ring) = &mut self.ring {
+                ring.count_dropped(dropped);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.flush();
+        }
+    }
+}
+
+/// One of main's output pipes.
+struct Source<'a> {
+    pipe: Option<&'a OwnedFd>,
+    stream: Stream,
+    lines: Lines,
+}
+
+impl<'a> Source<'a> {
+    fn new(pipe: Option<&'a OwnedFd>, stream: Stream) -> Source<'a> {
+        Source { pipe, stream, lines: Lines::default() }
+    }
+
+    /// Reads at most `most` chunks into the log; `false` once there is nothing to read.
+    fn read(&mut self, most: usize, log: &mut Log) -> bool {
+        let Some(pipe) = self.pipe else { return false };
+        let mut chunk = [0u8; CHUNK_BYTES];
+        for _ in 0..most {
+            match read(pipe, &mut chunk) {
+                Ok(count) if count > 0 => {
+                    log.now = stamp();
+                    let bytes = chunk.get(..count).unwrap_or_default();
+                    self.lines.feed(bytes, &mut |line, partial| log.line(self.stream, line, partial));
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return false,
+                // The end: nobody can write to it any more.
+                _ => {
+                    self.pipe = None;
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn finish(&mut self, log: &mut Log) {
+        self.lines.finish(&mut |line, partial| log.line(self.stream, line, partial));
+    }
+}
+
+struct Init<'a> {
+    reporter: Reporter<'a>,
+    children: &'a SignalFd,
+    main: i32,
+    status: Option<i32>,
+    killed: bool,
+    /// Whether someone still holds the other end of the channel.
+    supervised: bool,
+    out: Source<'a>,
+    err: Source<'a>,
+    dev_log: Option<&'a OwnedFd>,
+}
+
+impl Init<'_> {
+    /// The loop: sleeps until something happens, handles it, and ends after main.
+    fn watch(mut self, log: &mut Log) -> ! {
+        let mut unreaped = true;
+        loop {
+            if unreaped {
+                unreaped = self.reap();
+            }
+            if let Some(status) = self.status {
+                self.end(status, log);
+            }
+            log.flush();
+            let ready = self.wait(if unreaped { Some(0) } else { log.rate.wait_ns() });
+            if ready[0] {
+                self.obey();
+            }
+            // The signal is only a wake-up: several ends may have become one signal.
+            while matches!(self.children.read_signal(), Ok(Some(_))) {
+                unreaped = true;
+            }
+            if ready[1] {
+                self.out.read(TURN, log);
+            }
+            if ready[2] {
+                self.err.read(TURN, log);
+            }
+            if ready[3] {
+                self.read_syslog(TURN, log);
+            }
+            log.now = stamp();
+            log.report_dropped(false);
+        }
+    }
+
+    /// Sleeps; which of channel, output, error output and log socket have something.
+    fn wait(&self, wait_ns: Option<u64>) -> [bool; 4] {
+        let sources = [
+            self.supervised.then(|| self.reporter.channel.as_fd()),
+            self.out.pipe.map(AsFd::as_fd),
+            self.err.pipe.map(AsFd::as_fd),
+            self.dev_log.map(AsFd::as_fd),
+        ];
+        let mut set = heapless::Vec::<PollFd<'_>, 5>::new();
+        let all = sources.into_iter().flatten().chain([self.children.as_fd()]);
+        set.extend(all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        // Rounded up: to wake before it is time means to wake twice.
+        let timeout = wait_ns
+            .map_or(PollTimeout::NONE, |ns| PollTimeout::try_from(ns.div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX));
+        let _ = poll(&mut set, timeout);
+        let mut answers = set.iter().map(|fd| fd.any().unwrap_or(false));
+        sources.map(|source| source.is_some() && answers.next().unwrap_or(false))
+    }
+
+    /// Does what the supervisor asks.
+    fn obey(&mut self) {
+        let mut message = [0u8; MESSAGE_BYTES];
+        match recv(self.reporter.channel.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => self.supervised = false,
+            Ok(count) => match ToInit::decode(message.get(..count).unwrap_or_default()) {
+                Some(ToInit::Signal(number)) => {
+                    // Main may have ended just now.
+                    let _ = send_signal(self.main, number);
+                }
+                Some(ToInit::Kill) => {
+                    self.killed = true;
+                    // -1 reaches every process of this pid namespace but its init.
+                    let _ = send_signal(-1, SIGKILL);
+                }
+                None => {}
+            },
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => self.supervised = false,
+        }
+    }
+
+    /// Reaps ended processes; `true` if there may be more. Orphans of the service become children of its init.
+    fn reap(&mut self) -> bool {
+        for _ in 0..REAP {
+            match wait_any() {
+                Ok(Some((pid, status))) if pid == self.main => self.status = Some(status),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn read_syslog(&mut self, most: usize, log: &mut Log) {
+        let Some(socket) = self.dev_log else { return };
+        let mut datagram = [0u8; CHUNK_BYTES];
+        for _ in 0..most {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+            let Ok(length) = recv(socket.as_raw_fd(), &mut datagram, flags) else { return };
+            log.now = stamp();
+            let bytes = datagram.get(..length.min(CHUNK_BYTES)).unwrap_or_default();
+            let text = syslog_text(bytes);
+            let mut parts = text.chunks(crate::base::limits::LOG_TEXT_BYTES).peekable();
+            while let Some(part) = parts.next() {
+                log.line(Stream::Syslog, part, parts.peek().is_some() || length > CHUNK_BYTES);
+            }
+        }
+    }
+
+    /// Main has ended: keeps its last words, writes the record, tells, ends.
+    fn end(&mut self, status: i32, log: &mut Log) -> ! {
+        let ended = stamp();
+        for _ in 0..DRAIN_BYTES / (TURN * CHUNK_BYTES) {
+            let more = [self.out.read(TURN, log), self.err.read(TURN, log)];
+            if more == [false; 2] {
+                break;
+            }
+        }
+        self.read_syslog(REAP, log);
+        self.out.finish(log);
+        self.err.finish(log);
+        log.now = stamp();
+        log.report_dropped(true);
+        log.note(&end_note(status));
+        log.flush();
+        let how = if self.killed { Ended::Killed } else { Ended::Main };
+        self.reporter.record(&ExitRecord { status, ended: how, stamp: ended, dropped: log.dropped });
+        self.reporter.say(FromInit::Exited { status });
+        exit_now(0)
+    }
+}
+
+/// The text of a syslog datagram: without its `<PRI>` and what ends it.
+fn syslog_text(datagram: &[u8]) -> &[u8] {
+    let text = match datagram.split_first() {
+        Some((b'<', rest)) => {
+            let digits = rest.iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
+            match rest.get(digits) {
+                Some(b'>') if (1..=3).contains(&digits) => rest.get(digits + 1..).unwrap_or_default(),
+                _ => datagram,
+            }
+        }
+        _ => datagram,
+    };
+    let kept = text.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r' | 0)).map_or(0, |last| last + 1);
+    text.get(..kept).unwrap_or_default()
+}
+
+/// `ended: exit code 3`, from a wait status.
+fn end_note(status: i32) -> heapless::String<48> {
+    let mut text = heapless::String::new();
+    // 48 bytes hold either sentence.
+    let _ = match status & 0x7f {
+        0 => write!(text, "ended: exit code {}", status >> 8 & 0xff),
+        signal => write!(text, "ended: killed by signal {signal}"),
+    };
+    text
+}
+
+/// Now, by both clocks.
+fn stamp() -> Stamp {
+    let read = |clock: ClockId| clock_gettime(clock).unwrap_or(TimeSpec::new(0, 0));
+    let nanos = |time: TimeSpec| {
+        // Both parts are 32 bits wide on some machines, and a clock before 1970 counts as 1970.
+        let seconds = u64::try_from(i128::from(time.tv_sec())).unwrap_or(0);
+        seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(i128::from(time.tv_nsec())).unwrap_or(0))
+    };
+    Stamp { wall_ns: nanos(read(ClockId::CLOCK_REALTIME)), mono_ns: nanos(read(ClockId::CLOCK_MONOTONIC)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syslog_priorities_and_line_ends_are_cut() {
+        for (datagram, text) in [
+            (&b"<13>Nov 21 07:00:00 app: hi\n\0"[..], &b"Nov 21 07:00:00 app: hi"[..]),
+            (b"<191>x", b"x"),
+            (b"<>x", b"<>x"),
+            (b"<1234>x", b"<1234>x"),
+            (b"<12", b"<12"),
+            (b"plain", b"plain"),
+            (b"", b""),
+            (b"<13>", b""),
+            (b"\n\n\0", b""),
+        ] {
+            assert_eq!(syslog_text(datagram), text);
+        }
+    }
+
+    #[test]
+    fn an_end_reads_as_what_it_was() {
+        assert_eq!(end_note(3 << 8).as_str(), "ended: exit code 3");
+        assert_eq!(end_note(9).as_str(), "ended: killed by signal 9");
+        assert_eq!(end_note(11 | 0x80).as_str(), "ended: killed by signal 11");
+    }
+}
