@@ -1,0 +1,178 @@
+//! Where layers go: each into a folder of its own beneath the staging folder, unpacked, digested and recorded.
+#![forbid(unsafe_code)]
+
+use crate::image::ImageError;
+use crate::image::decompress::{DecodeError, Decoder, Wanted};
+use crate::image::digest::Digest;
+use crate::image::layer::{self, LayerOptions, LayerReport, Problem, Used};
+use crate::image::record::{LayerRecord, LayerStats};
+use crate::image::tree;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// Bytes between two reports of progress.
+const STRIDE: u64 = 512 << 10;
+
+/// How far an unpack is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Bytes of the archive read.
+    pub done: u64,
+    /// Bytes to read; 0 while that is not known.
+    pub total: u64,
+    /// The layer being unpacked, from 1; 0 before the first.
+    pub layer: u16,
+    /// Layers to unpack; 0 while that is not known.
+    pub layers: u16,
+}
+
+/// A layer that was unpacked but is not yet known to be the right one.
+#[derive(Debug, Clone)]
+pub struct Done {
+    folder: PathBuf,
+    /// SHA-256 of the layer as stored.
+    pub stored: Digest,
+    /// SHA-256 of its uncompressed tar stream.
+    pub diff: Digest,
+    /// Bytes as stored.
+    pub stored_bytes: u64,
+}
+
+/// Takes layers and stages them.
+pub struct Sink<'a> {
+    root: PathBuf,
+    options: LayerOptions,
+    content: u64,
+    next: u32,
+    accepted: BTreeSet<Digest>,
+    progress: Progress,
+    report: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> Sink<'a> {
+    /// A sink that makes folders beneath `root` and tells `report` how far it is.
+    pub fn new(root: &Path, options: LayerOptions, report: &'a mut dyn FnMut(Progress)) -> Sink<'a> {
+        Sink {
+            root: root.to_owned(),
+            options,
+            content: 0,
+            next: 0,
+            accepted: BTreeSet::new(),
+            progress: Progress::default(),
+            report,
+        }
+    }
+
+    /// Says what is to come: `total` bytes in `layers` layers.
+    pub fn expect(&mut self, total: u64, layers: usize) {
+        // A stream's layers are unpacked before they can be counted.
+        self.progress.total = total.max(self.progress.done);
+        self.progress.layers = layers as u16;
+        (self.report)(self.progress);
+    }
+
+    /// Unpacks one layer, which ends where `source` ends.
+    pub fn unpack(&mut self, source: impl Read) -> Result<Done, ImageError> {
+        self.progress.layer = self.progress.layer.saturating_add(1);
+        let folder = self.root.join(format!("new-{}", self.next));
+        self.next += 1;
+        let result = self.unpack_into(&folder, source);
+        if result.is_err() {
+            // Room for what follows; the staging folder as a whole is removed by its owner.
+            let _ = fs::remove_dir_all(&folder);
+        }
+        result
+    }
+
+    fn unpack_into(&mut self, folder: &Path, source: impl Read) -> Result<Done, ImageError> {
+        let tree = folder.join("tree");
+        fs::create_dir(folder).and_then(|()| fs::create_dir(&tree)).map_err(no_room)?;
+        let root = File::open(&tree).map_err(no_room)?;
+        let (caps, used, options) = (self.options.caps, self.content, self.options);
+        let counted = Counted { source, progress: &mut self.progress, report: self.report, next: 0 };
+        let both = Wanted { stored: true, content: true };
+        let mut decoder = Decoder::new(counted, &caps, used, both).map_err(undecodable)?;
+        let report = layer::unpack(&mut decoder, root.as_fd(), &options).map_err(|error| {
+            let text = error.to_string();
+            match error.problem {
+                Problem::NoSpace | Problem::Os(..) => ImageError::failed(text),
+                _ => ImageError::invalid(text),
+            }
+        })?;
+        let summary = decoder.finish().map_err(undecodable)?;
+        self.content = self.content.saturating_add(summary.content_bytes);
+        let Used { bytes, entries } = self.options.used;
+        self.options.used = Used { bytes: bytes.saturating_add(report.bytes), entries: entries.saturating_add(report.entries) };
+        let record = LayerRecord {
+            stats: stats(&report),
+            opaque_root: report.opaque_root,
+            tree: tree::checksum(root.into()).map_err(no_room)?,
+        };
+        fs::write(folder.join("record"), record.to_json()).map_err(no_room)?;
+        Ok(Done {
+            folder: folder.to_owned(),
+            // Both were asked for; a zero digest fits nothing.
+            stored: Digest(summary.stored.unwrap_or_default()),
+            diff: Digest(summary.content.unwrap_or_default()),
+            stored_bytes: summary.stored_bytes,
+        })
+    }
+
+    /// Keeps a layer whose digests were checked, under its diff ID.
+    pub fn accept(&mut self, done: Done) -> Result<(), ImageError> {
+        if self.accepted.insert(done.diff) {
+            fs::rename(&done.folder, self.root.join(done.diff.hex())).map_err(no_room)?;
+        }
+        Ok(())
+    }
+}
+
+fn stats(report: &LayerReport) -> LayerStats {
+    LayerStats {
+        bytes: report.bytes,
+        entries: report.entries.into(),
+        setuid: u64::from(report.setuid_dropped) + u64::from(report.setgid_dropped),
+        capabilities: report.filecaps_dropped.into(),
+        devices: u64::from(report.devices_skipped) + u64::from(report.fifos_skipped),
+        xattrs: report.xattrs_dropped.into(),
+    }
+}
+
+fn no_room(error: io::Error) -> ImageError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ImageError::failed("the disk of the state folder is full; make room (coracle prune) or choose another --state")
+        }
+        _ => ImageError::failed(format!("cannot write to the state folder: {error}")),
+    }
+}
+
+fn undecodable(error: DecodeError) -> ImageError {
+    match error {
+        DecodeError::Read(error) => super::unreadable(error),
+        error => ImageError::invalid(error.to_string()),
+    }
+}
+
+/// Counts what is read of a layer's stored bytes.
+struct Counted<'a, R> {
+    source: R,
+    progress: &'a mut Progress,
+    report: &'a mut dyn FnMut(Progress),
+    next: u64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.source.read(buffer)?;
+        self.progress.done = self.progress.done.saturating_add(length as u64);
+        if self.progress.done >= self.next {
+            self.next = self.progress.done.saturating_add(STRIDE);
+            (self.report)(*self.progress);
+        }
+        Ok(length)
+    }
+}

@@ -1,0 +1,155 @@
+//! An archive that is compressed as a whole: read once from front to back.
+//!
+//! A layer may come before the manifest that names it. It is unpacked as it comes, into the staging folder, and what no
+//! manifest names is removed with that folder: one copy on disk, a few kilobytes of documents in memory.
+#![forbid(unsafe_code)]
+
+use super::members::{link, too_large};
+use super::shape::normal;
+use super::sink::{Done, Sink};
+use super::{Blobs, unreadable};
+use crate::base::units::Bytes;
+use crate::image::ImageError;
+use crate::image::decompress::{Decoder, Wanted};
+use crate::image::tar::{Kind, Reader};
+use crate::plan::device::ImageCaps;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+
+/// Members kept in mind, as of an archive that is not compressed.
+const MEMBERS: usize = 4096;
+/// All documents together, in documents of the largest size.
+const DOCUMENTS: u64 = 16;
+/// Links between members that are followed.
+const LINKS: usize = 8;
+
+enum Member {
+    Document(Vec<u8>),
+    /// Above the cap, and no layer by its first bytes.
+    Large(u64),
+    Layer(Box<Done>, u64),
+    /// It could not be unpacked; that matters if a manifest names it.
+    Broken(ImageError, u64),
+    Link(String),
+}
+
+/// What was read.
+pub struct Stream {
+    members: BTreeMap<String, Member>,
+    cap: Bytes,
+}
+
+impl Stream {
+    /// Reads `file` to its end.
+    pub fn read(file: &File, caps: &ImageCaps, sink: &mut Sink<'_>) -> Result<Stream, ImageError> {
+        let nothing = Wanted { stored: false, content: false };
+        let decoder = Decoder::new(BufReader::new(file), caps, 0, nothing).map_err(|error| unreadable(error.into()))?;
+        let mut reader = Reader::new(decoder, caps.pax.0);
+        let mut members = BTreeMap::new();
+        let mut documents = 0u64;
+        while let Some(entry) = reader.next_entry().map_err(|error| ImageError::invalid(error.to_string()))? {
+            let Some(name) = normal(&entry.path) else { continue };
+            let target = match &entry.kind {
+                Kind::Symlink(target) => link(&name, target),
+                Kind::HardLink(target) => normal(target),
+                Kind::File => None,
+                _ => continue,
+            };
+            let member = match (&entry.kind, target) {
+                (Kind::File, _) => content(&mut reader, entry.size, caps, sink)?,
+                (_, Some(target)) => Member::Link(target),
+                _ => continue,
+            };
+            if let Member::Document(bytes) = &member {
+                documents = documents.saturating_add(bytes.len() as u64);
+            }
+            if members.len() == MEMBERS || documents > caps.manifest.0.saturating_mul(DOCUMENTS) {
+                return Err(ImageError::invalid("holds too many members for an image archive"));
+            }
+            if members.insert(name.clone(), member).is_some() {
+                let name = name.escape_debug();
+                return Err(ImageError::invalid(format!("holds two members called {name}; which one counts is not clear")));
+            }
+        }
+        reader.into_source().finish().map_err(|error| unreadable(error.into()))?;
+        Ok(Stream { members, cap: caps.manifest })
+    }
+
+    /// Whether it is an image at all.
+    pub fn has_manifest(&self) -> bool {
+        let has = |name| self.members.contains_key(name);
+        has("manifest.json") || (has("oci-layout") && has("index.json"))
+    }
+
+    fn find(&self, name: &str) -> Option<&Member> {
+        let mut name = normal(name.as_bytes())?;
+        for _ in 0..LINKS {
+            match self.members.get(&name)? {
+                Member::Link(target) => name.clone_from(target),
+                member => return Some(member),
+            }
+        }
+        None
+    }
+}
+
+/// Takes one member in: a layer if it can be one, else a document.
+fn content(
+    reader: &mut Reader<Decoder<BufReader<&File>>>,
+    size: u64,
+    caps: &ImageCaps,
+    sink: &mut Sink<'_>,
+) -> Result<Member, ImageError> {
+    let mut data = reader.data();
+    let mut head = Vec::with_capacity(512);
+    (&mut data).take(512).read_to_end(&mut head).map_err(unreadable)?;
+    if is_layer(&head) {
+        return match sink.unpack(head.chain(data)) {
+            Ok(done) => Ok(Member::Layer(Box::new(done), size)),
+            Err(error) if error.kind == crate::image::Kind::Failed => Err(error),
+            Err(error) => Ok(Member::Broken(error, size)),
+        };
+    }
+    if size > caps.manifest.0 {
+        return Ok(Member::Large(size));
+    }
+    data.read_to_end(&mut head).map_err(unreadable)?;
+    Ok(Member::Document(head))
+}
+
+/// Whether a member begins as a layer does: compressed, or with a whole tar header. A document begins with a bracket.
+fn is_layer(head: &[u8]) -> bool {
+    let compressed = head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+    compressed || (head.len() == 512 && !matches!(head.first(), Some(b'{' | b'[')))
+}
+
+impl Blobs for Stream {
+    fn document(&mut self, name: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        match self.find(name) {
+            Some(Member::Document(bytes)) => Ok(Some(bytes.clone())),
+            Some(Member::Large(size)) => Err(too_large(name, *size, self.cap)),
+            Some(Member::Broken(..) | Member::Layer(..)) => {
+                Err(ImageError::invalid(format!("{} is no JSON", name.escape_debug())))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn size(&mut self, name: &str) -> Result<Option<u64>, ImageError> {
+        Ok(match self.find(name) {
+            Some(Member::Layer(_, size) | Member::Broken(_, size) | Member::Large(size)) => Some(*size),
+            Some(Member::Document(bytes)) => Some(bytes.len() as u64),
+            _ => None,
+        })
+    }
+
+    fn layer(&mut self, name: &str, _: &mut Sink<'_>) -> Result<Done, ImageError> {
+        match self.find(name) {
+            Some(Member::Layer(done, _)) => Ok((**done).clone()),
+            Some(Member::Broken(error, _)) => Err(error.clone()),
+            Some(_) => Err(ImageError::invalid("is no tar archive")),
+            None => Err(ImageError::invalid("is missing")),
+        }
+    }
+}
