@@ -6,11 +6,13 @@
 //! | [`digest`], [`text`] | a SHA-256 and a JSON text, as image files write them |
 //! | [`manifest`], [`config`], [`platform`] | what the JSON files of an image say |
 //! | [`record`] | what the store remembers of an unpacked image |
+//! | [`archive`] | from an archive's members to the layers of one image |
 //! | [`store`] | layers and records on disk |
 //! | [`tree`] | the checksum of a layer's files |
 //! | [`tar`], [`decompress`], [`whiteout`] | archives, as streams |
 //! | [`layer`] | one layer's archive to a directory |
 
+pub mod archive;
 pub mod config;
 pub mod decompress;
 pub mod digest;

@@ -100,6 +100,9 @@ impl LayerStats {
 pub struct LayerRecord {
     /// What was written and what was left out.
     pub stats: LayerStats,
+    /// Whether it hides every layer below: overlayfs does not look for that mark on a layer's root, so those are left
+    /// out of the image.
+    pub opaque_root: bool,
     /// The checksum of the tree, see [`super::tree`].
     pub tree: u64,
 }
@@ -221,6 +224,7 @@ struct RawLayer {
     capabilities: u64,
     devices: u64,
     xattrs: u64,
+    opaque_root: bool,
     tree: u64,
 }
 
@@ -230,8 +234,8 @@ impl LayerRecord {
         let LayerStats { bytes, entries, setuid, capabilities, devices, xattrs } = self.stats;
         format!(
             "{{\"version\":{VERSION},\"bytes\":{bytes},\"entries\":{entries},\"setuid\":{setuid},\
-             \"capabilities\":{capabilities},\"devices\":{devices},\"xattrs\":{xattrs},\"tree\":{}}}\n",
-            self.tree
+             \"capabilities\":{capabilities},\"devices\":{devices},\"xattrs\":{xattrs},\"opaque_root\":{},\"tree\":{}}}\n",
+            self.opaque_root, self.tree
         )
     }
 
@@ -244,8 +248,12 @@ impl LayerRecord {
                 raw.version
             )));
         }
-        let RawLayer { bytes, entries, setuid, capabilities, devices, xattrs, tree, .. } = raw;
-        Ok(LayerRecord { stats: LayerStats { bytes, entries, setuid, capabilities, devices, xattrs }, tree })
+        let RawLayer { bytes, entries, setuid, capabilities, devices, xattrs, opaque_root, tree, .. } = raw;
+        Ok(LayerRecord {
+            stats: LayerStats { bytes, entries, setuid, capabilities, devices, xattrs },
+            opaque_root,
+            tree,
+        })
     }
 }
 
@@ -277,7 +285,7 @@ mod tests {
         let folder = ImageRecord { root: Root::Folder("/x".into()), image_id: None, ..record };
         assert_eq!(ImageRecord::from_json(folder.to_json().as_bytes()).unwrap(), folder);
         let stats = LayerStats { bytes: 1, entries: 2, setuid: 3, capabilities: 4, devices: 5, xattrs: 6 };
-        let layer = LayerRecord { stats, tree: u64::MAX };
+        let layer = LayerRecord { stats, opaque_root: true, tree: u64::MAX };
         assert_eq!(LayerRecord::from_json(layer.to_json().as_bytes()).unwrap(), layer);
     }
 

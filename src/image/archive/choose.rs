@@ -99,7 +99,8 @@ fn pick(candidates: Vec<Candidate>, wanted: &Wanted<'_>) -> Result<Candidate, Im
         None => Some(u8::MAX),
     };
     let Some(best) = chosen.iter().filter_map(fitness).min() else {
-        let mut found: Vec<String> = chosen.iter().filter_map(|one| one.platform.as_ref()).map(Platform::to_string).collect();
+        let mut found: Vec<String> =
+            chosen.iter().filter_map(|one| one.platform.as_ref()).map(Platform::to_string).collect();
         found.sort();
         found.dedup();
         return Err(ImageError::invalid(format!(
@@ -157,9 +158,9 @@ fn blob_name(digest: &Digest) -> String {
 /// Reads a document that a descriptor names, and checks length and digest.
 fn blob(blobs: &mut dyn Blobs, what: &str, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
     let name = blob_name(&descriptor.digest);
-    let bytes = blobs
-        .document(&name)?
-        .ok_or_else(|| ImageError::invalid(format!("{what} {} is missing: the archive does not hold it", descriptor.digest)))?;
+    let bytes = blobs.document(&name)?.ok_or_else(|| {
+        ImageError::invalid(format!("{what} {} is missing: the archive does not hold it", descriptor.digest))
+    })?;
     if bytes.len() as u64 != descriptor.size || sha(&bytes) != descriptor.digest {
         return Err(ImageError::invalid(format!(
             "{what} {} is damaged: its length or SHA-256 is another; copy the archive again",
@@ -225,7 +226,8 @@ fn oci_candidate(
     let parsed = parse_config(&blob(blobs, "the image config", &manifest.config)?)?;
     // The index knows the variant, which many configs leave out.
     let platform = entry.platform.or_else(|| parsed.config.platform.clone());
-    let layers = manifest.layers.into_iter().map(|layer| (blob_name(&layer.digest), Some(layer.digest), Some(layer.size)));
+    let layers =
+        manifest.layers.into_iter().map(|layer| (blob_name(&layer.digest), Some(layer.digest), Some(layer.size)));
     Ok(Candidate { names: entry.names, digests, image_id, parsed, platform, blobs: layers.collect() })
 }
 
@@ -244,7 +246,9 @@ fn docker_candidate(blobs: &mut dyn Blobs, image: DockerImage) -> Result<Candida
     let image_id = sha(&bytes);
     if named_digest(&image.config).is_some_and(|named| named != image_id) {
         let name = image.config.escape_debug();
-        return Err(ImageError::invalid(format!("the image config \"{name}\" is damaged: its SHA-256 is {image_id}; copy the archive again")));
+        return Err(ImageError::invalid(format!(
+            "the image config \"{name}\" is damaged: its SHA-256 is {image_id}; copy the archive again"
+        )));
     }
     let parsed = parse_config(&bytes)?;
     let platform = parsed.config.platform.clone();

@@ -42,7 +42,8 @@ impl<'a> Members<'a> {
         while offset < end {
             let place = Section { file, offset, end };
             let mut reader = Reader::new(BufReader::with_capacity(2048, place), caps.pax.0);
-            let failed = |error| ImageError::invalid(format!("{error} (the archive begins {offset} bytes into the file)"));
+            let failed =
+                |error| ImageError::invalid(format!("{error} (the archive begins {offset} bytes into the file)"));
             let Some(entry) = reader.next_entry().map_err(failed)? else { break };
             let data = offset.saturating_add(entry.data_offset);
             let size = entry.size;
@@ -52,7 +53,9 @@ impl<'a> Members<'a> {
                 Kind::File if data.saturating_add(size) > end => {
                     let missing = data.saturating_add(size) - end;
                     let name = name.escape_debug();
-                    return Err(ImageError::invalid(format!("is cut short within {name}: {missing} bytes are missing; copy it again")));
+                    return Err(ImageError::invalid(format!(
+                        "is cut short within {name}: {missing} bytes are missing; copy it again"
+                    )));
                 }
                 Kind::File => Member::Data { offset: data, size },
                 Kind::Symlink(target) => match link(&name, &target) {
@@ -66,11 +69,15 @@ impl<'a> Members<'a> {
                 _ => continue,
             };
             if members.len() == MEMBERS {
-                return Err(ImageError::invalid(format!("holds more than {MEMBERS} members, too many for an image archive")));
+                return Err(ImageError::invalid(format!(
+                    "holds more than {MEMBERS} members, too many for an image archive"
+                )));
             }
             if members.insert(name.clone(), member).is_some() {
                 let name = name.escape_debug();
-                return Err(ImageError::invalid(format!("holds two members called {name}; which one counts is not clear")));
+                return Err(ImageError::invalid(format!(
+                    "holds two members called {name}; which one counts is not clear"
+                )));
             }
         }
         Ok(Members { file, cap: caps.manifest, members })
@@ -146,7 +153,9 @@ fn document(name: &str, size: u64, source: impl Read, cap: Bytes) -> Result<Vec<
 /// The error for a document above the cap.
 pub fn too_large(name: &str, size: u64, cap: Bytes) -> ImageError {
     let (name, size) = (name.escape_debug(), Bytes(size));
-    ImageError::invalid(format!("{name} has {size}, more than the cap of {cap} (manifest); raise the cap if the image is yours"))
+    ImageError::invalid(format!(
+        "{name} has {size}, more than the cap of {cap} (manifest); raise the cap if the image is yours"
+    ))
 }
 
 /// A part of a file, read without moving the file's position.
@@ -193,7 +202,9 @@ impl Layout {
             let kind = if parts.peek().is_some() { OFlag::O_DIRECTORY } else { OFlag::empty() };
             folder = match openat(&folder, part, flags | kind, Mode::empty()) {
                 Ok(next) => next,
-                Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ELOOP | nix::errno::Errno::ENOTDIR) => return Ok(None),
+                Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ELOOP | nix::errno::Errno::ENOTDIR) => {
+                    return Ok(None);
+                }
                 Err(errno) => return Err(failed(errno)),
             };
         }

@@ -155,7 +155,8 @@ fn image(blobs: &mut dyn Blobs, wanted: &Wanted<'_>, sink: &mut Sink<'_>) -> Res
     for (index, layer) in &missing {
         let size = blobs.size(&layer.member)?.ok_or_else(|| missing_layer(*index, layers.len(), layer))?;
         if layer.size.is_some_and(|expected| expected != size) {
-            return Err(ImageError::invalid(format!("has {size} bytes, the manifest says otherwise")).at(place(*index, &layers)));
+            return Err(ImageError::invalid(format!("has {size} bytes, the manifest says otherwise"))
+                .at(place(*index, &layers)));
         }
         total = total.saturating_add(size);
     }

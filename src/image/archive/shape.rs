@@ -39,7 +39,9 @@ pub fn probe(file: &File, caps: &ImageCaps) -> Result<(Shape, Compression), Imag
 
 fn not_an_archive(error: &crate::image::tar::TarError, seen: u32) -> ImageError {
     match seen {
-        0 => ImageError::invalid(format!("is no image: neither a tar archive (plain, gzip or zstd) nor a folder ({error})")),
+        0 => ImageError::invalid(format!(
+            "is no image: neither a tar archive (plain, gzip or zstd) nor a folder ({error})"
+        )),
         _ => ImageError::invalid(error.to_string()),
     }
 }
@@ -73,7 +75,9 @@ mod tests {
     #[test]
     fn members_tell_images_from_root_file_systems() {
         let hex = "ab".repeat(32);
-        for name in ["manifest.json", "blobs/sha256/x", "oci-layout", &format!("{hex}/layer.tar"), &format!("{hex}.tar"), &hex] {
+        for name in
+            ["manifest.json", "blobs/sha256/x", "oci-layout", &format!("{hex}/layer.tar"), &format!("{hex}.tar"), &hex]
+        {
             assert_eq!(of(name), Shape::Image, "{name}");
         }
         for name in [".dockerenv", "bin", "bin/sh", "etc/json/x", "usr/lib/layer.tar"] {

@@ -105,7 +105,8 @@ impl<'a> Sink<'a> {
         let summary = decoder.finish().map_err(undecodable)?;
         self.content = self.content.saturating_add(summary.content_bytes);
         let Used { bytes, entries } = self.options.used;
-        self.options.used = Used { bytes: bytes.saturating_add(report.bytes), entries: entries.saturating_add(report.entries) };
+        self.options.used =
+            Used { bytes: bytes.saturating_add(report.bytes), entries: entries.saturating_add(report.entries) };
         let record = LayerRecord {
             stats: stats(&report),
             opaque_root: report.opaque_root,
@@ -143,9 +144,9 @@ fn stats(report: &LayerReport) -> LayerStats {
 
 fn no_room(error: io::Error) -> ImageError {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ImageError::failed("the disk of the state folder is full; make room (coracle prune) or choose another --state")
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::failed(
+            "the disk of the state folder is full; make room (coracle prune) or choose another --state",
+        ),
         _ => ImageError::failed(format!("cannot write to the state folder: {error}")),
     }
 }

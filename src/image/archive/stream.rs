@@ -69,7 +69,9 @@ impl Stream {
             }
             if members.insert(name.clone(), member).is_some() {
                 let name = name.escape_debug();
-                return Err(ImageError::invalid(format!("holds two members called {name}; which one counts is not clear")));
+                return Err(ImageError::invalid(format!(
+                    "holds two members called {name}; which one counts is not clear"
+                )));
             }
         }
         reader.into_source().finish().map_err(|error| unreadable(error.into()))?;

@@ -29,7 +29,7 @@ impl Scene {
         fs::write(staged.join("tree/etc").join(name), "content").unwrap();
         let tree = crate::image::tree::checksum(File::open(staged.join("tree")).unwrap().into()).unwrap();
         let stats = LayerStats { bytes: 7, ..LayerStats::default() };
-        fs::write(staged.join("record"), LayerRecord { stats, tree }.to_json()).unwrap();
+        fs::write(staged.join("record"), LayerRecord { stats, opaque_root: false, tree }.to_json()).unwrap();
         let record = ImageRecord {
             reference: path.to_str().unwrap().into(),
             source: source_id(&path).unwrap(),
