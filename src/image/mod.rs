@@ -8,6 +8,7 @@
 //! | [`record`] | what the store remembers of an unpacked image |
 //! | [`archive`] | from an archive's members to the layers of one image |
 //! | [`store`] | layers and records on disk |
+//! | [`worker`] | the confined process that unpacks |
 //! | [`tree`] | the checksum of a layer's files |
 //! | [`tar`], [`decompress`], [`whiteout`] | archives, as streams |
 //! | [`layer`] | one layer's archive to a directory |
@@ -27,5 +28,6 @@ pub mod tar;
 pub mod text;
 pub mod tree;
 pub mod whiteout;
+pub mod worker;
 
 pub use error::{ImageError, Kind};

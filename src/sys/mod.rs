@@ -4,6 +4,7 @@
 
 pub mod bpf;
 pub mod caps;
+pub mod landlock;
 pub mod mount;
 pub mod path;
 pub mod process;

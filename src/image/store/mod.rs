@@ -27,6 +27,7 @@ use super::digest::Digest;
 use super::record::{ImageRecord, LayerRecord, Root, SourceId};
 use super::reference::Reference;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -90,6 +91,14 @@ impl Store {
         folder.join("record").exists() && !folder.join("damaged").exists()
     }
 
+    /// All layers that are there and not known to be damaged.
+    pub fn layers(&self) -> Result<BTreeSet<Digest>, ImageError> {
+        let folder = self.state.join("layers");
+        let entries = fs::read_dir(&folder).map_err(|error| fail("list", &folder, error))?;
+        let names = entries.flatten().filter_map(|entry| Digest::parse_hex(entry.file_name().to_str()?));
+        Ok(names.filter(|layer| self.has_layer(layer)).collect())
+    }
+
     /// The record of a layer.
     pub fn layer_record(&self, layer: &Digest) -> Result<LayerRecord, ImageError> {
         LayerRecord::from_json(&self.read(&self.layer_folder(layer).join("record"))?)
@@ -150,8 +159,20 @@ impl Store {
     }
 
     /// Makes the layers and the record of a finished unpack visible. The layers were synced by whoever wrote them.
-    pub fn commit(&self, staging: Staging, record: &ImageRecord) -> Result<(), ImageError> {
+    ///
+    /// The record that is kept leaves out the layers below one that hides them all.
+    pub fn commit(&self, staging: Staging, mut record: ImageRecord) -> Result<ImageRecord, ImageError> {
         let _lock = self.lock()?;
+        if let Root::Layers(layers) = &mut record.root {
+            let hides = |layer: &Digest| {
+                let staged = self.read(&staging.path().join(layer.hex()).join("record"));
+                let known =
+                    staged.and_then(|bytes| LayerRecord::from_json(&bytes)).or_else(|_| self.layer_record(layer));
+                known.is_ok_and(|record| record.opaque_root)
+            };
+            let first = layers.iter().rposition(hides).unwrap_or(0);
+            layers.drain(..first);
+        }
         for layer in record.root.layers() {
             let staged = staging.path().join(layer.hex());
             if !staged.join("record").exists() {
@@ -177,7 +198,8 @@ impl Store {
                 record.reference
             )));
         }
-        self.write_record(record)
+        self.write_record(&record)?;
+        Ok(record)
     }
 
     fn write_record(&self, record: &ImageRecord) -> Result<(), ImageError> {

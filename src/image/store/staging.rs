@@ -5,6 +5,7 @@ use super::{Store, fail};
 use crate::image::ImageError;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,11 @@ impl Staging {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The descriptor that holds the lock; a child that keeps it holds the lock, too.
+    pub(in crate::image) fn lock_fd(&self) -> RawFd {
+        self.lock.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 }
 

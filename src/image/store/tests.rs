@@ -38,8 +38,7 @@ impl Scene {
             root: Root::Layers(vec![digest]),
             config: ImageConfig::empty(),
         };
-        self.store.commit(staging, &record).unwrap();
-        record
+        self.store.commit(staging, record).unwrap()
     }
 
     fn reference(&self, file: &str) -> Reference {
