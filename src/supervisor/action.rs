@@ -35,6 +35,8 @@ pub enum Action {
 pub enum Verdict {
     /// The service is as asked; its phase says how that reads.
     Done(Index),
+    /// The signal is on its way.
+    Sent(Index),
     /// The service could not be brought there; its phase and reason say why.
     Failed(Index),
     /// The request does not fit what the service is doing: it does not run, is paused, and so on.

@@ -175,7 +175,7 @@ impl Step<'_> {
                     self.thaw(index);
                 }
                 self.actions.push(Action::Signal(index, number, Some(signal)));
-                self.actions.push(Action::Answer(token, Verdict::Done(index)));
+                self.actions.push(Action::Answer(token, Verdict::Sent(index)));
             }
             Order::Pause | Order::Unpause => {
                 let freeze = order == Order::Pause;

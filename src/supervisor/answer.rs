@@ -1,0 +1,134 @@
+//! The words for states and outcomes. Pure.
+#![forbid(unsafe_code)]
+
+use super::action::{Refusal, Verdict};
+use super::event::{Index, Status};
+use super::service::{Phase, Reason, Service};
+use crate::base::exit;
+use crate::base::signal;
+use crate::base::units::Millis;
+use crate::control::wire::{DoneLine, Kind, ServiceLine, StateWord, cut};
+use crate::plan::Plan;
+use core::fmt;
+
+/// The word for a service's phase.
+pub fn state_word(service: &Service) -> StateWord {
+    match service.phase {
+        Phase::Stopped => StateWord::Stopped,
+        Phase::Waiting => StateWord::Waiting,
+        Phase::Preparing => StateWord::Preparing,
+        Phase::Starting => StateWord::Starting,
+        Phase::Running if service.paused => StateWord::Paused,
+        Phase::Running => StateWord::Running,
+        Phase::Stopping(_) => StateWord::Stopping,
+        Phase::Backoff => StateWord::Backoff,
+        Phase::Held => StateWord::Held,
+        Phase::Failed => StateWord::Failed,
+        Phase::Done => StateWord::Done,
+    }
+}
+
+/// Why a service is in its phase, as a half sentence with all names in it.
+pub struct Why<'a>(pub &'a Plan, pub &'a Service);
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Why(plan, service) = self;
+        match service.reason {
+            Reason::Needs(needed) => write!(f, "waits for {}", name(plan, needed)),
+            Reason::Exit(Status::Signal(number)) => match signal::name(number) {
+                Some(word) => write!(f, "killed by signal {number} ({word})"),
+                None => write!(f, "killed by signal {number}"),
+            },
+            reason @ (Reason::SpawnFailed | Reason::Image | Reason::Board | Reason::Freezer) => {
+                match (reason, &service.detail) {
+                    (_, None) => write!(f, "{reason}"),
+                    (Reason::Board, Some(detail)) => f.write_str(detail),
+                    (_, Some(detail)) => write!(f, "{reason}: {detail}"),
+                }
+            }
+            reason => write!(f, "{reason}"),
+        }
+    }
+}
+
+/// The name of service `index`.
+pub fn name(plan: &Plan, index: Index) -> &str {
+    plan.services.get(usize::from(index)).map_or("?", |service| service.name.as_str())
+}
+
+/// What a person who watches is told when service `index` has come into `phase`.
+pub fn change(plan: &Plan, index: Index, service: &Service, phase: Phase, now: Millis) -> Option<String> {
+    let why = Why(plan, service).to_string();
+    let because = if why.is_empty() { String::new() } else { format!(": {why}") };
+    let name = name(plan, index);
+    Some(match phase {
+        // These come many times a second on a good day and tell little.
+        Phase::Preparing | Phase::Starting => return None,
+        Phase::Backoff => {
+            let wait = service.deadline.map_or(Millis(0), |deadline| deadline.since(now));
+            format!("{name} ended{because}; starts again in {wait}")
+        }
+        Phase::Running if service.paused => format!("{name} is paused"),
+        Phase::Running => format!("{name} is running"),
+        Phase::Waiting => format!("{name} {why}"),
+        Phase::Stopping(_) => format!("{name} is being stopped{because}"),
+        Phase::Stopped => format!("{name} is stopped{because}"),
+        Phase::Held => format!("{name} is held{because}"),
+        Phase::Failed => format!("{name} has failed and is not started again{because}"),
+        Phase::Done => format!("{name} is done{because}"),
+    })
+}
+
+/// One line of `ps`. `pids` are main's and init's.
+pub fn service_line(id: u32, plan: &Plan, index: Index, service: &Service, pids: (i32, i32), now: Millis) -> ServiceLine {
+    let configured = plan.services.get(usize::from(index));
+    ServiceLine {
+        id,
+        kind: Kind::Service,
+        name: cut(name(plan, index)),
+        state: state_word(service),
+        reason: cut(&Why(plan, service).to_string()),
+        image: cut(configured.map_or("", |service| &service.image)),
+        pid: pids.0,
+        init: pids.1,
+        age_ms: now.since(service.since).0,
+        next_ms: service.deadline.map_or(0, |deadline| deadline.since(now).0.max(1)),
+        restarts: service.number.saturating_sub(1),
+        oom_kills: service.oom_kills,
+    }
+}
+
+/// The last line of an answer.
+pub fn done_line(id: u32, plan: &Plan, services: &[Service], verdict: Verdict) -> DoneLine {
+    let failed = |text: &str| DoneLine::failed(id, exit::FAILED, text);
+    let standing = |index: Index| {
+        let Some(service) = services.get(usize::from(index)) else { return "it is not known".to_owned() };
+        let (word, why) = (state_word(service).as_str(), Why(plan, service).to_string());
+        let because = if why.is_empty() { String::new() } else { format!(": {why}") };
+        format!("{} is {word}{because}", name(plan, index))
+    };
+    match verdict {
+        Verdict::Done(index) => DoneLine::ok(id, &standing(index)),
+        Verdict::Sent(index) => DoneLine::ok(id, &format!("the signal was sent to {}", name(plan, index))),
+        Verdict::Failed(index) => failed(&standing(index)),
+        Verdict::Refused(index, refusal) => failed(&match refusal {
+            Refusal::NotRunning => format!("{}, so there is nothing to act on", standing(index)),
+            Refusal::AlreadyPaused => format!("{} is paused already", name(plan, index)),
+            Refusal::NotPaused => format!("{} is not paused", name(plan, index)),
+            Refusal::ShuttingDown => "the supervisor is ending and starts nothing any more".to_owned(),
+        }),
+        Verdict::Overtaken(index) => {
+            failed(&format!("a later request was the opposite of this one; {}", standing(index)))
+        }
+        Verdict::Settled => DoneLine::ok(id, "everything runs"),
+        Verdict::SettledWithout => {
+            let down = |service: &&Service| service.wanted && !service.meets_need();
+            let count = services.iter().filter(down).count();
+            let what = if count == 1 { "1 service does" } else { &format!("{count} services do") };
+            failed(&format!("{what} not run"))
+        }
+        Verdict::Ended => DoneLine::ok(id, "everything is stopped"),
+        Verdict::Busy => failed("too many requests wait already (64); try again in a moment"),
+    }
+}

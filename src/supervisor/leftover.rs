@@ -1,0 +1,125 @@
+//! What a supervisor that died has left running: taken down in order, by its records alone.
+//!
+//! Each instance gets the end that its supervisor would have given it: thawed, asked with its stop signal, given its
+//! time, killed. This waits, because nothing else runs meanwhile.
+#![forbid(unsafe_code)]
+
+use super::core::KILL_TIME;
+use super::instance::{Instance, Process};
+use super::rundir::RunDir;
+use crate::base::units::Millis;
+use crate::sandbox::cgroup::{Group, Tree};
+use crate::sys::process::{pidfd_open, pidfd_send_signal};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Between two looks at a process that this kernel gives no descriptor for.
+const LOOK: Duration = Duration::from_millis(10);
+const SIGKILL: i32 = nix::libc::SIGKILL;
+
+/// Takes down everything that the records in `run` and the groups in its cgroup folder tell of, and removes it. `say`
+/// gets a sentence for everything found. Returns whether nothing is left.
+pub fn take_down(run: &RunDir, tree: Option<&Tree>, say: &mut dyn FnMut(&str)) -> bool {
+    let (records, unreadable) = run.leftovers();
+    for why in &unreadable {
+        say(why);
+    }
+    let mut clean = true;
+    for record in &records {
+        if record.init.is_alive() {
+            say(&format!(
+                "{} runs on from a supervisor that ended without stopping it (init {}); it is being stopped",
+                record.service, record.init.pid
+            ));
+        }
+        match end(record) {
+            Ok(()) => run.forget(&record.service),
+            Err(why) => {
+                clean = false;
+                say(&format!("{}: {why}", record.service));
+            }
+        }
+    }
+    let Some(tree) = tree else { return clean };
+    for name in tree.leftovers() {
+        let Some(group) = tree.group(&name) else { continue };
+        // Processes here are a service's whose record is lost, or an exec into one.
+        let _ = group.kill();
+        if let Err(error) = group.remove() {
+            clean = false;
+            say(&format!("{name}: {error}"));
+        }
+    }
+    clean
+}
+
+/// Ends one instance and removes its group.
+fn end(record: &Instance) -> Result<(), String> {
+    let group = Group::open(&record.cgroup).map_err(|error| error.to_string())?;
+    if record.init.is_alive() {
+        // Without a freezer nothing is frozen.
+        let _ = group.freeze(false);
+        let handle = Handle::of(record.init);
+        if Handle::of(record.main).signal(i32::from(record.stop_signal)) {
+            handle.wait(Millis(record.stop_ms));
+        }
+        if record.init.is_alive() {
+            handle.signal(SIGKILL);
+            let _ = group.kill();
+            handle.wait(KILL_TIME);
+        }
+        if record.init.is_alive() {
+            return Err(format!("its init {} does not die: it is stuck in the kernel", record.init.pid));
+        }
+    }
+    group.kill().map_err(|error| error.to_string())?;
+    group.remove().map_err(|error| error.to_string())
+}
+
+/// A process that cannot be mistaken for another: a descriptor, or on kernels before 5.3 its start time.
+struct Handle {
+    process: Process,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Handle {
+    fn of(process: Process) -> Handle {
+        let pidfd = (process.pid > 0).then(|| pidfd_open(process.pid).ok()).flatten();
+        Handle { process, pidfd }
+    }
+
+    /// Sends the signal; `false`: the process is gone.
+    fn signal(&self, signal: i32) -> bool {
+        // Looked at after the descriptor was made: if it is this process now, the descriptor is its own.
+        if !self.process.is_alive() {
+            return false;
+        }
+        match &self.pidfd {
+            Some(pidfd) => pidfd_send_signal(pidfd.as_fd(), signal).is_ok(),
+            None => {
+                let signal = nix::sys::signal::Signal::try_from(signal);
+                signal.is_ok_and(|signal| kill(Pid::from_raw(self.process.pid), signal).is_ok())
+            }
+        }
+    }
+
+    fn wait(&self, at_most: Millis) {
+        let end = Instant::now() + Duration::from_millis(at_most.0.min(86_400_000));
+        while self.process.is_alive() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            match &self.pidfd {
+                Some(pidfd) => {
+                    let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+                    let _ = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout);
+                }
+                None => std::thread::sleep(LOOK.min(left)),
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The run directory: one supervisor's socket, logs and records, on a tmpfs.
+//!
+//! ```text
+//! RUN/                        0700; locked (flock) by the supervisor as long as it lives
+//! RUN/control.sock            0600
+//! RUN/services/NAME/log       the ring, written by the service's init
+//! RUN/services/NAME/exit      the exit record, written by the init before it ends
+//! RUN/services/NAME/instance  the running instance (see [`super::instance`])
+//! ```
+#![forbid(unsafe_code)]
+
+use super::instance::{self, Instance};
+use crate::base::xxh64::Xxh64;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// The run directory that needs no `--run-dir`.
+pub const DEFAULT: &str = "/run/coracle";
+
+/// A run directory that this process has locked.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    lock: Flock<File>,
+}
+
+/// Why a run directory cannot be had.
+#[derive(Debug)]
+pub enum Unclaimed {
+    /// Another supervisor has it.
+    Taken,
+    /// The file system says no.
+    Failed(io::Error),
+}
+
+impl RunDir {
+    /// Makes the directory if it is missing, and locks it.
+    ///
+    /// # Errors
+    /// It is taken, or it can be neither made nor opened.
+    pub fn claim(path: &Path) -> Result<RunDir, Unclaimed> {
+        let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+        make(path).map_err(Unclaimed::Failed)?;
+        let path = fs::canonicalize(path).map_err(Unclaimed::Failed)?;
+        let dir = File::open(&path).map_err(Unclaimed::Failed)?;
+        let lock = Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            Errno::EWOULDBLOCK => Unclaimed::Taken,
+            errno => Unclaimed::Failed(errno.into()),
+        })?;
+        make(&path.join("services")).map_err(Unclaimed::Failed)?;
+        Ok(RunDir { path, lock })
+    }
+
+    /// Its path, absolute and without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder for this supervisor's groups: `coracle` for the default run directory, so that it is found by eye, and
+    /// a name of its own for any other.
+    pub fn cgroup_folder(&self) -> String {
+        if self.path == Path::new(DEFAULT) {
+            return "coracle".to_owned();
+        }
+        let mut sum = Xxh64::default();
+        sum.update(self.path.as_os_str().as_encoded_bytes());
+        format!("coracle-{:08x}", sum.finish() as u32)
+    }
+
+    /// The directory of a service, made if it is missing.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn service(&self, name: &str) -> io::Result<File> {
+        let path = instance::service_dir(&self.path, name);
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => File::open(path),
+        }
+    }
+
+    /// The names of the services that have a directory here.
+    pub fn services(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path.join("services")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// The records of instances that a supervisor has left here, last in the start order first, and a sentence for each
+    /// one that cannot be read.
+    pub fn leftovers(&self) -> (Vec<Instance>, Vec<String>) {
+        let (mut found, mut bad) = (Vec::new(), Vec::new());
+        for name in self.services() {
+            match Instance::read(&self.path, &name) {
+                Ok(Some(record)) => found.push(record),
+                Ok(None) => {}
+                Err(why) => bad.push(why),
+            }
+        }
+        found.sort_by_key(|record| std::cmp::Reverse(record.order));
+        (found, bad)
+    }
+
+    /// Removes a service's directory with all in it.
+    pub fn forget(&self, service: &str) {
+        let _ = fs::remove_dir_all(instance::service_dir(&self.path, service));
+    }
+
+    /// Removes everything in the directory that is ours, and the directory if nothing else is in it.
+    pub fn clear(self) {
+        let _ = fs::remove_dir_all(self.path.join("services"));
+        let _ = fs::remove_file(self.path.join(crate::control::wire::SOCKET));
+        let _ = fs::remove_dir(&self.path);
+        drop(self.lock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_directory_has_one_supervisor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let first = RunDir::claim(&path).unwrap();
+        assert!(matches!(RunDir::claim(&path), Err(Unclaimed::Taken)));
+        first.service("web").unwrap();
+        first.service("web").unwrap();
+        assert_eq!(first.services(), ["web"]);
+        assert_ne!(first.cgroup_folder(), "coracle");
+        first.clear();
+        assert!(!path.exists());
+        RunDir::claim(&path).unwrap();
+    }
+
+    #[test]
+    fn leftovers_come_in_stop_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::claim(&dir.path().join("run")).unwrap();
+        for (order, name) in ["a", "b", "c"].into_iter().enumerate() {
+            run.service(name).unwrap();
+            let record = Instance { service: name.into(), order: order as u16, ..Instance::default() };
+            record.write(run.path()).unwrap();
+        }
+        fs::write(instance::path(run.path(), "b"), "junk").unwrap();
+        let (found, bad) = run.leftovers();
+        assert_eq!(found.iter().map(|record| record.service.as_str()).collect::<Vec<_>>(), ["c", "a"]);
+        assert_eq!(bad.len(), 1);
+    }
+}
