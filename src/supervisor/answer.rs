@@ -81,7 +81,14 @@ pub fn change(plan: &Plan, index: Index, service: &Service, phase: Phase, now: M
 }
 
 /// One line of `ps`. `pids` are main's and init's.
-pub fn service_line(id: u32, plan: &Plan, index: Index, service: &Service, pids: (i32, i32), now: Millis) -> ServiceLine {
+pub fn service_line(
+    id: u32,
+    plan: &Plan,
+    index: Index,
+    service: &Service,
+    pids: (i32, i32),
+    now: Millis,
+) -> ServiceLine {
     let configured = plan.services.get(usize::from(index));
     ServiceLine {
         id,

@@ -78,7 +78,7 @@ impl RunDir {
     pub fn service(&self, name: &str) -> io::Result<File> {
         let path = instance::service_dir(&self.path, name);
         match DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => File::open(path),
         }
     }
