@@ -66,7 +66,7 @@ impl<F: AsFd> Reader<F> {
         let mut firsts = [(0u64, 0u32); SEGMENTS as usize];
         let mut first = [0u8; ENTRY_MAX];
         for (index, slot) in (0..).zip(&mut firsts) {
-            let found = pread(&self.ring, &mut first, self.header.position(index, 0) as i64)?;
+            let found = pread(&self.ring, &mut first, self.header.position(index, 0) as libc::off_t)?;
             let seq = first.get(..found).and_then(Entry::decode).map_or(0, |(entry, _)| entry.seq);
             *slot = (seq, index);
         }
@@ -95,7 +95,7 @@ impl<F: AsFd> Reader<F> {
     ) -> nix::Result<bool> {
         let room = self.header.segment.saturating_sub(offset) as usize;
         let want = room.min(self.buffer.len());
-        let found = pread(&self.ring, &mut self.buffer[..want], self.header.position(index, offset) as i64)?;
+        let found = pread(&self.ring, &mut self.buffer[..want], self.header.position(index, offset) as libc::off_t)?;
         let bytes = self.buffer.get(..found).unwrap_or_default();
         // From the middle of a segment only the very next entry proves that the segment was not begun anew.
         let mut before = if offset > 0 { self.next - 1 } else { 0 };

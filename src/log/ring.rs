@@ -40,7 +40,7 @@ fn repair(ring: OwnedFd, want: Header) -> nix::Result<OwnedFd> {
     let size = u64::try_from(fstat(&ring)?.st_size).unwrap_or(0);
     let header = Header { repairs: u32::from(size > 0), ..want };
     write_all(&ring, &header.encode(), 0)?;
-    ftruncate(&ring, header.position(SEGMENTS, 0).min(size.max(HEADER_BYTES as u64)) as i64)?;
+    ftruncate(&ring, header.position(SEGMENTS, 0).min(size.max(HEADER_BYTES as u64)) as libc::off_t)?;
     if size > 0 {
         let mut writer = Writer::open(&ring)?;
         writer.append(Stamp::default(), Stream::Note, false, b"the log's header was damaged and was written anew");
@@ -201,14 +201,14 @@ impl<F: AsFd> Writer<F> {
     fn read(&mut self, index: u32, offset: u32) -> nix::Result<usize> {
         let room = self.header.segment.saturating_sub(offset) as usize;
         let want = room.min(BATCH_BYTES);
-        pread(&self.ring, &mut self.batch[..want], self.header.position(index, offset) as i64)
+        pread(&self.ring, &mut self.batch[..want], self.header.position(index, offset) as libc::off_t)
     }
 }
 
 fn write_all(ring: impl AsFd, bytes: &[u8], at: u64) -> nix::Result<()> {
     let mut done = 0;
     while done < bytes.len() {
-        match pwrite(ring.as_fd(), &bytes[done..], (at + done as u64) as i64) {
+        match pwrite(ring.as_fd(), &bytes[done..], (at + done as u64) as libc::off_t) {
             Ok(0) => return Err(nix::Error::ENOSPC),
             Ok(count) => done += count,
             Err(nix::Error::EINTR) => {}

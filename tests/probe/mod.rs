@@ -16,6 +16,8 @@ pub fn path() -> &'static Path {
         let options = "--edition=2024 --crate-name=probe -Ctarget-feature=+crt-static -Copt-level=s -Cpanic=abort -Cstrip=symbols";
         let built = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into()))
             .args(options.split(' '))
+            // rustc alone builds for its own host; tests of the 32-bit binary on a 64-bit kernel need a 32-bit probe.
+            .args(cfg!(target_arch = "x86").then_some("--target=i686-unknown-linux-musl"))
             .arg("-o")
             .args([&own, &source])
             .status();

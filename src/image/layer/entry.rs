@@ -341,5 +341,5 @@ fn time(mtime: Mtime) -> TimeSpec {
     } else {
         libc::time_t::MAX
     });
-    TimeSpec::new(seconds, mtime.nanoseconds.into())
+    TimeSpec::new(seconds, mtime.nanoseconds as libc::c_long)
 }
