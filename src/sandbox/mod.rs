@@ -5,6 +5,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod child;
 mod command;
+pub mod devices;
 pub mod ids;
 pub mod prepare;
 pub mod rootfs;

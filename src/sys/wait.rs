@@ -20,6 +20,25 @@ pub fn wait_any() -> Result<Option<(i32, i32)>> {
     }
 }
 
+/// `waitid(2)` with WNOWAIT: the pid of any child that has ended and stays to be waited for, or `None` if there is none.
+///
+/// # Errors
+/// `ECHILD` if there is no child at all.
+pub fn ended_child() -> Result<Option<i32>> {
+    // SAFETY: all zeros is a valid siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    loop {
+        // SAFETY: the kernel fills the structure, which lives on this stack.
+        match check(libc::c_long::from(unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) })) {
+            // SAFETY: for waitid the union holds the fields of SIGCHLD; without an ended child all are zero.
+            Ok(_) => return Ok(Some(unsafe { info.si_pid() }).filter(|pid| *pid > 0)),
+            Err(Errno(libc::EINTR)) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
 /// `waitpid(2)` for one child, until it has ended: its wait status.
 pub fn wait_for(pid: i32) -> Result<i32> {
     loop {
