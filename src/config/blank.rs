@@ -2,8 +2,10 @@
 
 use super::problem::{Sink, Span};
 
-/// Turns `//` and `/* */` comments and commas before a closing bracket or brace into spaces.
-pub fn blank(text: &mut [u8], sink: &mut Sink<'_>) {
+/// Turns `//` and `/* */` comments and commas before a closing bracket or brace into spaces; gives whether every comment
+/// has its end.
+pub fn blank(text: &mut [u8], sink: &mut Sink<'_>) -> bool {
+    let mut ended = true;
     let mut at = 0;
     // The last byte that means something, and the comma that may turn out to be trailing.
     let mut last = 0u8;
@@ -15,6 +17,7 @@ pub fn blank(text: &mut [u8], sink: &mut Sink<'_>) {
             (b'/', Some(b'*')) => comment_end(text, at).unwrap_or_else(|| {
                 let hint = Some("close it with */".into());
                 sink.problem(Span { start: at, end: at + 2 }, "this comment has no end", hint);
+                ended = false;
                 text.len()
             }),
             _ => at + 1,
@@ -40,6 +43,7 @@ pub fn blank(text: &mut [u8], sink: &mut Sink<'_>) {
         }
         at = end;
     }
+    ended
 }
 
 /// Writes spaces over `text[start..end]`, line ends kept.
@@ -83,7 +87,7 @@ mod tests {
     fn blanked(text: &str) -> String {
         let mut bytes = text.as_bytes().to_vec();
         let mut sink = Sink::new("c.json", text.as_bytes());
-        blank(&mut bytes, &mut sink);
+        assert!(blank(&mut bytes, &mut sink));
         assert_eq!(bytes.len(), text.len());
         assert!(sink.finish().is_ok());
         String::from_utf8(bytes).unwrap()

@@ -103,7 +103,7 @@ impl<'a> Sink<'a> {
 
     /// The file refuses to be used because of this.
     pub fn problem(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {
-        if self.problems.len() < PROBLEMS {
+        if !self.is_full() {
             self.problems.push(Found { span, message: clipped(message.into()), hint: hint.map(clipped) });
         } else {
             self.more += 1;
@@ -117,6 +117,11 @@ impl<'a> Sink<'a> {
         } else {
             self.more_warnings = (self.more_warnings.0 + 1, self.more_warnings.1.or(Some(span)));
         }
+    }
+
+    /// Whether further problems are only counted, so that finding words for them is in vain.
+    pub fn is_full(&self) -> bool {
+        self.problems.len() >= PROBLEMS
     }
 
     /// The line of an offset, from 1.
@@ -158,6 +163,11 @@ impl<'a> Sink<'a> {
     }
 }
 
+/// Characters without a width or that change the direction of what follows.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
 /// A message that quotes something endless, cut.
 fn clipped(mut message: String) -> String {
     if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARACTERS) {
@@ -169,7 +179,8 @@ fn clipped(mut message: String) -> String {
 
 /// A line as shown, every character one column wide, cut to [`SHOWN_COLUMNS`] around `middle`.
 fn excerpt(head: &str, middle: &str, tail: &str) -> (String, usize, usize) {
-    let plain = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<Vec<char>>();
+    let shown = |c: char| if c.is_control() || is_invisible(c) { ' ' } else { c };
+    let plain = |text: &str| text.chars().map(shown).collect::<Vec<char>>();
     let (head, middle, tail) = (plain(head), plain(middle), plain(tail.trim_end()));
     let middle = &middle[..middle.len().min(SHOWN_COLUMNS / 2)];
     let room = SHOWN_COLUMNS - middle.len();

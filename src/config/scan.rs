@@ -67,18 +67,23 @@ struct Scanner<'a, 's, 'f> {
 /// Reads `bytes` along the table.
 pub fn scan(bytes: &[u8], sink: &mut Sink<'_>) -> Scanned {
     let mut text = bytes.to_vec();
-    blank(&mut text, sink);
+    let comments_end = blank(&mut text, sink);
     let mut scanned = Scanned { text: Vec::new(), device: None, services: Vec::new(), whole: false };
     let mut dropped = Vec::new();
     match Cursor::new(&text, JSON_DEPTH) {
-        Err(error) => syntax(sink, &text, error),
+        Err(error) => syntax(sink, &text, error, None),
         Ok(cursor) => {
             let (keys, frames) = (Keys::default(), Vec::with_capacity(JSON_DEPTH));
             let mut scanner =
                 Scanner { cursor, sink, keys, frames, dropped: Vec::new(), device: None, services: Vec::new() };
             match scanner.walk() {
                 Ok(()) => scanned.whole = true,
-                Err(error) => syntax(scanner.sink, &text, error),
+                // Where a comment swallows the rest, that the text ends too early has been explained.
+                Err(json::JsonError { what: What::End, .. }) if !comments_end => {}
+                Err(error) => {
+                    let open = scanner.frames.last().map(|frame| frame.start);
+                    syntax(scanner.sink, &text, error, open);
+                }
             }
             Scanner { dropped, device: scanned.device, services: scanned.services, .. } = scanner;
         }
@@ -111,6 +116,11 @@ impl Scanner<'_, '_, '_> {
         let name = values::decoded(raw);
         let known = object.find(&name);
         match (added, known) {
+            (Added::Duplicate(_) | Added::TooMany, _) | (Added::New, None)
+                if self.sink.is_full() && !name.starts_with(FREE_PREFIX) =>
+            {
+                self.sink.problem(span, "", None);
+            }
             (Added::New, Some((place, key))) => {
                 *seen |= 1 << place;
                 *next = Some(key);
@@ -128,7 +138,11 @@ impl Scanner<'_, '_, '_> {
             (Added::New, None) => {
                 let names = || object.keys.iter().map(|key| key.name);
                 let hint = match did_you_mean(&name, names()) {
-                    Some(meant) => format!("did you mean {meant:?}?"),
+                    Some(meant) => {
+                        // It is there, misspelt: that it is missing need not be said as well.
+                        *seen |= object.find(meant).map_or(0, |(place, _)| 1 << place);
+                        format!("did you mean {meant:?}?")
+                    }
                     None => format!("known keys: {}", names().collect::<Vec<_>>().join(", ")),
                 };
                 self.sink.problem(span, format!("unknown key {:?} in {}", shortened(&name), object.name), Some(hint));
@@ -247,7 +261,11 @@ impl Scanner<'_, '_, '_> {
             (Kind::Text(kind), json::Kind::Text, false) | (Kind::Texts(kind, _), json::Kind::Text, true) => {
                 values::check(*kind, &values::decoded(text)).err().map(|complaint| {
                     let example = || format!("such as {}", key.example);
-                    (complaint.message, Some(complaint.hint.unwrap_or_else(example)))
+                    let message = match complaint.message.strip_prefix("is ") {
+                        Some(rest) if in_list => format!("holds {rest}"),
+                        _ => complaint.message,
+                    };
+                    (message, Some(complaint.hint.unwrap_or_else(example)))
                 })
             }
             (Kind::Word(words), json::Kind::Text, false) => word(&values::decoded(text), words),
@@ -304,7 +322,12 @@ fn mismatch(kind: &Kind, found: json::Kind, in_list: bool, text: &str, key: &Key
         (Kind::Texts(..) | Kind::Objects(..), json::Kind::Text | json::Kind::ObjectStart) if !in_list => {
             "a list is written in square brackets, even with one entry".into()
         }
-        (Kind::Integer(..) | Kind::Bool, json::Kind::Text) => "write it without quotes".into(),
+        (Kind::Integer(..), json::Kind::Text) => format!("write it without quotes: {}", shortened(text)),
+        (Kind::Bool, json::Kind::Text | json::Kind::Number) => match text {
+            "true" | "yes" | "on" | "1" => "write true, without quotes".into(),
+            "false" | "no" | "off" | "0" => "write false, without quotes".into(),
+            _ => "write true or false, without quotes".into(),
+        },
         _ => format!("such as {}", key.example),
     };
     (format!("{wanted}, not {}", noun(found)), Some(hint))
@@ -330,8 +353,9 @@ fn shortened(text: &str) -> String {
     short
 }
 
-/// Reports an error of syntax in the words of someone who edits a config.
-fn syntax(sink: &mut Sink<'_>, text: &[u8], error: json::JsonError) {
+/// Reports an error of syntax in the words of someone who edits a config; `open` is where the innermost object or list
+/// begins.
+fn syntax(sink: &mut Sink<'_>, text: &[u8], error: json::JsonError, open: Option<usize>) {
     let rest = text.get(error.offset..).unwrap_or(&[]);
     let word = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"_%.+-".contains(byte)).count();
     let typed = String::from_utf8_lossy(rest.get(..word.min(40)).unwrap_or(&[])).into_owned();
@@ -345,6 +369,9 @@ fn syntax(sink: &mut Sink<'_>, text: &[u8], error: json::JsonError) {
         (What::Number | What::Word, _) if matches!(&*typed, "False" | "no" | "off" | "FALSE" | "No") => {
             Some("write false".into())
         }
+        (What::Number, Some(b'0')) if typed.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some("a number does not begin with 0".into())
+        }
         (What::Number | What::Word, _) => Some(format!("write it in double quotes: \"{typed}\"")),
         (What::CommaOrBrace | What::CommaOrBracket, Some(b'"' | b'{' | b'[')) => {
             Some("is a comma missing before this?".into())
@@ -354,7 +381,11 @@ fn syntax(sink: &mut Sink<'_>, text: &[u8], error: json::JsonError) {
         (What::Utf8, _) => Some("save the file as UTF-8".into()),
         (What::ByteOrderMark, _) => Some("save the file as UTF-8 without one".into()),
         (What::Depth, _) => Some(format!("at most {JSON_DEPTH} levels; this format needs 5")),
-        (What::End, _) => Some("count the brackets and braces".into()),
+        (What::Trailing, Some(b'}' | b']')) => Some("is there one closing bracket or brace too many?".into()),
+        (What::End, _) => Some(match open.and_then(|open| Some((text.get(open)?, sink.line(open)))) {
+            Some((bracket, line)) => format!("the {} in line {line} is not closed", char::from(*bracket)),
+            None => "the least is { \"version\": 1, \"services\": [] }".into(),
+        }),
         _ => None,
     };
     let width = match error.what {

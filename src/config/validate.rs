@@ -32,7 +32,7 @@ impl<'a> Context<'a, '_, '_> {
             Ok(value) => Some(value),
             Err(complaint) => {
                 let span = self.span(raw);
-                self.sink.problem(span, format!("this {}", complaint.message), complaint.hint);
+                self.sink.problem(span, format!("this value {}", complaint.message), complaint.hint);
                 None
             }
         }

@@ -284,6 +284,9 @@ fn source(text: &str) -> Read<()> {
 }
 
 fn device_path(text: &str) -> Read<()> {
+    if !text.starts_with('/') {
+        return wrong_hint(format!("is {text:?}, which is not absolute"), format!("write \"/dev/{text}\""));
+    }
     path(text)?;
     let mut parts = parts(text);
     if parts.next() != Some("dev") || parts.next().is_none() {
@@ -394,7 +397,7 @@ fn cpus(text: &str) -> Read<()> {
         None => core(range).is_some(),
     };
     if !text.split(',').all(good) {
-        return wrong(format!("is {text:?}, which is no list of cores such as \"0-1,3\""));
+        return wrong(format!("is {text:?}, which is no list of cores"));
     }
     Ok(())
 }
@@ -409,7 +412,7 @@ pub fn need(text: &str) -> Read<Name> {
         let form = "write \"name\" or \"name:started\"";
         return wrong_hint(format!("holds {text:?}, whose condition {condition:?} is not known"), form);
     }
-    name(service).map_err(|complaint| Complaint { message: complaint.message.replacen("is", "holds", 1), ..complaint })
+    name(service)
 }
 
 /// What a kernel may lack.
