@@ -4,6 +4,7 @@
 mod act;
 pub mod check;
 pub mod config_file;
+mod images;
 mod logs;
 pub mod output;
 pub mod progress;
@@ -33,14 +34,19 @@ struct Coracle {
 #[argh(subcommand)]
 enum Command {
     Check(check::CheckArgs),
+    Images(images::list::ImagesArgs),
     Kill(act::KillArgs),
     Logs(logs::LogsArgs),
     Pause(act::PauseArgs),
+    Prune(images::list::PruneArgs),
     Ps(ps::PsArgs),
     Restart(act::RestartArgs),
+    Rmi(images::list::RmiArgs),
     Start(act::StartArgs),
     Stop(act::StopArgs),
+    Unpack(images::unpack::UnpackArgs),
     Unpause(act::UnpauseArgs),
+    Verify(images::list::VerifyArgs),
     Version(VersionArgs),
 }
 
@@ -118,14 +124,19 @@ fn usage_error(given: &[String], error: &str) -> String {
 fn run(command: Command) -> u8 {
     match command {
         Command::Check(args) => check::run(&args),
+        Command::Images(args) => images::list::images(&args),
         Command::Kill(args) => act::kill(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Pause(args) => act::pause(&args),
+        Command::Prune(args) => images::list::prune(&args),
         Command::Ps(args) => ps::run(&args),
         Command::Restart(args) => act::restart(&args),
+        Command::Rmi(args) => images::list::rmi(&args),
         Command::Start(args) => act::start(&args),
         Command::Stop(args) => act::stop(&args),
+        Command::Unpack(args) => images::unpack::run(&args),
         Command::Unpause(args) => act::unpause(&args),
+        Command::Verify(args) => images::list::verify(&args),
         Command::Version(_) => {
             output::line(format_args!("coracle {}", env!("CARGO_PKG_VERSION")));
             exit::OK

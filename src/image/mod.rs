@@ -10,6 +10,7 @@
 //! | [`store`] | layers and records on disk |
 //! | [`worker`] | the confined process that unpacks |
 //! | [`tree`] | the checksum of a layer's files |
+//! | [`user`] | an image's passwd and group files, read from its layers |
 //! | [`tar`], [`decompress`], [`whiteout`] | archives, as streams |
 //! | [`layer`] | one layer's archive to a directory |
 
@@ -27,6 +28,7 @@ pub mod store;
 pub mod tar;
 pub mod text;
 pub mod tree;
+pub mod user;
 pub mod whiteout;
 pub mod worker;
 
