@@ -25,12 +25,11 @@ use nix::libc::SIGKILL;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{ControlMessage, MsgFlags, recv, send, sendmsg};
+use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::time::TimeSpec;
 use nix::sys::uio::pwrite;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::read;
-use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Bytes read at a time: a page.
@@ -45,11 +44,8 @@ const REAP: usize = 64;
 
 /// A service's init, from the end of its sandbox's setup to its own end.
 pub fn run(context: InitContext<'_>) -> ! {
-    let InitContext { setup, channel, stdout, stderr, dev_log, terminal, outlets, main, stdio } = context;
+    let InitContext { setup, channel, stdout, stderr, dev_log, outlets, main, stdio, .. } = context;
     let reporter = Reporter { channel: &channel, exit: outlets.exit.as_ref() };
-    if let Some(master) = terminal {
-        reporter.terminal(&master);
-    }
     // Before main exists, so that its end is seen however soon it comes.
     let children = setup.and_then(|()| child_signal());
     let started = children.and_then(|children| child::spawn_main(main, stdio).map(|pid| (children, pid)));
@@ -110,15 +106,6 @@ impl Reporter<'_> {
     fn say(&self, message: FromInit) {
         // A supervisor that is gone reads the exit record instead.
         let _ = send(self.channel.as_raw_fd(), &message.encode(), MsgFlags::MSG_NOSIGNAL);
-    }
-
-    fn terminal(&self, master: &OwnedFd) {
-        let message = FromInit::Terminal.encode();
-        let descriptors = [master.as_raw_fd()];
-        let rights = [ControlMessage::ScmRights(&descriptors)];
-        // Whoever asked for a terminal and does not take it sees the hang-up.
-        let _ =
-            sendmsg::<()>(self.channel.as_raw_fd(), &[IoSlice::new(&message)], &rights, MsgFlags::MSG_NOSIGNAL, None);
     }
 
     fn record(&self, record: &ExitRecord) {

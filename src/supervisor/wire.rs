@@ -22,8 +22,6 @@ pub enum FromInit {
     },
     /// The container could not be made or main could not be started. The init ends.
     Failed(Failure),
-    /// The descriptor that comes with this message is the master of main's terminal.
-    Terminal,
     /// Main ended, its exit record is written, and the init ends too.
     Exited {
         /// As wait(2) gives it.
@@ -69,7 +67,6 @@ impl FromInit {
                 out[HEAD_BYTES..].copy_from_slice(&failure.encode());
                 out
             }
-            FromInit::Terminal => message(4, 0),
         }
     }
 
@@ -82,7 +79,6 @@ impl FromInit {
                 let failure = bytes.get(HEAD_BYTES..MESSAGE_BYTES)?.try_into().ok()?;
                 Failure::decode(failure).map(FromInit::Failed)
             }
-            (4, _) => Some(FromInit::Terminal),
             _ => None,
         }
     }
@@ -117,7 +113,7 @@ mod tests {
     fn messages_come_back_and_strange_ones_are_refused() {
         let failure = Failure::new(Stage::Mount, Errno(13), b"/data");
         let failed = FromInit::Failed(failure);
-        for said in [FromInit::Started { main: 2 }, FromInit::Exited { status: 9 }, failed, FromInit::Terminal] {
+        for said in [FromInit::Started { main: 2 }, FromInit::Exited { status: 9 }, failed] {
             assert_eq!(FromInit::decode(&said.encode()), Some(said));
         }
         for asked in [ToInit::Signal(15), ToInit::Kill] {
