@@ -1,0 +1,200 @@
+//! The JSON Schema and the reference of the config, made from the table of keys, and the example configs.
+//!
+//! After a change of the table, `CORACLE_BLESS=1 cargo test --test config_docs` writes both files anew.
+
+use coracle::base::json::{self, Quoted};
+use coracle::config::keys::{FILE, FREE_PREFIX, Key, Kind, Object};
+use coracle::config::values::{self, Text};
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn config(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
+}
+
+/// Compares a made file with the one in the tree.
+fn agree(name: &str, made: &str) {
+    let path = config(name);
+    if std::env::var_os("CORACLE_BLESS").is_some() {
+        fs::write(&path, made).unwrap();
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == made, "config/{name} is out of date: CORACLE_BLESS=1 cargo test --test config_docs");
+}
+
+/// A pattern for editors. The parser is stricter: ranges, paths, names.
+fn pattern(text: Text) -> Option<&'static str> {
+    Some(match text {
+        Text::Size(..) | Text::SizeOrNone(..) => "^[0-9]+[KMG]?$",
+        Text::Memory(..) => "^([0-9]+[KMG]?|unlimited)$",
+        Text::Amount => "^([0-9]+[KMG]?|unlimited)$",
+        Text::Duration(..) => "^[0-9]+(ms|s|m|h)$",
+        Text::Percent(..) => "^[0-9]+%$",
+        Text::Name => "^[a-z0-9][a-z0-9._-]{0,62}$",
+        Text::HostName => "^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$",
+        Text::Path | Text::Target => "^/",
+        Text::DevicePath => "^/dev/.",
+        Text::Env => "^[^=]+=",
+        Text::Need => "^[a-z0-9][a-z0-9._-]{0,62}(:started)?$",
+        Text::Cpus => "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$",
+        Text::Any | Text::Source | Text::Image | Text::User | Text::Signal | Text::Capability | Text::Feature => {
+            return None;
+        }
+    })
+}
+
+fn schema_text(text: Text) -> String {
+    pattern(text).map_or(String::new(), |pattern| format!(", \"pattern\": {}", Quoted(pattern)))
+}
+
+fn schema_kind(kind: &Kind, indent: usize) -> String {
+    match kind {
+        Kind::Object(object) => schema_object(object, indent),
+        Kind::Objects(object, max) => {
+            let items = schema_object(object, indent);
+            format!("\"type\": \"array\", \"maxItems\": {max}, \"items\": {{ {items} }}")
+        }
+        Kind::Text(text) => format!("\"type\": \"string\"{}", schema_text(*text)),
+        Kind::Texts(text, max) => {
+            let items = schema_text(*text);
+            format!("\"type\": \"array\", \"maxItems\": {max}, \"items\": {{ \"type\": \"string\"{items} }}")
+        }
+        Kind::Word(words) => {
+            let words: Vec<String> = words.iter().map(|word| Quoted(word).to_string()).collect();
+            format!("\"enum\": [{}]", words.join(", "))
+        }
+        Kind::Integer(min, max) => format!("\"type\": \"integer\", \"minimum\": {min}, \"maximum\": {max}"),
+        Kind::Bool => "\"type\": \"boolean\"".into(),
+    }
+}
+
+fn schema_object(object: &Object, indent: usize) -> String {
+    let gap = " ".repeat(indent + 2);
+    let mut out = String::from("\"type\": \"object\", \"additionalProperties\": false");
+    let required: Vec<String> =
+        object.keys.iter().filter(|key| key.required).map(|key| Quoted(key.name).to_string()).collect();
+    if !required.is_empty() {
+        write!(out, ", \"required\": [{}]", required.join(", ")).unwrap();
+    }
+    write!(out, ",\n{gap}\"patternProperties\": {{ \"^{FREE_PREFIX}\": {{}} }},\n{gap}\"properties\": {{\n").unwrap();
+    for (place, key) in object.keys.iter().enumerate() {
+        let comma = if place + 1 == object.keys.len() { "" } else { "," };
+        let doc = Quoted(&description(key)).to_string();
+        let kind = schema_kind(&key.kind, indent + 4);
+        writeln!(out, "{gap}  \"{}\": {{ \"description\": {doc}, {kind} }}{comma}", key.name).unwrap();
+    }
+    write!(out, "{gap}}}").unwrap();
+    out
+}
+
+fn description(key: &Key) -> String {
+    let default = if key.default.is_empty() { String::new() } else { format!(" Default: {}.", key.default) };
+    format!("{}{default} Example: {}", key.doc, key.example)
+}
+
+#[test]
+fn the_schema_is_what_the_table_says() {
+    let head = "\"$schema\": \"https://json-schema.org/draft-07/schema\",\n  \"title\": \"coracle's config\"";
+    let schema = format!("{{\n  {head},\n  {}\n}}\n", schema_object(&FILE, 0));
+    json::check(schema.as_bytes(), 64).unwrap();
+    agree("coracle.schema.json", &schema);
+}
+
+fn takes(kind: &Kind) -> String {
+    use coracle::base::units::{Bytes, Millis};
+    match kind {
+        Kind::Object(_) => "object".into(),
+        Kind::Objects(_, max) => format!("list of objects, at most {max}"),
+        Kind::Text(text) => match text {
+            Text::Size(min, max) => format!("size, {} to {}", Bytes(*min), Bytes(*max)),
+            Text::SizeOrNone(min, max) => format!("`\"0\"` or size, {} to {}", Bytes(*min), Bytes(*max)),
+            Text::Memory(min, max) => format!("size, {} to {}, or `\"unlimited\"`", Bytes(*min), Bytes(*max)),
+            Text::Duration(min, max) => format!("duration, {} to {}", Millis(*min), Millis(*max)),
+            Text::Percent(min, max) => format!("share, {min}% to {max}%"),
+            Text::Amount => "number, size or `\"unlimited\"`, in quotes".into(),
+            Text::Name => "name".into(),
+            Text::HostName => "host name".into(),
+            Text::Path | Text::Target => "absolute path".into(),
+            Text::DevicePath => "path below /dev".into(),
+            _ => "text".into(),
+        },
+        Kind::Texts(_, max) => format!("list of texts, at most {max}"),
+        Kind::Word(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
+        Kind::Integer(min, max) if min == max => min.to_string(),
+        Kind::Integer(min, max) => format!("number, {min} to {max}"),
+        Kind::Bool => "`true` or `false`".into(),
+    }
+}
+
+fn reference_object(out: &mut String, path: &str, object: &Object) {
+    let title = if path.is_empty() { "The file" } else { path };
+    write!(out, "\n## {title}\n\n| key | takes | default | |\n|---|---|---|---|\n").unwrap();
+    for key in object.keys {
+        let default = if key.required { "**required**" } else { key.default };
+        let doc = format!("{} `{}`", key.doc, key.example).replace('|', "\\|");
+        writeln!(out, "| `{}` | {} | {default} | {doc} |", key.name, takes(&key.kind)).unwrap();
+    }
+    for key in object.keys {
+        let inner = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
+        match key.kind {
+            Kind::Object(object) => reference_object(out, &inner, object),
+            Kind::Objects(object, _) => reference_object(out, &format!("{inner}[]"), object),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_reference_is_what_the_table_says() {
+    let mut out = String::from(
+        "# Config reference\n\nMade from the table in `src/config/keys/`: edit that, then run\n\
+         `CORACLE_BLESS=1 cargo test --test config_docs`.\n\n\
+         One JSON file, `/etc/coracle/config.json` unless another is named. `//` and `/* */` comments and trailing\n\
+         commas are fine. Unknown keys are errors, except those that begin with `x-`, which are yours. A *size* is a\n\
+         whole number and `K`, `M` or `G` (powers of 1024); a *duration* a whole number and `ms`, `s`, `m` or `h`; a\n\
+         *share* a whole number and `%` of one core. All three are texts, in double quotes.\n\n\
+         `coracle check FILE` shows every problem at once. Complete examples: `minimal.json`, `sensor-gateway.json`,\n\
+         `kiosk.json`, `router.json`.\n",
+    );
+    reference_object(&mut out, "", &FILE);
+    agree("REFERENCE.md", &out);
+}
+
+#[test]
+fn every_example_config_is_a_plan_without_warnings_that_fits_its_board() {
+    let names = ["minimal.json", "sensor-gateway.json", "kiosk.json", "router.json"];
+    for name in names {
+        let bytes = fs::read(config(name)).unwrap();
+        let (plan, warnings) = coracle::config::load(name, &bytes).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(warnings.is_empty(), "{}", warnings[0]);
+        let board = coracle::supervisor::board::Board::beneath(Path::new("/nonexistent"));
+        assert_eq!(coracle::supervisor::board::memory_problem(&plan, &board), None, "{name}");
+        assert_eq!(plan.device.memory.is_some(), name != "minimal.json", "{name} names its board's memory");
+    }
+    let found = fs::read_dir(config("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    for name in found.filter(|name| name.ends_with(".json")) {
+        let known = names.contains(&name.as_str()) || name == "coracle.schema.json" || name == "size-budget.json";
+        assert!(known, "config/{name} is parsed by no test");
+    }
+}
+
+#[test]
+fn the_patterns_for_editors_let_the_examples_through() {
+    // Without a regular expression engine: each pattern begins as its examples do, and the parser takes them.
+    fn visit(object: &Object) {
+        for key in object.keys {
+            match key.kind {
+                Kind::Text(text) => {
+                    let example = key.example.trim_matches('"');
+                    assert_eq!(values::check(text, example), Ok(()), "{}: {example}", key.name);
+                    let absolute = pattern(text).is_some_and(|pattern| pattern.starts_with("^/"));
+                    assert!(!absolute || example.starts_with('/'), "{}", key.name);
+                }
+                Kind::Object(object) | Kind::Objects(object, _) => visit(object),
+                _ => {}
+            }
+        }
+    }
+    visit(&FILE);
+}
