@@ -3,11 +3,12 @@
 use coracle::base::units::Bytes;
 use coracle::plan::{Feature, IoLimit, Limits, Memory};
 use coracle::sandbox::cgroup::devices::{Access, Kind};
-use coracle::sandbox::cgroup::{Controller, DeviceRule, Error, Group, Options, Tree};
+use coracle::sandbox::cgroup::{Controller, DeviceRule, Error, Group, Join, Options, Tree};
 use std::io::{BufRead, BufReader, Write};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -85,8 +86,33 @@ fn limits(memory: u64) -> Limits {
     Limits::with_memory(Memory::Max(Bytes(memory)))
 }
 
+/// A process in a group. The shell before it opens the join files by this process's descriptors, so these stay open.
+struct Running {
+    child: Child,
+    _join: Join,
+}
+
+impl Running {
+    fn output(self) -> Output {
+        self.child.wait_with_output().unwrap()
+    }
+}
+
+impl Deref for Running {
+    type Target = Child;
+    fn deref(&self) -> &Child {
+        &self.child
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.child
+    }
+}
+
 /// Starts a command that enters the group before its first instruction.
-fn start(group: &Group, command: &[&str]) -> Child {
+fn start(group: &Group, command: &[&str]) -> Running {
     let join = group.join().unwrap_or_else(|error| panic!("{error}"));
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "while [ \"$1\" != -- ]; do echo 0 > \"$1\" || exit 99; shift; done; shift; exec \"$@\"", "sh"]);
@@ -95,21 +121,18 @@ fn start(group: &Group, command: &[&str]) -> Child {
     }
     shell.arg("--").args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = shell.spawn().unwrap();
-    // The shell opens the join files by this process's descriptors: they stay until it has become the command.
-    let shell_name = std::fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
+    let pid = i32::try_from(child.id()).unwrap();
     for _ in 0..5000 {
-        let now = std::fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
-        if (now != shell_name && !now.contains("exit 99")) || child.try_wait().unwrap().is_some() {
+        if group.pids().contains(&pid) || child.try_wait().unwrap().is_some() {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    drop(join);
-    child
+    Running { child, _join: join }
 }
 
 /// Starts this test program again as `job` inside the group.
-fn start_job(group: &Group, job: &str) -> Child {
+fn start_job(group: &Group, job: &str) -> Running {
     let own = std::env::current_exe().unwrap();
     let job = format!("JOB={job}");
     start(group, &["env", &job, own.to_str().unwrap(), "--exact", "the_work_of_the_other_tests", "--nocapture"])
@@ -251,7 +274,7 @@ fn a_device_outside_of_the_rules_cannot_be_opened() {
     let Some(mut place) = Place::new("a_device_outside_of_the_rules", &[Controller::Devices]) else { return };
     let group = place.group("devices", &limits(64 << 20));
     let open = start(&group, &["sh", "-c", "echo x > /dev/null && echo written; head -c 1 /dev/zero"]);
-    let output = open.wait_with_output().unwrap();
+    let output = open.output();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "written\n");
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && message.contains("not permitted"), "{message}");
@@ -261,7 +284,7 @@ fn a_device_outside_of_the_rules_cannot_be_opened() {
 fn cores_are_pinned() {
     let Some(mut place) = Place::new("cores_are_pinned", &[Controller::Cpuset]) else { return };
     let group = place.group("pinned", &Limits { cpus: Some("0".into()), ..limits(64 << 20) });
-    let output = start(&group, &["grep", "Cpus_allowed_list", "/proc/self/status"]).wait_with_output().unwrap();
+    let output = start(&group, &["grep", "Cpus_allowed_list", "/proc/self/status"]).output();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "Cpus_allowed_list:\t0");
     let absent = Limits { cpus: Some("0,7000".into()), ..limits(64 << 20) };
     let error = place.tree.create("absent", &absent, &rules(), &Options::default()).unwrap_err();

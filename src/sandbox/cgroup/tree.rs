@@ -61,6 +61,10 @@ impl Tree {
         for unified in hierarchies.iter_mut().filter(|one| one.version == 2) {
             unified.own = v2::without_supervisor(&unified.own).to_string();
             unified.controllers = v2::controllers(&unified.own);
+            // Where this group was given next to nothing, one around it may do: `v2::Base::find` looks for it.
+            if !v2::ESSENTIAL.iter().all(|controller| unified.controllers.contains(controller)) {
+                unified.controllers = v2::controllers(&unified.mount);
+            }
             unified.controllers.retain(|controller| !taken.contains(controller));
         }
         hierarchies.retain(|one| !one.controllers.is_empty());
@@ -86,7 +90,7 @@ impl Tree {
             let name = controller.v1_name();
             let unified = self.hierarchies.iter().find(|one| one.version == 2);
             return Err(match unified {
-                Some(unified) => format!("no v1 hierarchy has the {name} controller, nor does {}", unified.own),
+                Some(unified) => format!("no v1 hierarchy has the {name} controller, nor does {}", unified.mount),
                 None => format!("no mounted cgroup hierarchy has the {name} controller"),
             });
         };

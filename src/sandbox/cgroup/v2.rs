@@ -10,6 +10,9 @@ use std::os::fd::AsFd;
 /// The leaf that this process moves to where its own cgroup has to become an inner one. No service has such a name.
 pub const SUPERVISOR: &str = "_supervisor";
 
+/// The controllers that decide where groups are made.
+pub const ESSENTIAL: [Controller; 2] = [Controller::Memory, Controller::Pids];
+
 /// Controllers that cannot be had, each with the reason.
 pub type Absent = Vec<(Controller, String)>;
 
@@ -47,12 +50,14 @@ pub fn without_supervisor(own: &str) -> &str {
 }
 
 impl Base {
-    /// Chooses the group to work beneath: this process's own, or the nearest enclosing one that can hand down `wanted`.
+    /// Chooses the group to work beneath: this process's own, or the nearest enclosing one that can hand down memory
+    /// and pids (if these are `wanted`); other controllers do not count, so that coracle stays where it was delegated.
     ///
     /// A group with processes in it cannot hand down controllers (the "no internal processes" rule). If this process
     /// is the only one there, it moves to a leaf; if others share the group (a login session), an enclosing one is used.
     pub fn find(place: &Hierarchy, prefix: &str, wanted: &[Controller]) -> Result<Base> {
-        let names: Vec<&'static str> = wanted.iter().filter_map(|controller| controller.v2_name()).collect();
+        let essential = wanted.iter().filter(|one| ESSENTIAL.contains(one));
+        let names: Vec<&'static str> = essential.filter_map(|one| one.v2_name()).collect();
         let mut base = Base {
             path: place.own.clone(),
             folder: prefix.strip_suffix('/').map(str::to_string),
@@ -89,9 +94,18 @@ impl Base {
         let leaf = format!("{}/{prefix}{SUPERVISOR}", self.path);
         file::make(&leaf)?;
         file::write(&leaf, "cgroup.procs", "0").map_err(|errno| failed(&leaf, errno))?;
-        let on = switch_on(&self.path, names).map_err(|errno| failed(&self.path, errno))?;
-        self.moved = Some((leaf, on));
-        Ok(())
+        match switch_on(&self.path, names) {
+            Ok(on) => {
+                self.moved = Some((leaf, on));
+                Ok(())
+            }
+            Err(errno) => {
+                // Another process entered meanwhile: all back to where it was.
+                file::write(&self.path, "cgroup.procs", "0").map_err(|errno| failed(&self.path, errno))?;
+                file::remove(&leaf).map_err(|errno| failed(&leaf, errno))?;
+                Err(failed(&self.path, errno))
+            }
+        }
     }
 
     /// Enables `wanted` down to where groups are made; tells what cannot be had.
