@@ -10,6 +10,7 @@
 //! | [`store`] | layers and records on disk |
 //! | [`worker`] | the confined process that unpacks |
 //! | [`tree`] | the checksum of a layer's files |
+//! | [`pack`] | a folder to an image archive |
 //! | [`user`] | an image's passwd and group files, read from its layers |
 //! | [`tar`], [`decompress`], [`whiteout`] | archives, as streams |
 //! | [`layer`] | one layer's archive to a directory |
@@ -21,6 +22,7 @@ pub mod digest;
 pub mod error;
 pub mod layer;
 pub mod manifest;
+pub mod pack;
 pub mod platform;
 pub mod record;
 pub mod reference;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod list;
+pub mod pack;
 pub mod unpack;
 
 use super::{config_file, output};

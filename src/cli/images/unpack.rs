@@ -93,7 +93,8 @@ fn summary(store: &Store, record: &ImageRecord, known: bool) -> String {
     }
     let layers = record.root.layers();
     let stats = total(store, record);
-    text += &format!(", {} layers, {} in {} entries", layers.len(), Bytes(stats.bytes), stats.entries);
+    let plural = if layers.len() == 1 { "" } else { "s" };
+    text += &format!(", {} layer{plural}, {} in {} entries", layers.len(), Bytes(stats.bytes), stats.entries);
     if let Some(id) = record.image_id {
         text += &format!("\nimage ID {id}");
     }

@@ -24,6 +24,17 @@ impl<W: Write> Writer<W> {
     ///
     /// Errors: those of sink and data; `UnexpectedEof` if `data` is shorter than the entry says.
     pub fn append(&mut self, entry: &Entry, data: impl Read) -> io::Result<()> {
+        let size = self.begin(entry)?;
+        let copied = io::copy(&mut data.take(size), &mut self.sink)?;
+        if copied != size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.pad(size)
+    }
+
+    /// Adds the headers of an entry alone and gives the number of bytes that must follow: write them to
+    /// [`Writer::sink`], then call [`Writer::pad`] with that number.
+    pub fn begin(&mut self, entry: &Entry) -> io::Result<u64> {
         let mut path = entry.path.clone();
         if entry.kind == Kind::Directory && !path.ends_with(b"/") {
             path.push(b'/');
@@ -43,11 +54,12 @@ impl<W: Write> Writer<W> {
         let fields =
             Fields { path: &path, link, size: if size > OCTAL_11 { 0 } else { size }, typeflag: flag(&entry.kind) };
         self.sink.write_all(&fields.block(entry))?;
-        let copied = io::copy(&mut data.take(size), &mut self.sink)?;
-        if copied != size {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.pad(size)
+        Ok(size)
+    }
+
+    /// Where an entry's data goes after [`Writer::begin`].
+    pub fn sink(&mut self) -> &mut W {
+        &mut self.sink
     }
 
     /// Ends the archive with its two blocks of zeros and gives the sink back.
@@ -56,7 +68,8 @@ impl<W: Write> Writer<W> {
         Ok(self.sink)
     }
 
-    fn pad(&mut self, size: u64) -> io::Result<()> {
+    /// Fills the last block of an entry of `size` bytes.
+    pub fn pad(&mut self, size: u64) -> io::Result<()> {
         let rest = (size % BLOCK as u64) as usize;
         if rest == 0 { Ok(()) } else { self.sink.write_all(&[0; BLOCK][rest..]) }
     }
