@@ -9,8 +9,10 @@ mod logs;
 pub mod output;
 pub mod progress;
 mod ps;
+mod run;
 mod services;
 pub mod table;
+pub mod tty;
 mod words;
 
 use crate::base::exit;
@@ -32,6 +34,7 @@ struct Coracle {
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one value, parsed once")]
 enum Command {
     Check(check::CheckArgs),
     Images(images::list::ImagesArgs),
@@ -43,6 +46,7 @@ enum Command {
     Ps(ps::PsArgs),
     Restart(act::RestartArgs),
     Rmi(images::list::RmiArgs),
+    Run(run::RunArgs),
     Start(act::StartArgs),
     Stop(act::StopArgs),
     Unpack(images::unpack::UnpackArgs),
@@ -134,6 +138,7 @@ fn run(command: Command) -> u8 {
         Command::Ps(args) => ps::run(&args),
         Command::Restart(args) => act::restart(&args),
         Command::Rmi(args) => images::list::rmi(&args),
+        Command::Run(args) => run::run(&args),
         Command::Start(args) => act::start(&args),
         Command::Stop(args) => act::stop(&args),
         Command::Unpack(args) => images::unpack::run(&args),

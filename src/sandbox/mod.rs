@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod child;
 mod command;
 pub mod devices;
+pub mod foreground;
 pub mod ids;
 pub mod prepare;
 pub mod rootfs;

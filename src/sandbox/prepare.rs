@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 
 use super::capabilities::Credentials;
-use super::cgroup::Join;
+use super::cgroup::devices::{Access, Kind};
+use super::cgroup::{DeviceRule, Join};
 use super::command;
 use super::ids::Ids;
-use super::spec::{Bind, Main, Net, Node, Spec, Stdio};
+use super::spec::{Bind, Main, Net, Node, Source, Spec, Stdio};
 use super::steps::{self, Found, FoundMount, FoundRoot, SCRATCH};
 use crate::image::config::ImageConfig;
 use crate::plan::{DeviceNode, Memory, MountKind, Network, RlimitKind, RootFs, Service, UserSpec};
@@ -109,7 +110,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         },
         root,
         hostname: text(hostname)?,
-        cgroup: order.cgroup.as_ref().map(AsRawFd::as_raw_fd),
+        cgroup: order.cgroup.as_ref().map(source).transpose()?,
         hidden: thermal_folders(),
         own_network: service.network == Network::None,
         stdio: order.stdio,
@@ -189,7 +190,7 @@ fn find_root(order: &Order<'_>, mounts: &[FoundMount], held: &mut Vec<OwnedFd>) 
     let service = order.service;
     let layers = match &order.root {
         Root::Flat(folder) if service.root_fs == RootFs::ReadOnly => {
-            return Ok(FoundRoot::Folder { source: folder.as_raw_fd(), may_create: true });
+            return Ok(FoundRoot::Folder { source: source(folder)?, may_create: true });
         }
         Root::Flat(_) => {
             let sentence = "this kernel has no overlayfs, so root_fs can only be \"read-only\"; put a volume where the \
@@ -197,10 +198,10 @@ fn find_root(order: &Order<'_>, mounts: &[FoundMount], held: &mut Vec<OwnedFd>) 
             return Err(Error::Lacking(sentence.into()));
         }
         Root::Folder(folder) if service.root_fs == RootFs::ReadOnly && has_mount_points(folder, mounts) => {
-            return Ok(FoundRoot::Folder { source: folder.as_raw_fd(), may_create: false });
+            return Ok(FoundRoot::Folder { source: source(folder)?, may_create: false });
         }
-        Root::Folder(folder) => vec![folder.as_raw_fd()],
-        Root::Layers(layers) => layers.iter().rev().map(AsRawFd::as_raw_fd).collect(),
+        Root::Folder(folder) => vec![source(folder)?],
+        Root::Layers(layers) => layers.iter().rev().map(source).collect::<Result<_>>()?,
     };
     let upper = match service.root_fs {
         RootFs::ReadOnly | RootFs::Scratch => None,
@@ -209,9 +210,10 @@ fn find_root(order: &Order<'_>, mounts: &[FoundMount], held: &mut Vec<OwnedFd>) 
             for name in ["upper", "work", "root"] {
                 make_folder(&format!("{folder}/{name}"), 0o755)?;
             }
-            let folder = open(&folder, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-            held.push(folder);
-            held.last().map(AsRawFd::as_raw_fd)
+            let fd = open(&folder, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+            let upper = Source { fd: fd.as_raw_fd(), path: text(&folder)? };
+            held.push(fd);
+            Some(upper)
         }
     };
     Ok(FoundRoot::Layers { lower: layers, upper })
@@ -234,22 +236,21 @@ fn find_mount(
     held: &mut Vec<OwnedFd>,
 ) -> Result<FoundMount> {
     let target = beneath(&mount.target)?;
-    let (source, flags) = match &mount.kind {
+    let (path, flags) = match &mount.kind {
         MountKind::Tmpfs(size) => return Ok(FoundMount::Tmpfs { target, size: *size, read_only: mount.read_only }),
         MountKind::Volume(name) => (volume(state, name.as_str(), owner)?, OFlag::O_PATH | OFlag::O_DIRECTORY),
         MountKind::Bind(source) => (source.to_string(), OFlag::O_PATH),
     };
-    let fd = path::open(&text(&source)?, flags).map_err(|errno| match errno.0 {
+    let fd = path::open(&text(&path)?, flags).map_err(|errno| match errno.0 {
         libc::ENOENT => Error::Lacking(format!(
-            "{source}, to be mounted at {}, does not exist on this device; create it or remove the mount",
+            "{path}, to be mounted at {}, does not exist on this device; create it or remove the mount",
             mount.target
         )),
-        _ => Error::Failed(format!("{source}, to be mounted at {}, cannot be opened: {errno}", mount.target)),
+        _ => Error::Failed(format!("{path}, to be mounted at {}, cannot be opened: {errno}", mount.target)),
     })?;
-    let status = nix::sys::stat::fstat(&fd).map_err(|errno| Error::Failed(format!("{source}: {errno}")))?;
+    let status = nix::sys::stat::fstat(&fd).map_err(|errno| Error::Failed(format!("{path}: {errno}")))?;
     let bind = Bind {
-        source: fd.as_raw_fd(),
-        shown: text(&source)?,
+        source: Source { fd: fd.as_raw_fd(), path: text(&path)? },
         target,
         directory: status.st_mode & libc::S_IFMT == libc::S_IFDIR,
         read_only: mount.read_only,
@@ -257,6 +258,15 @@ fn find_mount(
     };
     held.push(fd);
     Ok(FoundMount::Bind(bind))
+}
+
+/// A descriptor with the path that it has on the host now.
+fn source(fd: &OwnedFd) -> Result<Source> {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let path = std::fs::read_link(&link).map_err(|error| Error::Failed(format!("{link} cannot be read: {error}")))?;
+    let path = CString::new(path.into_os_string().into_encoded_bytes());
+    let path = path.map_err(|_| Error::Failed(format!("{link} leads to a path with a NUL byte")))?;
+    Ok(Source { fd: fd.as_raw_fd(), path })
 }
 
 /// The folder of a volume, made on first use and given to the service's user then.
@@ -305,6 +315,23 @@ fn find_device(device: &DeviceNode, owner: (u32, u32)) -> Result<Option<Node>> {
     let permissions = (u32::from(device.rules.read) * 0o440) | (u32::from(device.rules.write) * 0o220);
     let (path, mode) = (beneath(&device.path)?, kind | permissions);
     Ok(Some(Node { path, mode, device: status.rdev() as libc::dev_t, owner: Some(owner) }))
+}
+
+/// The device allow-list of a service: what every container has, and the service's own. A device that is missing now
+/// is left out; [`prepare`] says so.
+pub fn device_rules(service: &Service) -> Vec<DeviceRule> {
+    const ALL: Access = Access::READ.and(Access::WRITE).and(Access::MKNOD);
+    // The pseudo-terminals: /dev/pts/ptmx and the slaves.
+    let usual = steps::NODES.iter().map(|(_, major, minor)| (*major, Some(*minor))).chain([(5, Some(2)), (136, None)]);
+    let usual = usual.map(|(major, minor)| DeviceRule { kind: Kind::Char, major, minor, access: ALL });
+    let own = service.devices.iter().filter_map(|device| {
+        let node = find_device(device, (0, 0)).ok().flatten()?;
+        let kind = if node.mode & libc::S_IFMT == libc::S_IFBLK { Kind::Block } else { Kind::Char };
+        let read = u8::from(device.rules.read) * Access::READ.0;
+        let access = Access(read | (u8::from(device.rules.write) * Access::WRITE.0));
+        Some(DeviceRule { kind, major: libc::major(node.device), minor: Some(libc::minor(node.device)), access })
+    });
+    usual.chain(own).collect()
 }
 
 /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`: on the host's network the host's own, else what holds without

@@ -5,8 +5,9 @@
 //! be one (`proc`, `sys`, `dev`), which nothing else has had a chance to touch.
 #![forbid(unsafe_code)]
 
-use super::spec::{Act, Bind, FileSystem, Node, Reach, Step};
+use super::spec::{Act, Bind, FileSystem, Node, Reach, Source, Step};
 use super::stage::{Failure, Note};
+use crate::base::limits::LAYERS;
 use crate::sys::path::{self, CWD, Links, terminated};
 use crate::sys::{Errno, Result, mount, process, terminal};
 use core::fmt::Write;
@@ -55,9 +56,9 @@ pub(super) fn perform(step: &Step, made: &mut Made) -> core::result::Result<(), 
 fn subject(act: &Act) -> &CStr {
     match act {
         Act::Private | Act::Pivot | Act::SealRoot { .. } => c"/",
-        Act::Stage { .. } | Act::Enter(_) => c"the upper layer",
+        Act::Stage { .. } => c"the upper layer",
         Act::Overlay { .. } => c"overlay",
-        Act::BindRoot { .. } => c"the root folder",
+        Act::Enter(source) | Act::BindRoot { source, .. } => &source.path,
         Act::Mount(mount) => &mount.target,
         Act::Bind(bind) => &bind.target,
         Act::Dir { path, .. } | Act::MaskDir(path) | Act::WorkingDir { path, .. } => path,
@@ -79,14 +80,14 @@ fn act(act: &Act, made: &mut Made) -> Result<()> {
             path::chdir(COVERED)?;
             [c"upper", c"work", c"root"].into_iter().try_for_each(|name| path::make_dir(CWD, name, 0o755))
         }
-        Act::Enter(fd) => path::enter(*fd),
-        Act::Overlay { options } => {
-            mount::mount(c"overlay", c"root", libc::MS_NOSUID | libc::MS_NODEV, options)?;
+        Act::Enter(folder) => path::enter(reopen(folder)?.as_raw_fd()),
+        Act::Overlay { lower } => {
+            overlay(lower)?;
             path::chdir(c"root")?;
             keep_root(made, true)
         }
         Act::BindRoot { source, may_create } => {
-            mount::bind(Link::to(*source).path(), COVERED, 0)?;
+            mount::bind(Link::to(reopen(source)?.as_raw_fd()).path(), COVERED, 0)?;
             path::chdir(COVERED)?;
             keep_root(made, *may_create)
         }
@@ -136,6 +137,30 @@ fn keep_root(made: &mut Made, may_create: bool) -> Result<()> {
     made.root = Some(path::open(c".", OFlag::O_PATH | OFlag::O_DIRECTORY)?);
     made.may_create = may_create;
     Ok(())
+}
+
+/// Opens a source in this mount namespace; ESTALE if the path leads to something else by now.
+fn reopen(source: &Source) -> Result<OwnedFd> {
+    let fd = path::open(&source.path, OFlag::O_PATH)?;
+    if path::is_same_file(fd.as_raw_fd(), source.fd)? { Ok(fd) } else { Err(Errno(libc::ESTALE)) }
+}
+
+/// Mounts the layers. They are named by descriptor: 127 of them fit into the one page of options that kernels before
+/// 6.5 take, and no character of a path needs escaping.
+fn overlay(lower: &[Source]) -> Result<()> {
+    let mut options = heapless::String::<4096>::new();
+    let mut opened = heapless::Vec::<OwnedFd, LAYERS>::new();
+    let full = |_| Errno(libc::E2BIG);
+    options.push_str("upperdir=upper,workdir=work,lowerdir=").map_err(full)?;
+    for (index, layer) in lower.iter().enumerate() {
+        let fd = reopen(layer)?;
+        let colon = if index == 0 { "" } else { ":" };
+        write!(options, "{colon}/proc/self/fd/{}", fd.as_raw_fd()).map_err(|_| Errno(libc::E2BIG))?;
+        opened.push(fd).map_err(|_| Errno(libc::E2BIG))?;
+    }
+    options.push('\0').map_err(full)?;
+    let options = CStr::from_bytes_until_nul(options.as_bytes()).map_err(|_| Errno(libc::EINVAL))?;
+    mount::mount(c"overlay", c"root", libc::MS_NOSUID | libc::MS_NODEV, options)
 }
 
 /// What this kernel does not have needs no hiding.
@@ -212,13 +237,14 @@ fn bind_on(bind: &Bind, made: &Made) -> Result<()> {
         flags |= libc::MS_NODEV;
     }
     let place = target(made, &bind.target, bind.directory, Links::InRoot)?;
-    match mount::clone_tree(bind.source, attributes).and_then(|tree| mount::attach(&tree, place.as_fd())) {
+    let source = reopen(&bind.source)?;
+    match mount::clone_tree(source.as_raw_fd(), attributes).and_then(|tree| mount::attach(&tree, place.as_fd())) {
         Err(errno) if mount::is_missing(errno) => {}
         answer => return answer,
     }
     // Before 5.12 flags are set by a second call that needs a path to the new mount: opening the target again leads
     // into it. Only the topmost mount gets them, so that what is mounted beneath the source stays out.
-    mount::bind(Link::to(bind.source).path(), Link::to(place.as_raw_fd()).path(), 0)?;
+    mount::bind(Link::to(source.as_raw_fd()).path(), Link::to(place.as_raw_fd()).path(), 0)?;
     let mounted = target(made, &bind.target, bind.directory, Links::InRoot)?;
     mount::change(Link::to(mounted.as_raw_fd()).path(), flags)
 }

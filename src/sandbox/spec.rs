@@ -77,17 +77,17 @@ pub enum Act {
         /// tmpfs options.
         options: CString,
     },
-    /// Changes into the folder behind a descriptor, which holds `upper`, `work` and `root`.
-    Enter(RawFd),
-    /// Mounts an overlay on `root` of the working directory and changes into it.
+    /// Changes into a folder that holds `upper`, `work` and `root`.
+    Enter(Source),
+    /// Mounts an overlay of these layers, the highest first, on `root` of the working directory and changes into it.
     Overlay {
-        /// overlayfs options.
-        options: CString,
+        /// The layers.
+        lower: Vec<Source>,
     },
-    /// Mounts the folder behind a descriptor, out of the host's way, and changes into it.
+    /// Mounts a folder out of the host's way and changes into it.
     BindRoot {
         /// The folder.
-        source: RawFd,
+        source: Source,
         /// Whether missing mount points may be made in it: it is coracle's own copy.
         may_create: bool,
     },
@@ -188,13 +188,23 @@ pub enum Reach {
     InRoot,
 }
 
+/// Something of the host that gets mounted.
+///
+/// A mount namespace takes only its own mounts as sources, so the child opens the path again; the parent's descriptor
+/// proves that it is still the same file.
+#[derive(Debug)]
+pub struct Source {
+    /// Opened by the parent, kept in [`Spec::held`].
+    pub fd: RawFd,
+    /// Its path on the host.
+    pub path: CString,
+}
+
 /// A bind mount.
 #[derive(Debug)]
 pub struct Bind {
-    /// What is mounted: a descriptor opened by the parent.
-    pub source: RawFd,
-    /// Its path on the host, for people.
-    pub shown: CString,
+    /// What is mounted.
+    pub source: Source,
     /// Where.
     pub target: CString,
     /// Whether source and target are directories.
@@ -253,16 +263,19 @@ impl fmt::Display for Step {
         match &self.act {
             Act::Private => write!(f, "make every mount private"),
             Act::Stage { options } => write!(f, "tmpfs for the upper layer ({})", text(options)),
-            Act::Enter(fd) => write!(f, "enter the folder of the upper layer (fd {fd})"),
-            Act::Overlay { options } => write!(f, "overlay as the new root ({})", text(options)),
-            Act::BindRoot { source, .. } => write!(f, "the folder behind fd {source} as the new root"),
+            Act::Enter(folder) => write!(f, "enter {}, which keeps the upper layer", text(&folder.path)),
+            Act::Overlay { lower } => {
+                write!(f, "overlay as the new root, highest layer first:")?;
+                lower.iter().try_for_each(|layer| write!(f, " {}", text(&layer.path)))
+            }
+            Act::BindRoot { source, .. } => write!(f, "{} as the new root", text(&source.path)),
             Act::Mount(mount) => {
                 let FileSystem { kind, target, flags, options, .. } = mount;
                 write!(f, "{} on /{} flags {flags:#x} ({})", text(kind), text(target), text(options))
             }
             Act::Bind(bind) => {
                 let mode = if bind.read_only { "read-only" } else { "read-write" };
-                write!(f, "{} on /{} {mode}", text(&bind.shown), text(&bind.target))
+                write!(f, "{} on /{} {mode}", text(&bind.source.path), text(&bind.target))
             }
             Act::Dir { path, mode } => write!(f, "directory /{} {mode:04o}", text(path)),
             Act::Node(node) => {

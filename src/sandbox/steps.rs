@@ -1,14 +1,14 @@
-//! The steps of a start, from what is to be and what was found. Pure.
+//! The steps of a start, from what is to be and what was found: data in, data out, with the kernel's constants but none of its
+//! calls.
 #![forbid(unsafe_code)]
 
 use super::rootfs::HIDDEN;
-use super::spec::{Act, Bind, FileSystem, Node, Reach, Stdio, Step};
+use super::spec::{Act, Bind, FileSystem, Node, Reach, Source, Stdio, Step};
 use super::stage::Stage;
 use crate::base::units::Bytes;
 use crate::plan::RootFs;
 use std::ffi::{CStr, CString};
 use std::fmt::Write;
-use std::os::fd::RawFd;
 
 /// What the steps are made from.
 pub(super) struct Found {
@@ -25,7 +25,7 @@ pub(super) struct Found {
     pub(super) working_dir: CString,
     pub(super) hostname: CString,
     /// A cgroup v2 folder to show, read-only, at `/sys/fs/cgroup`.
-    pub(super) cgroup: Option<RawFd>,
+    pub(super) cgroup: Option<Source>,
     /// Folders of `/sys` to hide beyond the usual ones.
     pub(super) hidden: Vec<CString>,
     pub(super) own_network: bool,
@@ -35,9 +35,9 @@ pub(super) struct Found {
 /// The root file system.
 pub(super) enum FoundRoot {
     /// One folder, which has all the mount points.
-    Folder { source: RawFd, may_create: bool },
-    /// Layers, the highest first, beneath an upper layer in memory or in the folder behind a descriptor.
-    Layers { lower: Vec<RawFd>, upper: Option<RawFd> },
+    Folder { source: Source, may_create: bool },
+    /// Layers, the highest first, beneath an upper layer in memory or in a folder.
+    Layers { lower: Vec<Source>, upper: Option<Source> },
 }
 
 /// A mount of the service.
@@ -64,7 +64,7 @@ const MASKED_DIRS: [&CStr; 4] = [c"proc/acpi", c"proc/asound", c"proc/scsi", c"s
 /// What of /proc may be read but not written.
 const READ_ONLY: [&CStr; 5] = [c"proc/bus", c"proc/fs", c"proc/irq", c"proc/sys", c"proc/sysrq-trigger"];
 /// The devices that every container has: path, major, minor.
-const NODES: [(&CStr, u32, u32); 6] = [
+pub(super) const NODES: [(&CStr, u32, u32); 6] = [
     (c"dev/null", 1, 3),
     (c"dev/zero", 1, 5),
     (c"dev/full", 1, 7),
@@ -90,7 +90,7 @@ pub(super) fn compose(found: Found) -> Vec<Step> {
     let mut steps = Steps(Vec::with_capacity(64));
     steps.add(Stage::Propagation, Act::Private);
     let in_upper = matches!(found.root, FoundRoot::Layers { .. });
-    steps.root(&found);
+    steps.root(found.root, found.root_fs, found.memory);
     steps.kernel_file_systems();
     steps.dev();
     let targets: Vec<CString> = found.mounts.iter().map(|mount| mount.target().to_owned()).collect();
@@ -161,24 +161,24 @@ impl Steps {
         self.add(Stage::Mount, Act::Mount(FileSystem { kind, target, flags, options, reach, optional }));
     }
 
-    fn root(&mut self, found: &Found) {
-        let (lower, upper) = match &found.root {
+    fn root(&mut self, root: FoundRoot, root_fs: RootFs, memory: Option<Bytes>) {
+        let (lower, upper) = match root {
             FoundRoot::Folder { source, may_create } => {
-                return self.add(Stage::Root, Act::BindRoot { source: *source, may_create: *may_create });
+                return self.add(Stage::Root, Act::BindRoot { source, may_create });
             }
             FoundRoot::Layers { lower, upper } => (lower, upper),
         };
         match upper {
-            Some(folder) => self.add(Stage::Root, Act::Enter(*folder)),
+            Some(folder) => self.add(Stage::Root, Act::Enter(folder)),
             None => {
-                let options = match found.root_fs {
-                    RootFs::Scratch => tmpfs_options(0o755, found.memory, (0, 0)),
+                let options = match root_fs {
+                    RootFs::Scratch => tmpfs_options(0o755, memory, (0, 0)),
                     _ => UPPER_OPTIONS.to_owned(),
                 };
                 self.add(Stage::Root, Act::Stage { options });
             }
         }
-        self.add(Stage::Root, Act::Overlay { options: overlay_options(lower) });
+        self.add(Stage::Root, Act::Overlay { lower });
     }
 
     fn kernel_file_systems(&mut self) {
@@ -248,9 +248,9 @@ impl Steps {
         }
     }
 
-    fn cgroup(&mut self, source: RawFd) {
-        let (shown, target) = (c"the service's cgroup".to_owned(), c"sys/fs/cgroup".to_owned());
-        let bind = Bind { source, shown, target, directory: true, read_only: true, devices: false };
+    fn cgroup(&mut self, source: Source) {
+        let target = c"sys/fs/cgroup".to_owned();
+        let bind = Bind { source, target, directory: true, read_only: true, devices: false };
         self.add(Stage::Mount, Act::Bind(bind));
     }
 }
@@ -264,18 +264,6 @@ fn tmpfs_options(mode: u32, size: Option<Bytes>, owner: (u32, u32)) -> CString {
     if owner != (0, 0) {
         // Writing to a String does not fail.
         let _ = write!(text, ",uid={},gid={}", owner.0, owner.1);
-    }
-    CString::new(text).unwrap_or_default()
-}
-
-/// overlayfs options. The layers are named by descriptor: 127 of them fit into the one page that kernels before 6.5
-/// take, and no character of a path needs escaping.
-fn overlay_options(lower: &[RawFd]) -> CString {
-    let mut text = String::from("upperdir=upper,workdir=work,lowerdir=");
-    for (index, fd) in lower.iter().enumerate() {
-        let colon = if index == 0 { "" } else { ":" };
-        // Writing to a String does not fail.
-        let _ = write!(text, "{colon}/proc/self/fd/{fd}");
     }
     CString::new(text).unwrap_or_default()
 }
@@ -306,17 +294,15 @@ mod tests {
         compose(found).iter().map(|step| format!("{step}\n")).collect()
     }
 
-    #[test]
-    fn a_full_house_of_layers_fits_one_page_of_options() {
-        let lower: Vec<RawFd> = (900..900 + crate::base::limits::LAYERS as RawFd).collect();
-        assert!(overlay_options(&lower).as_bytes_with_nul().len() < 4096);
+    fn folder() -> FoundRoot {
+        FoundRoot::Folder { source: Source { fd: 5, path: c"/srv/root".to_owned() }, may_create: false }
     }
 
     #[test]
     fn mounts_come_before_masks_and_the_root_is_sealed_before_the_pivot() {
-        let steps = shown(found(FoundRoot::Folder { source: 5, may_create: false }));
+        let steps = shown(found(folder()));
         let at = |what: &str| steps.find(what).unwrap_or_else(|| panic!("{what} in {steps}"));
-        assert!(at("make every mount private") < at("the folder behind fd 5"));
+        assert!(at("make every mount private") < at("/srv/root as the new root"));
         assert!(at("proc on /proc") < at("hide file /proc/kcore"));
         assert!(at("/proc/sys read-only") < at("the root becomes read-only"));
         assert!(at("the root becomes read-only") < at("pivot into"));
@@ -325,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_mount_of_the_service_replaces_the_default_tmpfs() {
-        let mut one = found(FoundRoot::Folder { source: 5, may_create: false });
+        let mut one = found(folder());
         let target = c"tmp".to_owned();
         one.mounts.push(FoundMount::Tmpfs { target, size: Bytes(4096), read_only: false });
         let steps = shown(one);
@@ -335,7 +321,7 @@ mod tests {
 
     #[test]
     fn folders_above_a_device_are_made_once() {
-        let mut one = found(FoundRoot::Folder { source: 5, may_create: false });
+        let mut one = found(folder());
         for path in [c"dev/snd/pcm", c"dev/snd/ctl"] {
             one.devices.push(Node { path: path.to_owned(), mode: libc::S_IFCHR, device: 0, owner: None });
         }

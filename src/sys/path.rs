@@ -215,3 +215,11 @@ pub fn create_beneath(root: BorrowedFd<'_>, path: &CStr, directory: bool, links:
     }
     Ok(())
 }
+
+/// `fstat(2)`: whether two descriptors refer to the same file: device and inode number.
+pub fn is_same_file(one: RawFd, other: RawFd) -> Result<bool> {
+    // SAFETY: the descriptors are borrowed for the call alone; a wrong one is an error.
+    let (one, other) = unsafe { (BorrowedFd::borrow_raw(one), BorrowedFd::borrow_raw(other)) };
+    let (one, other) = (nix::sys::stat::fstat(one)?, nix::sys::stat::fstat(other)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+}

@@ -322,3 +322,9 @@ pub fn loopback_up() -> Result<()> {
     // SAFETY: the kernel reads an ifreq with name and flags set.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into()).map(drop)
 }
+
+/// Takes a descriptor that the kernel has just handed over as a number.
+pub fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller got the number from a call that made it, such as recvmsg(2) with SCM_RIGHTS.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

@@ -1,0 +1,268 @@
+//! `coracle run`: one container in the foreground, with the isolation of a service, which dies with the command.
+#![forbid(unsafe_code)]
+
+use super::{output, tty};
+use crate::base::name::Name;
+use crate::base::units::{Millis, parse_bytes, parse_percent};
+use crate::base::{exit, units};
+use crate::image::config::ImageConfig;
+use crate::plan::{
+    CapSet, Limits, LogPolicy, Memory, Mount, MountKind, Network, Restart, RestartPolicy, RootFs, Seccomp, Service,
+    Stop, UserSpec,
+};
+use crate::sandbox::cgroup::{Group, Options, Tree};
+use crate::sandbox::foreground::Foreground;
+use crate::sandbox::prepare::{Order, Root, device_rules, prepare};
+use crate::sandbox::spec::{Net, Stdio};
+use crate::sys::path;
+use argh::FromArgs;
+use nix::fcntl::OFlag;
+use std::ffi::CString;
+
+/// Run one container in the foreground: isolated and limited like a service, with this terminal's input and output. It
+/// ends with the command, and its exit code is the command's (125: it could not be started, 126: not executable, 127:
+/// not found, 128+N: killed by signal N).
+///
+/// Example: coracle run --rootfs /srv/rootfs -m 16M -v /data:/data:ro /bin/sensor --once
+#[derive(FromArgs)]
+#[argh(subcommand, name = "run", help_triggers("-h", "--help"))]
+pub struct RunArgs {
+    /// run in this folder instead of an image; nothing is ever written to it
+    #[argh(option)]
+    rootfs: Option<String>,
+    /// memory limit: a size or "unlimited" (default 64M)
+    #[argh(option, short = 'm', default = "\"64M\".into()")]
+    memory: String,
+    /// limit on processes and threads (default 64)
+    #[argh(option, default = "64")]
+    pids: u32,
+    /// cpu limit in percent of one core, such as 25%
+    #[argh(option)]
+    cpu: Option<String>,
+    /// environment entry, KEY=VALUE; repeatable
+    #[argh(option, short = 'e')]
+    env: Vec<String>,
+    /// user, or user:group, by name or number
+    #[argh(option, short = 'u')]
+    user: Option<String>,
+    /// working directory
+    #[argh(option, short = 'w')]
+    workdir: Option<String>,
+    /// none (default) or host
+    #[argh(option, default = "\"none\".into()")]
+    network: String,
+    /// bind mount or volume, SOURCE:TARGET[:ro]; repeatable
+    #[argh(option, short = 'v')]
+    volume: Vec<String>,
+    /// tmpfs, TARGET or TARGET:SIZE; repeatable
+    #[argh(option)]
+    tmpfs: Vec<String>,
+    /// capability to keep, such as NET_BIND_SERVICE; repeatable
+    #[argh(option)]
+    cap: Vec<String>,
+    /// default, strict, log or off
+    #[argh(option, default = "\"default\".into()")]
+    seccomp: String,
+    /// let the root be written to, in memory
+    #[argh(switch)]
+    scratch: bool,
+    /// give the command a terminal of its own
+    #[argh(switch, short = 't')]
+    tty: bool,
+    /// accepted for the habit: standard input is always connected
+    #[argh(switch, short = 'i')]
+    #[expect(dead_code, reason = "it asks for what always holds")]
+    interactive: bool,
+    /// host name inside (default: the container's name)
+    #[argh(option)]
+    hostname: Option<String>,
+    /// the container's name (default: run-PID)
+    #[argh(option)]
+    name: Option<String>,
+    /// folder for unpacked images and volumes
+    #[argh(option, default = "\"/var/lib/coracle\".into()")]
+    state: String,
+    /// the image, unless --rootfs is given; then the command and its arguments
+    #[argh(positional, greedy)]
+    words: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(args: &RunArgs) -> u8 {
+    match attempt(args) {
+        Ok(code) => code,
+        Err((code, sentence)) => {
+            output::complain(&sentence);
+            code
+        }
+    }
+}
+
+type Refusal = (u8, String);
+
+fn usage(sentence: impl Into<String>) -> Refusal {
+    (exit::USAGE, sentence.into())
+}
+
+fn failed(error: impl core::fmt::Display) -> Refusal {
+    (exit::RUN_FAILED, error.to_string())
+}
+
+fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
+    let (root, image, command) = root(args)?;
+    let service = service(args, command)?;
+    let stdio = match args.tty {
+        true => {
+            let (rows, columns) = tty::size().map_err(usage)?;
+            Stdio::Terminal { rows, columns }
+        }
+        false => Stdio::Inherit,
+    };
+    let group = Cgroup::make(&service)?;
+    let join = group.0.join().map_err(failed)?;
+    let spec = prepare(Order {
+        service: &service,
+        image: &image,
+        root,
+        state: &args.state,
+        net: if service.network == Network::Host { Net::Host } else { Net::New },
+        stdio,
+        join: Some(join),
+        cgroup: None,
+        die_with_parent: true,
+    })
+    .map_err(failed)?;
+    let running = Foreground::start(&spec).map_err(|failure| (failure.exit_code(), failure.to_string()))?;
+    let terminal = if args.tty { running.terminal() } else { None };
+    let end = match terminal {
+        Some(master) => tty::proxy(&master, |signal| running.on_signal(signal)).map_err(failed)?,
+        None => running.wait(),
+    };
+    let code = end.map_err(|failure| (failure.exit_code(), failure.to_string()))?;
+    if group.0.oom_kills() > 0 {
+        output::complain(&format!("killed at its memory limit of {}; -m sets another", args.memory));
+    }
+    Ok(code)
+}
+
+/// The container's cgroup, removed at the end whatever happens.
+struct Cgroup(Group);
+
+impl Cgroup {
+    fn make(service: &Service) -> Result<Cgroup, Refusal> {
+        let mut tree = Tree::discover_flat("coracle-run").map_err(failed)?;
+        let rules = device_rules(service);
+        let name = service.name.as_str();
+        tree.create(name, &service.limits, &rules, &Options::default()).map(Cgroup).map_err(failed)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove() {
+            output::complain(&error.to_string());
+        }
+    }
+}
+
+/// The root file system, what its image says, and the command given.
+fn root(args: &RunArgs) -> Result<(Root, ImageConfig, Vec<Box<str>>), Refusal> {
+    let words = |words: &[String]| words.iter().map(|word| word.as_str().into()).collect();
+    let Some(folder) = &args.rootfs else {
+        return Err(usage("no root file system: give --rootfs DIR"));
+    };
+    let name = CString::new(folder.as_str()).map_err(|_| usage("--rootfs holds a NUL byte"))?;
+    let folder = path::open(&name, OFlag::O_PATH | OFlag::O_DIRECTORY)
+        .map_err(|errno| failed(format!("the root folder {folder} cannot be opened: {errno}")))?;
+    Ok((Root::Folder(folder), ImageConfig::empty(), words(&args.words)))
+}
+
+/// The service that the arguments describe.
+fn service(args: &RunArgs, command: Vec<Box<str>>) -> Result<Service, Refusal> {
+    let name = args.name.clone().unwrap_or_else(|| format!("run-{}", std::process::id()));
+    let memory = match args.memory.as_str() {
+        "unlimited" => Memory::Unlimited,
+        size => Memory::Max(
+            parse_bytes(size).map_err(|_| usage(format!("--memory {size}: not a size like 64M, nor \"unlimited\"")))?,
+        ),
+    };
+    let mut limits = Limits::with_memory(memory);
+    limits.pids = args.pids;
+    if let Some(share) = &args.cpu {
+        let percent = parse_percent(share).map_err(|_| usage(format!("--cpu {share}: not a share like 25%")))?;
+        limits.cpu = Some(percent);
+    }
+    let user = args.user.as_ref().map(|user| match user.split_once(':') {
+        Some((user, group)) => UserSpec { user: user.into(), group: Some(group.into()) },
+        None => UserSpec { user: user.as_str().into(), group: None },
+    });
+    let mut capabilities = CapSet::EMPTY;
+    for name in &args.cap {
+        let number = CapSet::number(name).ok_or_else(|| usage(format!("--cap {name}: no such capability")))?;
+        capabilities = capabilities.with(number);
+    }
+    if let Some(bad) = args.env.iter().find(|entry| !entry.contains('=')) {
+        return Err(usage(format!("--env {bad}: an entry is KEY=VALUE")));
+    }
+    let tmpfs = args.tmpfs.iter().map(|text| tmpfs(text));
+    Ok(Service {
+        name: Name::new(&name).map_err(|bad| usage(format!("--name {name}: {bad}")))?,
+        image: "".into(),
+        command,
+        user,
+        env: args.env.iter().map(|entry| entry.as_str().into()).collect(),
+        working_dir: args.workdir.as_deref().map(Into::into),
+        hostname: args.hostname.as_deref().map(Into::into),
+        limits,
+        rlimits: Vec::new(),
+        oom_score_adj: 0,
+        root_fs: if args.scratch { RootFs::Scratch } else { RootFs::ReadOnly },
+        mounts: args.volume.iter().map(|text| volume(text)).chain(tmpfs).collect::<Result<_, _>>()?,
+        needs: Vec::new(),
+        restart: Restart { policy: RestartPolicy::No, ..Restart::default() },
+        stop: Stop { signal: None, timeout: Millis::from_secs(10) },
+        start_timeout: Millis::from_secs(30),
+        network: match args.network.as_str() {
+            "none" => Network::None,
+            "host" => Network::Host,
+            other => return Err(usage(format!("--network {other}: none or host"))),
+        },
+        capabilities,
+        seccomp: match args.seccomp.as_str() {
+            "default" => Seccomp::Default,
+            "strict" => Seccomp::Strict,
+            "log" => Seccomp::Log,
+            "off" => Seccomp::Off,
+            other => return Err(usage(format!("--seccomp {other}: default, strict, log or off"))),
+        },
+        devices: Vec::new(),
+        log: LogPolicy::default(),
+        enabled: true,
+    })
+}
+
+/// `SOURCE:TARGET[:ro]`; a source without a slash is a volume's name.
+fn volume(text: &str) -> Result<Mount, Refusal> {
+    let bad = || usage(format!("--volume {text}: SOURCE:TARGET or SOURCE:TARGET:ro, with an absolute target"));
+    let (text, read_only) = match text.strip_suffix(":ro") {
+        Some(text) => (text, true),
+        None => (text, false),
+    };
+    let (source, target) = text.split_once(':').filter(|(_, target)| target.starts_with('/')).ok_or_else(bad)?;
+    let kind = match source.starts_with('/') {
+        true => MountKind::Bind(source.into()),
+        false => MountKind::Volume(Name::new(source).map_err(|_| bad())?),
+    };
+    Ok(Mount { kind, target: target.into(), read_only })
+}
+
+/// `TARGET` or `TARGET:SIZE`.
+fn tmpfs(text: &str) -> Result<Mount, Refusal> {
+    let bad = || usage(format!("--tmpfs {text}: TARGET or TARGET:SIZE, with an absolute target"));
+    let (target, size) = match text.split_once(':') {
+        Some((target, size)) => (target, parse_bytes(size).map_err(|_| bad())?),
+        None => (text, units::Bytes(16 << 20)),
+    };
+    let target = Some(target).filter(|target| target.starts_with('/')).ok_or_else(bad)?;
+    Ok(Mount { kind: MountKind::Tmpfs(size), target: target.into(), read_only: false })
+}

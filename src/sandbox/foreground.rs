@@ -1,0 +1,171 @@
+//! A container in the foreground (`coracle run`): standard input, output and error are the caller's, signals are passed
+//! on, and it dies with the caller.
+//!
+//! Its init waits for signals and nothing else. A signal that is blocked is never discarded, not even for process 1 of
+//! a pid namespace, so the caller passes signals on by sending them to the init, which sends them to main.
+#![forbid(unsafe_code)]
+
+use super::child::{InitContext, Outlets, settle, spawn_main};
+use super::spawn::spawn;
+use super::spec::Spec;
+use super::stage::{Failure, Stage};
+use crate::base::exit;
+use crate::sys::process;
+use nix::cmsg_space;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, setsid};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// The signals that are passed on: all that someone may send to end or steer a program, and that can be caught.
+const PASSED_ON: [Signal; 12] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGCONT,
+    Signal::SIGWINCH,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+    Signal::SIGURG,
+];
+
+/// The signals that a caller of [`Foreground::start`] waits for from then on: those passed on, and SIGCHLD.
+pub fn signals() -> SigSet {
+    let mut set = SigSet::empty();
+    PASSED_ON.iter().chain(&[Signal::SIGCHLD]).for_each(|signal| set.add(*signal));
+    set
+}
+
+/// A running container.
+pub struct Foreground {
+    init: Pid,
+    channel: OwnedFd,
+}
+
+impl Foreground {
+    /// Starts the container. From now on [`signals`] are blocked in the calling thread.
+    pub fn start(spec: &Spec) -> Result<Foreground, Failure> {
+        let failed = |errno: nix::Error| Failure::new(Stage::Clone, errno.into(), b"sigprocmask");
+        signals().thread_block().map_err(failed)?;
+        let spawned = spawn(spec, Outlets::default(), init)?;
+        Ok(Foreground { init: Pid::from_raw(spawned.pid), channel: spawned.channel })
+    }
+
+    /// Waits for the master of the container's terminal; `None` if the start failed.
+    pub fn terminal(&self) -> Option<OwnedFd> {
+        let mut poll = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&self.channel), nix::poll::PollFlags::POLLIN)];
+        while nix::poll::poll(&mut poll, nix::poll::PollTimeout::NONE) == Err(nix::Error::EINTR) {}
+        let mut bytes = [0; 1];
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let mut space = cmsg_space!(RawFd);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_PEEK;
+        let mut fd = None;
+        // A failure is longer than a byte and stays queued for `finish`.
+        if let Ok(message) = recvmsg::<()>(self.channel.as_raw_fd(), &mut parts, Some(&mut space), flags)
+            && let Ok(mut controls) = message.cmsgs()
+            && let Some(ControlMessageOwned::ScmRights(fds)) = controls.next()
+        {
+            fd = fds.first().copied();
+        }
+        fd.map(crate::sys::process::own)
+    }
+
+    /// Passes `signal` on; SIGCHLD instead asks whether the container has ended, and gives its exit code.
+    pub fn on_signal(&self, signal: Signal) -> Option<Result<u8, Failure>> {
+        if signal != Signal::SIGCHLD {
+            // One that has just ended needs no signal any more.
+            let _ = kill(self.init, signal);
+            return None;
+        }
+        match waitpid(self.init, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => Some(self.failure().map_or(Ok(code as u8), Err)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Some(Ok(exit::RUN_SIGNAL_BASE + signal as u8)),
+            _ => None,
+        }
+    }
+
+    /// Waits for the end, passing signals on.
+    pub fn wait(&self) -> Result<u8, Failure> {
+        let set = signals();
+        loop {
+            if let Ok(signal) = set.wait()
+                && let Some(end) = self.on_signal(signal)
+            {
+                return end;
+            }
+        }
+    }
+
+    /// What the init said about a start that failed.
+    fn failure(&self) -> Option<Failure> {
+        let mut bytes = [0; Failure::BYTES];
+        loop {
+            match nix::sys::socket::recv(self.channel.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+                Ok(Failure::BYTES) => return Failure::decode(&bytes),
+                // The terminal's message, looked at already.
+                Ok(1) => {}
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Process 1 of the container.
+fn init(context: InitContext<'_>) -> ! {
+    let channel = context.channel.as_raw_fd();
+    let fail = |failure: Failure| -> ! {
+        // Without a reader nobody is left to be told.
+        let _ = nix::sys::socket::send(channel, &failure.encode(), MsgFlags::MSG_NOSIGNAL);
+        process::exit_now(failure.exit_code().into())
+    };
+    // Out of the caller's foreground group, so that Ctrl-C does not arrive twice: from the terminal and passed on.
+    let _ = setsid();
+    let mut one = [0];
+    if nix::sys::socket::recv(channel, &mut one, MsgFlags::MSG_DONTWAIT) == Ok(0) {
+        // The caller ended before this process could ask to be killed with it.
+        process::exit_now(exit::RUN_FAILED.into());
+    }
+    let main = match context.setup.and_then(|()| spawn_main(context.main, context.stdio)) {
+        Ok(main) => main,
+        Err(failure) => fail(failure),
+    };
+    if let Some(master) = &context.terminal {
+        let fds = [master.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        if let Err(errno) = sendmsg::<()>(channel, &[IoSlice::new(b"t")], &rights, MsgFlags::MSG_NOSIGNAL, None) {
+            fail(Failure::new(Stage::Session, errno.into(), b"terminal"));
+        }
+    }
+    if let Err(failure) = settle(&[channel]) {
+        fail(failure);
+    }
+    let set = signals();
+    loop {
+        match set.wait() {
+            Ok(Signal::SIGCHLD) => reap(main),
+            // It may have ended already.
+            Ok(signal) => drop(kill(Pid::from_raw(main), signal)),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Reaps whatever has ended; ends with main's exit code when that is main.
+fn reap(main: i32) {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) if pid.as_raw() == main => process::exit_now(code),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() == main => {
+                process::exit_now(i32::from(exit::RUN_SIGNAL_BASE) + signal as i32)
+            }
+            Ok(WaitStatus::StillAlive) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
