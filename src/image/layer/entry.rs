@@ -336,10 +336,6 @@ fn set_time(dir: BorrowedFd<'_>, name: &[u8], mtime: Mtime) -> Result<(), Proble
 /// A time as the kernel takes it; what it cannot hold becomes the nearest it can.
 fn time(mtime: Mtime) -> TimeSpec {
     #[allow(clippy::unnecessary_fallible_conversions, clippy::useless_conversion, reason = "32 bits on some targets")]
-    let seconds = libc::time_t::try_from(mtime.seconds).unwrap_or(if mtime.seconds < 0 {
-        libc::time_t::MIN
-    } else {
-        libc::time_t::MAX
-    });
+    let seconds = mtime.seconds.try_into().unwrap_or_else(|_| i32::MAX.into());
     TimeSpec::new(seconds, mtime.nanoseconds as libc::c_long)
 }
