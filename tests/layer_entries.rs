@@ -23,7 +23,7 @@ fn permutations(items: &mut Vec<Item>, length: usize, each: &mut impl FnMut(&[It
     }
     for i in 0..length {
         permutations(items, length - 1, each);
-        items.swap(if length % 2 == 0 { i } else { 0 }, length - 1);
+        items.swap(if length.is_multiple_of(2) { i } else { 0 }, length - 1);
     }
 }
 
