@@ -46,7 +46,7 @@ fn sample() -> Vec<u8> {
         symlink("a/l", "../f"),
         hardlink("b", "a/f"),
         file("a/.wh.gone", ""),
-        file(&"p/".repeat(60).replace("p/p", "pp/p").trim_end_matches('/').to_string(), "deep"),
+        file(&format!("{}p", "pp/".repeat(50)), "deep"),
     ]);
     [sparse, long, rest].concat()
 }

@@ -20,7 +20,8 @@ pub struct Block {
 }
 
 impl Block {
-    /// Verifies the checksum, the sum of all bytes with its own field taken as blanks, of unsigned or signed bytes.
+    /// Verifies the checksum, the sum of all bytes with its own field taken as blanks, of unsigned or signed bytes, and
+    /// that number fields hold numbers.
     pub fn new(bytes: [u8; BLOCK]) -> Result<Block, Problem> {
         let sum = |from: fn(u8) -> i64| -> i64 {
             let own = 148..156;
@@ -29,6 +30,12 @@ impl Block {
         let stored = number(&bytes[148..156]).and_then(|sum| sum.ok_or(())).map_err(|()| Problem::Checksum)?;
         if stored != sum(i64::from) && stored != sum(|byte| i64::from(byte as i8)) {
             return Err(Problem::Checksum);
+        }
+        // Also those that a pax record replaces: other readers refuse an archive for them.
+        for (field, name) in
+            [(100..108, "mode"), (108..116, "owner (uid)"), (116..124, "group (gid)"), (136..148, "time (mtime)")]
+        {
+            number(&bytes[field]).map_err(|()| Problem::Number(name))?;
         }
         let dialect = match &bytes[257..265] {
             [b'u', b's', b't', b'a', b'r', 0, _, _] => Dialect::Posix,
@@ -83,6 +90,11 @@ impl Block {
     /// Stored bytes behind the header.
     pub fn size(&self) -> Result<u64, Problem> {
         size_field(&self.bytes[124..136])
+    }
+
+    /// Stored bytes behind a GNU volume label, whose size GNU tar leaves blank.
+    pub fn label_size(&self) -> Result<u64, Problem> {
+        unsigned(&self.bytes[124..136], "size")
     }
 
     /// Seconds since the epoch.

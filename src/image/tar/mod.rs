@@ -159,7 +159,7 @@ impl<R: BufRead> Reader<R> {
                 b'L' => extended.long_name(&self.extension(&block)?)?,
                 b'K' => extended.long_link(&self.extension(&block)?)?,
                 b'V' => {
-                    let size = block.size()?;
+                    let size = block.label_size()?;
                     self.skip(size.saturating_add(padding(size)))?;
                     self.ignored += 1;
                 }
