@@ -15,7 +15,6 @@ unsafe extern "C" {
     fn fork() -> c_int;
     fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
     fn _exit(code: c_int) -> !;
-    fn alarm(seconds: u32) -> u32;
     fn mount(
         source: *const c_char,
         target: *const c_char,
@@ -33,7 +32,11 @@ unsafe extern "C" {
     fn ioctl(fd: c_int, request: u64, ...) -> c_int;
     fn setuid(uid: u32) -> c_int;
     fn dup(fd: c_int) -> c_int;
+    fn sched_setscheduler(pid: c_int, policy: c_int, priority: *const c_int) -> c_int;
 }
+
+/// The one field of `struct sched_param` that Linux reads.
+static PRIORITY: [c_int; 12] = [1; 12];
 
 /// What an attempt came to.
 type Outcome = io::Result<String>;
@@ -130,6 +133,7 @@ fn run(words: &[String]) -> Outcome {
                 .map(|e| e.file_name().display().to_string())
                 .collect::<Vec<_>>()
                 .join(" ")),
+            "reach" => reach(word(1)),
             "stat" => fs::symlink_metadata(word(1)).map(|facts| format!("{facts:?}")),
             "mount" => done(mount(path(1).as_ptr(), path(2).as_ptr(), path(3).as_ptr(), n(4) as u64, std::ptr::null())),
             "umount" => done(umount2(path(1).as_ptr(), n(2) as c_int)),
@@ -152,6 +156,7 @@ fn run(words: &[String]) -> Outcome {
             "syscalls" => syscalls(n(1), n(2)),
             "fork-until-refused" => fork_until_refused(n(1)),
             "open-until-refused" => open_until_refused(n(1)),
+            "fifo" => done(sched_setscheduler(0, 1, PRIORITY.as_ptr())),
             "eat" => Ok(eat(n(1))),
             "fill" => fill(word(1), n(2)),
             "flood" => flood(n(1), n(2)),
@@ -184,6 +189,17 @@ fn read(path: &str) -> Outcome {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(256).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).trim().replace('\n', "|"))
+}
+
+/// How many entries of a folder of `/proc` lead anywhere.
+fn reach(folder: &str) -> Outcome {
+    let (mut all, mut reached) = (0, 0);
+    for entry in fs::read_dir(folder)?.flatten() {
+        all += 1;
+        let path = entry.path();
+        reached += usize::from(fs::read_link(&path).is_ok() || fs::File::open(&path).is_ok());
+    }
+    Ok(format!("{reached} reached{}", if all == 0 { ", the folder is empty" } else { "" }))
 }
 
 fn write(path: &str, text: &str) -> Outcome {
@@ -241,18 +257,25 @@ unsafe fn int80(number: i64, args: [i64; 3]) -> Outcome {
     }
 }
 
-/// Runs `task` in a child and tells how that ended.
+/// Runs `task` in a child, for at most a second, and tells how that ended.
 fn child(task: impl FnOnce() -> i32) -> Outcome {
     let mut status = 0;
     // SAFETY: the probe has one thread, so the child may do whatever its parent may.
+    let pid = unsafe { fork() };
+    match pid {
+        -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: ends the child at once.
+        0 => unsafe { _exit(task()) },
+        _ => {}
+    }
+    let start = std::time::Instant::now();
+    // SAFETY: the status lives through the calls; the pid is our child's until it is waited for.
     unsafe {
-        match fork() {
-            -1 => return Err(io::Error::last_os_error()),
-            0 => {
-                alarm(1);
-                _exit(task())
+        while waitpid(pid, &raw mut status, ANY_CHILD | DO_NOT_WAIT) == 0 {
+            if start.elapsed().as_secs() >= 1 {
+                kill(pid, 9);
             }
-            pid => while waitpid(pid, &raw mut status, 0x4000_0000) == -1 {},
+            std::thread::sleep(std::time::Duration::from_micros(100));
         }
     }
     Ok(match status & 0x7f {
@@ -260,6 +283,10 @@ fn child(task: impl FnOnce() -> i32) -> Outcome {
         signal => format!("signal {signal}"),
     })
 }
+
+/// Options of waitpid(2).
+const DO_NOT_WAIT: c_int = 1;
+const ANY_CHILD: c_int = 0x4000_0000;
 
 fn in_child(words: &[String]) -> Outcome {
     child(|| match run(words) {

@@ -1,0 +1,204 @@
+//! Root folders, working directories and commands made to steer the set-up of a container out of its root.
+
+mod container;
+
+use container::probe::value;
+use container::{Rootfs, binary, said};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A folder outside of the root with one file, to see whether anything reaches it.
+fn outside(rootfs: &Rootfs) -> std::path::PathBuf {
+    let folder = rootfs.beside("outside");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("secret"), "of the host").unwrap();
+    fs::write(folder.join("hosts"), "of the host").unwrap();
+    fs::write(folder.join("resolv.conf"), "of the host").unwrap();
+    folder
+}
+
+fn untouched(folder: &Path) {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().flatten().map(|entry| entry.file_name().display().to_string()).collect();
+    names.sort();
+    assert_eq!(names, ["hosts", "resolv.conf", "secret"]);
+    for name in names {
+        assert_eq!(fs::read_to_string(folder.join(&name)).unwrap(), "of the host", "{name}");
+    }
+}
+
+/// Whether coracle itself refused the start, in a sentence.
+fn start_refused(output: &Output) -> bool {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    matches!(output.status.code(), Some(125..=127)) && errors.starts_with("coracle: ") && output.stdout.is_empty()
+}
+
+#[test]
+fn a_working_directory_behind_a_descriptor_is_refused() {
+    // CVE-2024-21626: a leaked descriptor of a host folder as the working directory.
+    let Some(rootfs) = Rootfs::new("a_working_directory_behind_a_descriptor_is_refused") else { return };
+    for number in 0..16 {
+        let path = format!("/proc/self/fd/{number}");
+        let output = rootfs.run(&["-w", &path], &["/probe", "status"]);
+        assert!(start_refused(&output), "{path}: {:?} {}", output.status, said(&output));
+    }
+}
+
+#[test]
+fn the_binary_of_the_runtime_cannot_be_run_or_written() {
+    // CVE-2019-5736: the command is a link to the runtime, which then runs inside where it can be overwritten.
+    let Some(rootfs) = Rootfs::new("the_binary_of_the_runtime_cannot_be_run_or_written") else { return };
+    let before = fs::read(binary()).unwrap();
+    for command in ["/proc/self/exe", "/proc/1/exe", "/proc/thread-self/exe"] {
+        let output = rootfs.run(&["--seccomp", "off"], &[command, "version"]);
+        assert!(!output.status.success(), "{command}: {}", said(&output));
+    }
+    symlink("/proc/self/exe", rootfs.path("init")).unwrap();
+    assert!(!rootfs.run(&[], &["/init", "version"]).status.success());
+    assert!(before == fs::read(binary()).unwrap(), "the binary has changed");
+}
+
+#[test]
+fn links_where_the_container_gets_its_own_file_systems_lead_nowhere() {
+    // CVE-2025-31133, CVE-2025-52565, CVE-2025-52881: masked paths, consoles and procfs through links.
+    for name in ["proc", "sys", "dev"] {
+        let Some(rootfs) = Rootfs::new("links_where_the_container_gets_its_own_file_systems") else { return };
+        let outside = outside(&rootfs);
+        fs::remove_dir(rootfs.path(name)).unwrap();
+        for target in [outside.to_str().unwrap(), "../outside", "/tmp", "/proc/self/root"] {
+            symlink(target, rootfs.path(name)).unwrap();
+            let output = rootfs.run(&[], &["/probe", "status"]);
+            assert!(start_refused(&output), "{name} -> {target}: {:?} {}", output.status, said(&output));
+            assert!(said(&output).contains(name), "{}", said(&output));
+            fs::remove_file(rootfs.path(name)).unwrap();
+        }
+        untouched(&outside);
+    }
+}
+
+#[test]
+fn files_that_coracle_provides_are_not_written_through_links() {
+    let Some(rootfs) = Rootfs::new("files_that_coracle_provides_are_not_written_through_links") else { return };
+    let outside = outside(&rootfs);
+    for name in ["hosts", "resolv.conf", "hostname"] {
+        symlink(outside.join(name), rootfs.path("etc").join(name)).unwrap();
+    }
+    let output = rootfs.run(&[], &["/probe", "try", "read /etc/hosts"]);
+    assert!(!said(&output).contains("of the host"), "{}", said(&output));
+    untouched(&outside);
+    fs::remove_dir_all(rootfs.path("etc")).unwrap();
+    symlink(&outside, rootfs.path("etc")).unwrap();
+    let output = rootfs.run(&[], &["/probe", "try", "read /etc/secret"]);
+    assert!(!said(&output).contains("of the host"), "{}", said(&output));
+    untouched(&outside);
+}
+
+#[test]
+fn nodes_and_links_in_the_dev_of_an_image_are_not_used() {
+    let Some(rootfs) = Rootfs::new("nodes_and_links_in_the_dev_of_an_image_are_not_used") else { return };
+    let outside = outside(&rootfs);
+    for name in ["null", "console", "ptmx", "shm", "pts", "log"] {
+        symlink(outside.join("secret"), rootfs.path("dev").join(name)).unwrap();
+    }
+    let output = rootfs.run(&[], &["/probe", "try", "write /dev/null x", "read /dev/null", "read /dev/console"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(!said(&output).contains("of the host"), "{}", said(&output));
+    untouched(&outside);
+}
+
+#[test]
+fn a_mount_target_that_is_swapped_while_starting_stays_inside() {
+    // CVE-2021-30465: a folder becomes a link between its check and the mount.
+    let Some(rootfs) = Rootfs::new("a_mount_target_that_is_swapped_while_starting_stays_inside") else { return };
+    let outside = outside(&rootfs);
+    let volume = rootfs.beside("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("marker"), "").unwrap();
+    let (data, spare) = (rootfs.path("data"), rootfs.path("spare"));
+    symlink(&outside, &spare).unwrap();
+    let stop = AtomicBool::new(false);
+    let option = format!("{}:/data", volume.display());
+    let mut ends = [0; 2];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+            while !stop.load(Ordering::Relaxed) {
+                let cwd = nix::fcntl::AT_FDCWD;
+                nix::fcntl::renameat2(cwd, &data, cwd, &spare, flags).unwrap();
+            }
+        });
+        let start = Instant::now();
+        while ends[0] + ends[1] < 300 && start.elapsed() < Duration::from_secs(20) {
+            let output = rootfs.run(&["-v", &option], &["/probe", "try", "ls /data", "ls /spare"]);
+            let text = said(&output);
+            assert!(!text.contains("secret"), "the folder of the host shows: {text}");
+            ends[usize::from(output.status.success())] += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!("{} starts refused, {} mounted inside", ends[0], ends[1]);
+    untouched(&outside);
+}
+
+#[test]
+fn set_uid_programs_give_nothing() {
+    let Some(rootfs) = Rootfs::new("set_uid_programs_give_nothing") else { return };
+    fs::set_permissions(rootfs.path("probe"), fs::Permissions::from_mode(0o6755)).unwrap();
+    let text = rootfs.probe(&["-u", "1000:1000"], &["status"]);
+    assert_eq!(value(&text, "Uid"), "1000 1000 1000 1000");
+    assert_eq!(value(&text, "Gid"), "1000 1000 1000 1000");
+    let text = rootfs.probe(&["-u", "1000:1000"], &["try", "setuid 0"]);
+    assert_eq!(value(&text, "setuid 0"), "EPERM");
+}
+
+#[test]
+fn the_root_and_a_read_only_volume_cannot_be_written() {
+    let Some(rootfs) = Rootfs::new("the_root_and_a_read_only_volume_cannot_be_written") else { return };
+    let volume = rootfs.beside("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("file"), "as it was").unwrap();
+    let option = format!("{}:/data:ro", volume.display());
+    let tries = ["create /x", "create /etc/x", "create /data/x", "append /data/file", "mount none /data none 0x1020"];
+    let mut words = vec!["try"];
+    words.extend(tries);
+    let text = rootfs.probe(&["-v", &option, "--seccomp", "off"], &words);
+    for attempt in tries {
+        assert!(["EROFS", "EPERM"].contains(&value(&text, attempt)), "{attempt}: {}", value(&text, attempt));
+    }
+    assert_eq!(fs::read_to_string(volume.join("file")).unwrap(), "as it was");
+    assert!(!rootfs.path("x").exists() && !volume.join("x").exists());
+}
+
+#[test]
+fn nothing_is_left_when_the_command_is_killed() {
+    let Some(rootfs) = Rootfs::new("nothing_is_left_when_the_command_is_killed") else { return };
+    let mut run = rootfs.command(&[], &["/probe", "sleep", "1000"]).stdout(Stdio::null()).spawn().unwrap();
+    let ours = || -> Vec<String> {
+        let root = rootfs.root().display().to_string();
+        let of = |entry: fs::DirEntry| {
+            let line = fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            (line == "/probe sleep 1000 " || line.contains(&root)).then_some(line)
+        };
+        fs::read_dir("/proc").unwrap().flatten().filter_map(of).collect()
+    };
+    let wait = |wanted: &dyn Fn(&[String]) -> bool| {
+        let start = Instant::now();
+        while !wanted(&ours()) && start.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait(&|all| all.iter().any(|line| line == "/probe sleep 1000 "));
+    assert!(ours().iter().any(|line| line == "/probe sleep 1000 "), "it runs: {:?}", ours());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    wait(&|all| all.is_empty());
+    assert_eq!(ours(), Vec::<String>::new());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(rootfs.root().to_str().unwrap()), "a mount is left");
+    rootfs.probe(&[], &["exit", "0"]);
+}
