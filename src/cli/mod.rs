@@ -5,13 +5,16 @@ mod act;
 pub mod check;
 pub mod config_file;
 mod images;
+mod inspect;
 mod logs;
 pub mod output;
 pub mod progress;
 mod ps;
 mod run;
 mod services;
+mod stats;
 pub mod table;
+mod top;
 pub mod tty;
 mod words;
 
@@ -38,6 +41,7 @@ struct Coracle {
 enum Command {
     Check(check::CheckArgs),
     Images(images::list::ImagesArgs),
+    Inspect(inspect::InspectArgs),
     Kill(act::KillArgs),
     Logs(logs::LogsArgs),
     Pack(images::pack::PackArgs),
@@ -48,7 +52,9 @@ enum Command {
     Rmi(images::list::RmiArgs),
     Run(run::RunArgs),
     Start(act::StartArgs),
+    Stats(stats::StatsArgs),
     Stop(act::StopArgs),
+    Top(top::TopArgs),
     Unpack(images::unpack::UnpackArgs),
     Unpause(act::UnpauseArgs),
     Verify(images::list::VerifyArgs),
@@ -130,6 +136,7 @@ fn run(command: Command) -> u8 {
     match command {
         Command::Check(args) => check::run(&args),
         Command::Images(args) => images::list::images(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Kill(args) => act::kill(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Pack(args) => images::pack::run(&args),
@@ -140,6 +147,8 @@ fn run(command: Command) -> u8 {
         Command::Rmi(args) => images::list::rmi(&args),
         Command::Run(args) => run::run(&args),
         Command::Start(args) => act::start(&args),
+        Command::Stats(args) => stats::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Stop(args) => act::stop(&args),
         Command::Unpack(args) => images::unpack::run(&args),
         Command::Unpause(args) => act::unpause(&args),

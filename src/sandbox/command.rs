@@ -39,14 +39,7 @@ pub(super) fn resolve(
         env.push("TERM=xterm".into());
     }
     image.env.iter().chain(&service.env).for_each(|entry| set(&mut env, entry));
-    let programs = match program.contains('/') {
-        true => vec![(*program).to_owned()],
-        false => {
-            let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(PATH);
-            // An empty entry would mean the working directory, which a service can write to.
-            path.split(':').filter(|dir| !dir.is_empty()).map(|dir| format!("{dir}/{program}")).collect()
-        }
-    };
+    let programs = programs(program, &env);
     let working_dir = service.working_dir.as_deref().unwrap_or(&image.working_dir);
     let working_dir = format!("/{}", working_dir.trim_start_matches('/'));
     if working_dir.split('/').any(|name| name == "..") || working_dir.starts_with("/proc/") {
@@ -60,8 +53,18 @@ pub(super) fn resolve(
     Ok(Command { argv, env: strings(env)?, programs: strings(programs)?, working_dir })
 }
 
+/// The paths to try for `program`: itself if it is a path, else in every folder of `PATH`.
+pub(super) fn programs(program: &str, env: &[String]) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(PATH);
+    // An empty entry would mean the working directory, which a service can write to.
+    path.split(':').filter(|dir| !dir.is_empty()).map(|dir| format!("{dir}/{program}")).collect()
+}
+
 /// Sets `KEY=value` in place of an earlier one.
-fn set(env: &mut Vec<String>, entry: &str) {
+pub(super) fn set(env: &mut Vec<String>, entry: &str) {
     let key = entry.split_once('=').map_or(entry, |(key, _)| key);
     match env.iter_mut().find(|known| known.split_once('=').is_some_and(|(other, _)| other == key)) {
         Some(known) => *known = entry.to_owned(),
