@@ -66,7 +66,8 @@ pub fn run(args: &CheckArgs) -> u8 {
         Err(fault) => return refuse(&file, &fault, args.json),
     };
     let board = board(args);
-    let found = board::problems(&plan, &board);
+    let mut found = board::problems(&plan, &board);
+    found.extend(board::image_problems(&plan, &board));
     if args.json {
         output::line(json(&file, &plan, &warnings, &board, &found));
     } else {
@@ -129,6 +130,9 @@ fn show(file: &Path, plan: &Plan, warnings: &[Problem], board: &Board, found: &[
         let warned =
             if warnings.is_empty() { String::new() } else { format!(", {}", count(warnings.len(), "warning")) };
         output::line(format_args!("{shown}: good: {services}{warned}"));
+    }
+    if board.platform.is_none() {
+        output::line("Images are not looked into: give --arch, the board's architecture.");
     }
     if board.kernel.is_none() {
         output::line("Devices and the kernel are checked on the board alone: run `coracle check` there.");

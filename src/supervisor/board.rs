@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod here;
+mod images;
 mod kernel;
 
 pub use here::Files;
+pub use images::image_problems;
 pub use kernel::Kernel;
 
 use crate::base::units::Bytes;

@@ -104,7 +104,7 @@ fn pick(candidates: Vec<Candidate>, wanted: &Wanted<'_>) -> Result<Candidate, Im
         found.sort();
         found.dedup();
         return Err(ImageError::invalid(format!(
-            "the image is for {}, this machine is {}; get the image for {}",
+            "the image is for {}, wanted is {}; get the image for {}",
             found.join(", "),
             wanted.platform,
             wanted.platform

@@ -14,11 +14,13 @@
 #![forbid(unsafe_code)]
 
 mod choose;
+mod inspect;
 mod members;
 mod shape;
 mod sink;
 mod stream;
 
+pub use inspect::{Inspected, inspect};
 pub use sink::{Progress, Sink};
 
 use super::ImageError;
@@ -115,7 +117,7 @@ fn archive(file: &File, wanted: &Wanted<'_>, sink: &mut Sink<'_>) -> Result<Unpa
                 members.has_manifest().then(|| image(&mut members, wanted, sink))
             }
             _ => {
-                let mut stream = stream::Stream::read(rewound(file)?, &wanted.caps, sink)?;
+                let mut stream = stream::Stream::read(rewound(file)?, &wanted.caps, Some(sink))?;
                 stream.has_manifest().then(|| image(&mut stream, wanted, sink))
             }
         };
@@ -152,13 +154,8 @@ fn image(blobs: &mut dyn Blobs, wanted: &Wanted<'_>, sink: &mut Sink<'_>) -> Res
         }
     }
     let mut total = 0u64;
-    for (index, layer) in &missing {
-        let size = blobs.size(&layer.member)?.ok_or_else(|| missing_layer(*index, layers.len(), layer))?;
-        if layer.size.is_some_and(|expected| expected != size) {
-            return Err(ImageError::invalid(format!("has {size} bytes, the manifest says otherwise"))
-                .at(place(*index, &layers)));
-        }
-        total = total.saturating_add(size);
+    for (index, _) in &missing {
+        total = total.saturating_add(stored_size(blobs, *index, &layers)?);
     }
     sink.expect(total, missing.len());
     for (index, layer) in &missing {
@@ -167,6 +164,17 @@ fn image(blobs: &mut dyn Blobs, wanted: &Wanted<'_>, sink: &mut Sink<'_>) -> Res
         sink.accept(done)?;
     }
     Ok(Unpacked { names, image_id: Some(image_id), layers: layers.iter().map(|layer| layer.diff).collect(), config })
+}
+
+/// The bytes stored of a layer: it is there, in the size that the manifest says.
+fn stored_size(blobs: &mut dyn Blobs, index: usize, layers: &[Expected]) -> Result<u64, ImageError> {
+    let Some(layer) = layers.get(index) else { return Ok(0) };
+    let size = blobs.size(&layer.member)?.ok_or_else(|| missing_layer(index, layers.len(), layer))?;
+    if layer.size.is_some_and(|expected| expected != size) {
+        let error = ImageError::invalid(format!("has {size} bytes, the manifest says otherwise"));
+        return Err(error.at(place(index, layers)));
+    }
+    Ok(size)
 }
 
 fn place(index: usize, layers: &[Expected]) -> String {

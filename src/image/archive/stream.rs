@@ -41,8 +41,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Reads `file` to its end.
-    pub fn read(file: &File, caps: &ImageCaps, sink: &mut Sink<'_>) -> Result<Stream, ImageError> {
+    /// Reads `file` to its end, unpacking what may be a layer; without a sink, keeping its size alone.
+    pub fn read(file: &File, caps: &ImageCaps, mut sink: Option<&mut Sink<'_>>) -> Result<Stream, ImageError> {
         let nothing = Wanted { stored: false, content: false };
         let decoder = Decoder::new(BufReader::new(file), caps, 0, nothing).map_err(|error| unreadable(error.into()))?;
         let mut reader = Reader::new(decoder, caps.pax.0);
@@ -57,7 +57,7 @@ impl Stream {
                 _ => continue,
             };
             let member = match (&entry.kind, target) {
-                (Kind::File, _) => content(&mut reader, entry.size, caps, sink)?,
+                (Kind::File, _) => content(&mut reader, entry.size, caps, sink.as_deref_mut())?,
                 (_, Some(target)) => Member::Link(target),
                 _ => continue,
             };
@@ -101,12 +101,13 @@ fn content(
     reader: &mut Reader<Decoder<BufReader<&File>>>,
     size: u64,
     caps: &ImageCaps,
-    sink: &mut Sink<'_>,
+    sink: Option<&mut Sink<'_>>,
 ) -> Result<Member, ImageError> {
     let mut data = reader.data();
     let mut head = Vec::with_capacity(512);
     (&mut data).take(512).read_to_end(&mut head).map_err(unreadable)?;
     if is_layer(&head) {
+        let Some(sink) = sink else { return Ok(Member::Large(size)) };
         return match sink.unpack(head.chain(data)) {
             Ok(done) => Ok(Member::Layer(Box::new(done), size)),
             Err(error) if error.kind == crate::image::Kind::Failed => Err(error),

@@ -1,0 +1,63 @@
+//! Looking into the images of a plan before anything is unpacked.
+
+use super::{Board, BoardProblem};
+use crate::image::ImageError;
+use crate::image::archive::{Inspected, Source, Wanted, inspect};
+use crate::image::config::ImageConfig;
+use crate::image::platform::Platform;
+use crate::image::reference::Reference;
+use crate::image::store::{is_layout, source_id};
+use crate::plan::{Device, Plan};
+use nix::libc::{O_DIRECTORY, O_NOCTTY, O_NONBLOCK};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// What is wrong with the images that are there: damaged, without the wanted one, for another architecture, without a
+/// program to run.
+///
+/// Reads each archive's headers and documents, a compressed one whole. Nothing without the board's platform.
+pub fn image_problems(plan: &Plan, board: &Board) -> Vec<BoardProblem> {
+    let Some(platform) = &board.platform else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut known: Vec<(&str, Result<Inspected, ImageError>)> = Vec::new();
+    for (index, service) in plan.services.iter().enumerate() {
+        let Ok(reference) = Reference::parse(&service.image) else { continue };
+        let Some(hit) = reference.find(&plan.device.images, |path| board.files.exists(path)) else { continue };
+        if !known.iter().any(|(image, _)| *image == &*service.image) {
+            let place = board.files.place(&hit.path).unwrap_or(hit.path);
+            let result = look(&place, &reference, platform, &plan.device);
+            known.push((&service.image, result.map_err(|error| error.at(place.display()))));
+        }
+        let Some((_, result)) = known.iter().find(|(image, _)| *image == &*service.image) else { continue };
+        let mut add = |message: String, hint: &str| {
+            found.push(BoardProblem { service: Some(index), message, hint: hint.into() });
+        };
+        match result {
+            Err(error) => add(format!("image {error}"), ""),
+            Ok(image) if service.command.is_empty() && names_no_program(&image.config) => {
+                add(format!("image {:?} names no program", service.image), "add \"command\": [\"/path/of/program\"]");
+            }
+            Ok(_) => {}
+        }
+    }
+    found
+}
+
+fn names_no_program(config: &ImageConfig) -> bool {
+    config.entrypoint.is_empty() && config.cmd.is_empty()
+}
+
+fn look(path: &Path, reference: &Reference, platform: &Platform, device: &Device) -> Result<Inspected, ImageError> {
+    // A regular file or a folder; neither a FIFO nor a device is opened.
+    source_id(path)?;
+    let folder = path.is_dir();
+    if folder && !is_layout(path) {
+        return Ok(Inspected { names: Vec::new(), config: ImageConfig::empty(), layers: 0 });
+    }
+    let kind = if folder { O_DIRECTORY } else { 0 };
+    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK | O_NOCTTY | kind).open(path);
+    let file = file.map_err(|error| ImageError::failed(format!("cannot be opened: {error}")))?;
+    let source = if folder { Source::Layout(file.into()) } else { Source::File(file) };
+    inspect(source, &Wanted { select: &reference.select, platform, caps: device.image_caps, have: &|_| false })
+}
