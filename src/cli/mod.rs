@@ -37,7 +37,6 @@ struct Coracle {
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one value, parsed once")]
 enum Command {
     Check(check::CheckArgs),
     Images(images::list::ImagesArgs),

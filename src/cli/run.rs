@@ -1,23 +1,28 @@
 //! `coracle run`: one container in the foreground, with the isolation of a service, which dies with the command.
 #![forbid(unsafe_code)]
 
-use super::{output, tty};
+use super::{images, output, tty};
 use crate::base::name::Name;
 use crate::base::units::{Millis, parse_bytes, parse_percent};
 use crate::base::{exit, units};
 use crate::image::config::ImageConfig;
+use crate::image::platform::Platform;
+use crate::image::record;
+use crate::image::store::Writable;
+use crate::image::worker::{self, Job};
 use crate::plan::{
     CapSet, Limits, LogPolicy, Memory, Mount, MountKind, Network, Restart, RestartPolicy, RootFs, Seccomp, Service,
     Stop, UserSpec,
 };
 use crate::sandbox::cgroup::{Group, Options, Tree};
 use crate::sandbox::foreground::Foreground;
-use crate::sandbox::prepare::{Order, Root, device_rules, prepare};
+use crate::sandbox::prepare::{Order, Root, device_rules, has_overlayfs, prepare};
 use crate::sandbox::spec::{Net, Stdio};
 use crate::sys::path;
 use argh::FromArgs;
 use nix::fcntl::OFlag;
 use std::ffi::CString;
+use std::path::Path;
 
 /// Run one container in the foreground: isolated and limited like a service, with this terminal's input and output. It
 /// ends with the command, and its exit code is the command's (125: it could not be started, 126: not executable, 127:
@@ -92,7 +97,9 @@ pub fn run(args: &RunArgs) -> u8 {
     match attempt(args) {
         Ok(code) => code,
         Err((code, sentence)) => {
-            output::complain(&sentence);
+            if !sentence.is_empty() {
+                output::complain(&sentence);
+            }
             code
         }
     }
@@ -169,12 +176,44 @@ impl Drop for Cgroup {
 fn root(args: &RunArgs) -> Result<(Root, ImageConfig, Vec<Box<str>>), Refusal> {
     let words = |words: &[String]| words.iter().map(|word| word.as_str().into()).collect();
     let Some(folder) = &args.rootfs else {
-        return Err(usage("no root file system: give --rootfs DIR"));
+        let Some((image, rest)) = args.words.split_first() else {
+            return Err(usage("no root file system: name an image, or give --rootfs DIR"));
+        };
+        let (root, config) = image_root(args, image)?;
+        // As Docker does: the words replace the image's cmd, its entrypoint stays.
+        let mut command: Vec<Box<str>> = words(rest);
+        if !command.is_empty() {
+            command.splice(0..0, config.entrypoint.iter().cloned());
+        }
+        return Ok((root, config, command));
     };
     let name = CString::new(folder.as_str()).map_err(|_| usage("--rootfs holds a NUL byte"))?;
     let folder = path::open(&name, OFlag::O_PATH | OFlag::O_DIRECTORY)
         .map_err(|errno| failed(format!("the root folder {folder} cannot be opened: {errno}")))?;
     Ok((Root::Folder(folder), ImageConfig::empty(), words(&args.words)))
+}
+
+/// Unpacks the image into the state folder, unless it is there.
+fn image_root(args: &RunArgs, image: &str) -> Result<(Root, ImageConfig), Refusal> {
+    // What these say has been said by then.
+    let said = |code: u8| (code, String::new());
+    let device = images::device(Some(Path::new(&args.state)), None).map_err(said)?;
+    let image = images::locate(&device, image).map_err(said)?;
+    let store = images::store(&device).map_err(said)?;
+    let job = Job { image, platform: Platform::native(), caps: device.image_caps };
+    let invalid = |error: crate::image::ImageError| (images::fault(&error), String::new());
+    let record = worker::run(&store, job, &mut |_| {}).map_err(invalid)?;
+    let mut layers = store.rootfs_layers(&record).map_err(invalid)?;
+    let root = match &record.root {
+        record::Root::Folder(_) => Root::Folder(layers.remove(0)),
+        record::Root::Layers(_) if has_overlayfs() => Root::Layers(layers),
+        record::Root::Layers(_) => {
+            let folder = store.flatten(&record, Writable::No).map_err(invalid)?;
+            let name = CString::new(folder.as_os_str().as_encoded_bytes()).map_err(failed)?;
+            Root::Flat(path::open(&name, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(failed)?)
+        }
+    };
+    Ok((root, record.config))
 }
 
 /// The service that the arguments describe.

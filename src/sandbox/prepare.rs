@@ -54,6 +54,12 @@ pub enum Root {
     Flat(OwnedFd),
 }
 
+/// Whether this kernel has overlayfs: a mount(2) without layers fails on that, and only a kernel without the file system,
+/// as built-in or module, calls the type unknown.
+pub fn has_overlayfs() -> bool {
+    crate::sys::mount::mount(c"overlay", c"/", 0, c"") != Err(Errno(libc::ENODEV))
+}
+
 /// Why no start can be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {

@@ -1,5 +1,5 @@
-//! The steps of a start, from what is to be and what was found: data in, data out, with the kernel's constants but none of its
-//! calls.
+//! The steps of a start, from what is to be and what was found: data in, data out, with the kernel's constants but none
+//! of its calls.
 #![forbid(unsafe_code)]
 
 use super::rootfs::HIDDEN;

@@ -19,11 +19,17 @@ pub fn open(path: &CStr, flags: OFlag) -> Result<OwnedFd> {
 
 /// `openat(2)`, close-on-exec, without an allocation.
 pub fn open_at(dir: BorrowedFd<'_>, path: &CStr, flags: OFlag, mode: u32) -> Result<OwnedFd> {
-    let flags = (flags | OFlag::O_CLOEXEC | OFlag::O_LARGEFILE).bits();
+    let flags = completed(flags).bits();
     // SAFETY: the path is NUL-terminated and lives until the call returns.
     let fd = check(unsafe { libc::openat(dir.as_raw_fd(), path.as_ptr(), flags, mode) }.into())?;
     // SAFETY: a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Close-on-exec, and files beyond 2 GiB on 32-bit machines; openat2(2) refuses that beside O_PATH.
+fn completed(flags: OFlag) -> OFlag {
+    let large = if flags.contains(OFlag::O_PATH) { OFlag::empty() } else { OFlag::O_LARGEFILE };
+    flags | OFlag::O_CLOEXEC | large
 }
 
 /// How symbolic links beneath the root are treated.
@@ -55,7 +61,7 @@ pub fn open_beneath(root: BorrowedFd<'_>, path: &CStr, flags: OFlag, links: Link
         Links::InRoot => RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
         Links::Refuse => RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
     };
-    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_LARGEFILE;
+    let flags = completed(flags);
     let how = OpenHow { flags: flags.bits() as u32 as u64, mode: 0, resolve };
     // A rename or mount elsewhere during the walk makes the kernel answer EAGAIN rather than guess.
     for _ in 0..128 {
