@@ -47,7 +47,8 @@ def write_tarfile(path, rand):
 
 def write_gnu(path, rand):
     source = path + ".d"
-    os.makedirs(source + "/dir/" + "n" * rand.randint(1, 150))
+    form = rand.choice([["gnu"], ["pax"], ["pax", "--sparse-version=0.0"], ["pax", "--sparse-version=0.1"], ["ustar"], ["v7"]])
+    os.makedirs(source + "/dir/" + "n" * rand.randint(1, 80 if form == ["ustar"] else 150))
     with open(source + "/plain", "wb") as file:
         file.write(rand.randbytes(rand.randint(0, 2000)))
     with open(source + "/holes", "wb") as file:
@@ -57,7 +58,6 @@ def write_gnu(path, rand):
         file.truncate(file.tell() + rand.choice([0, 100000]))
     os.link(source + "/plain", source + "/dir/hard")
     os.symlink("t" * rand.choice([5, 120]), source + "/dir/soft")
-    form = rand.choice([["gnu"], ["pax"], ["pax", "--sparse-version=0.0"], ["pax", "--sparse-version=0.1"], ["ustar"], ["v7"]])
     command = ["tar", "--create", "--file", path, "--format=" + form[0], *form[1:], "--mtime=@1000000000", "--sort=name"]
     if form[0] in ("gnu", "pax"):
         command.append("--sparse")
