@@ -159,8 +159,14 @@ impl World {
             Action::KillTree(index, number) => {
                 let body = self.living(index, number, action);
                 assert!(!body.frozen, "a frozen process cannot be killed");
-                if !body.immortal {
+                // Now and then init does not do what it should.
+                if !body.immortal && !self.random.one_in(10) {
                     self.later(1000, Event::Instance(index, number, InstanceEvent::InitGone(None)));
+                }
+            }
+            Action::KillInit(index, number) => {
+                if !self.living(index, number, action).immortal {
+                    self.later(10, Event::Instance(index, number, InstanceEvent::InitGone(None)));
                 }
             }
             Action::Freeze(index, number, frozen) => {

@@ -95,6 +95,7 @@ fn phases() -> Vec<(&'static str, RestartPolicy, Vec<Event>)> {
         ("restarting", always, up(&[ask(Order::Restart)])),
         ("sweeping", always, up(&[instance(1, MainExited(Status::Code(3)))])),
         ("killed at its limit", always, up(&[instance(1, OutOfMemory)])),
+        ("felled", always, up(&[instance(1, OutOfMemory), Event::Timer])),
         ("backoff", always, up(&[instance(1, MainExited(Status::Code(3))), instance(1, InitGone(None))])),
         ("stopped", always, up(&[ask(Order::Stop), instance(1, InitGone(None))])),
         ("done", RestartPolicy::OnFailure, up(&[instance(1, InitGone(Some(Status::Code(0))))])),
@@ -147,6 +148,9 @@ fn every_phase_meets_every_event_as_the_table_says() {
             let mut core =
                 Core::new(vec![service("a", &[1], policy), service("b", &[], RestartPolicy::Always)], vec![1, 0]);
             for event in script.clone() {
+                if event == Event::Timer {
+                    core.now = core.state.next_deadline().unwrap();
+                }
                 core.take(event);
             }
             // The timer is looked at when it is due, everything else a little later.

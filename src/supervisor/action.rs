@@ -14,8 +14,10 @@ pub enum Action {
     Spawn(Index, Number),
     /// Send the main process a signal; `None`: the service's stop signal.
     Signal(Index, Number, Option<u8>),
-    /// Kill every process of the instance.
+    /// Kill every process of the instance but its init, which then ends by itself.
     KillTree(Index, Number),
+    /// Kill its init, and with it whatever is left.
+    KillInit(Index, Number),
     /// Freeze every process of the service (`true`) or let them go on; answered by `Frozen`.
     Freeze(Index, Number, bool),
     /// The instance is dead: remove what it leaves.

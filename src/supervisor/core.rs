@@ -5,8 +5,8 @@
 //! - what is enabled runs, unless someone stopped it; a stop lasts until a start or restart;
 //! - a service that ends is started again as its policy says, and each wait is twice the one before ([`super::backoff`]);
 //! - needs are about starting ([`super::graph`]); someone who starts a service starts what it needs as well;
-//! - an end takes three steps: the stop signal, after `stop.timeout` SIGKILL for everything, and if even that does not
-//!   help the service is named as stuck and the supervisor goes on without it;
+//! - an end takes three steps: the stop signal, after `stop.timeout` SIGKILL for everything (and at last for its init), and
+//!   if even that does not help the service is named as stuck and the supervisor goes on without it;
 //! - what is frozen is thawed before it is ended, since a frozen process cannot die on cgroup v1;
 //! - one process killed for want of memory ends the whole instance: half a service is worse than none.
 #![forbid(unsafe_code)]
@@ -22,8 +22,9 @@ use crate::plan::{Plan, RestartPolicy};
 
 /// From main's own end to the end of its init, which only has to read pipes empty and reap.
 pub const SWEEP_TIME: Millis = Millis::from_secs(5);
-/// From SIGKILL to giving up: a process in the kernel, on a dead disk or network file system, may never die.
-pub const KILL_TIME: Millis = Millis::from_secs(10);
+/// From SIGKILL to the next step, and at last to giving up: a process in the kernel, on a dead disk or network file
+/// system, may never die.
+pub const KILL_TIME: Millis = Millis::from_secs(5);
 /// The signal that cannot be caught, the same number on every architecture.
 const SIGKILL: u8 = 9;
 
@@ -131,6 +132,11 @@ impl Step<'_> {
                     self.kill(index, reason);
                 }
                 Phase::Stopping(Ending::Killed) => {
+                    let (reason, number) = (service.reason, service.number);
+                    self.end(index, Ending::Felled, reason, KILL_TIME);
+                    self.actions.push(Action::KillInit(index, number));
+                }
+                Phase::Stopping(Ending::Felled) => {
                     let number = service.number;
                     self.enter(index, Phase::Stopping(Ending::Stuck), Reason::Stuck, None);
                     self.actions.push(Action::GiveUp(index, number));

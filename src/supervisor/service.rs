@@ -47,8 +47,11 @@ pub enum Ending {
     Asked,
     /// Main has ended by itself; init sweeps up and ends.
     Sweeping,
-    /// Everything was sent SIGKILL.
+    /// Everything but its init was sent SIGKILL; init still has to keep the last lines of the log and to write the exit
+    /// record.
     Killed,
+    /// Its init did not end by the deadline and was sent SIGKILL too.
+    Felled,
     /// SIGKILL did not help by its deadline: something sits in the kernel.
     Stuck,
 }
