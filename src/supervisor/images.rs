@@ -1,0 +1,126 @@
+//! Having a service's image in the store: found there, or unpacked by a confined worker, one at a time.
+#![forbid(unsafe_code)]
+
+use super::event::Index;
+use crate::image::platform::Platform;
+use crate::image::record::ImageRecord;
+use crate::image::reference::Reference;
+use crate::image::store::Store;
+use crate::image::worker::{self, Job, Started, Step, Worker};
+use crate::plan::{Device, Service};
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+/// The images' side of the loop.
+#[derive(Debug)]
+pub struct Images {
+    store: Option<Store>,
+    worker: Option<Worker>,
+    /// Who waits for the worker.
+    waiting: VecDeque<Index>,
+}
+
+/// Where an image stands.
+#[derive(Debug)]
+pub enum Standing {
+    /// In the store.
+    Ready,
+    /// Its worker was started just now.
+    Begun(String),
+    /// Behind another one.
+    Queued,
+}
+
+impl Images {
+    /// Nothing is opened before the first service needs it, for the state folder may lie on a disk that comes late.
+    pub fn new() -> Images {
+        Images { store: None, worker: None, waiting: VecDeque::new() }
+    }
+
+    /// The store in the device's state folder.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn store(&mut self, device: &Device) -> Result<&Store, String> {
+        if self.store.is_none() {
+            self.store = Some(Store::open(Path::new(&*device.state)).map_err(|error| error.to_string())?);
+        }
+        self.store.as_ref().ok_or_else(|| "there is no store".to_owned())
+    }
+
+    /// The record of a service's image, if it is in the store.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn lookup(&mut self, device: &Device, service: &Service) -> Result<Option<ImageRecord>, String> {
+        let reference = locate(device, service)?;
+        self.store(device)?.lookup(&reference).map_err(|error| error.to_string())
+    }
+
+    /// Sees to it that the image of service `index` comes into the store. Who is not ready is asked for again by
+    /// [`Images::take_waiting`].
+    ///
+    /// # Errors
+    /// A sentence saying why the image cannot be used.
+    pub fn prepare(&mut self, device: &Device, service: &Service, index: Index) -> Result<Standing, String> {
+        let image = locate(device, service)?;
+        if self.worker.is_some() {
+            if self.lookup(device, service)?.is_some() {
+                return Ok(Standing::Ready);
+            }
+            self.waiting.push_back(index);
+            return Ok(Standing::Queued);
+        }
+        let shown = image.to_string();
+        let job = Job { image, platform: Platform::native(), caps: device.image_caps };
+        match worker::start(self.store(device)?, job).map_err(|error| error.to_string())? {
+            Started::Ready(_) => Ok(Standing::Ready),
+            Started::Working(worker) => {
+                self.worker = Some(worker);
+                self.waiting.push_front(index);
+                Ok(Standing::Begun(shown))
+            }
+        }
+    }
+
+    /// Readable when the worker has something to tell.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.worker.as_ref().map(Worker::progress_fd)
+    }
+
+    /// The worker's process.
+    pub fn pid(&self) -> Option<i32> {
+        self.worker.as_ref().map(Worker::pid)
+    }
+
+    /// Takes in what the worker tells. When it has ended (its process has, or it closed its pipe): the service that it
+    /// worked for, and how that went.
+    pub fn attend(&mut self, process_ended: bool) -> Option<(Index, Result<(), String>)> {
+        let ended = self.worker.as_mut()?.poll() == Step::Ended;
+        if !ended && !process_ended {
+            return None;
+        }
+        let (worker, store) = (self.worker.take()?, self.store.as_ref()?);
+        let outcome = worker.finish(store).map(drop).map_err(|error| error.to_string());
+        Some((self.waiting.pop_front()?, outcome))
+    }
+
+    /// Those that waited behind a worker that has ended.
+    pub fn take_waiting(&mut self) -> VecDeque<Index> {
+        std::mem::take(&mut self.waiting)
+    }
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Images::new()
+    }
+}
+
+fn locate(device: &Device, service: &Service) -> Result<Reference, String> {
+    let reference = Reference::parse(&service.image).map_err(|bad| format!("{:?}: {bad}", service.image))?;
+    let found = reference.find(&device.images, |path| path.exists());
+    let found = found.ok_or_else(|| format!("the image {:?} is in none of the image folders", service.image))?;
+    Ok(reference.located_at(&found.path))
+}

@@ -1,0 +1,226 @@
+//! Everything known about one service, as a JSON object: its config with all defaults filled in, and its state.
+#![forbid(unsafe_code)]
+
+use super::answer::{self, Why, state_word};
+use super::event::Index;
+use super::run::Supervisor;
+use crate::base::signal;
+use crate::image::text::{quote, quote_list};
+use crate::plan::{
+    Memory, MountKind, Need, Network, RestartPolicy, RlimitKind, RootFs, Seccomp, Service as Configured, Then,
+};
+use core::fmt::Display;
+
+/// A JSON object being written.
+struct Object {
+    text: String,
+}
+
+impl Object {
+    fn new() -> Object {
+        Object { text: String::from("{") }
+    }
+
+    fn key(&mut self, key: &str) -> &mut String {
+        if !self.text.ends_with('{') {
+            self.text.push(',');
+        }
+        quote(&mut self.text, key);
+        self.text.push(':');
+        &mut self.text
+    }
+
+    fn text(&mut self, key: &str, value: impl Display) -> &mut Object {
+        let value = value.to_string();
+        quote(self.key(key), &value);
+        self
+    }
+
+    fn optional(&mut self, key: &str, value: Option<impl Display>) -> &mut Object {
+        match value {
+            Some(value) => self.text(key, value),
+            None => self.raw(key, "null"),
+        }
+    }
+
+    /// A number, `true`, `false`, `null`, or JSON already written.
+    fn raw(&mut self, key: &str, value: impl Display) -> &mut Object {
+        let value = value.to_string();
+        self.key(key).push_str(&value);
+        self
+    }
+
+    fn list<'a>(&mut self, key: &str, items: impl IntoIterator<Item = &'a str>) -> &mut Object {
+        quote_list(self.key(key), items);
+        self
+    }
+
+    fn objects(&mut self, key: &str, items: impl IntoIterator<Item = String>) -> &mut Object {
+        let items: Vec<String> = items.into_iter().collect();
+        self.raw(key, format_args!("[{}]", items.join(",")))
+    }
+
+    fn end(&mut self) -> String {
+        self.text.push('}');
+        core::mem::take(&mut self.text)
+    }
+}
+
+/// The object for service `index`.
+pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
+    let (plan, at) = (&supervisor.plan, usize::from(index));
+    let mut object = Object::new();
+    let (Some(service), Some(configured)) = (supervisor.state.services().get(at), plan.services.get(at)) else {
+        return object.end();
+    };
+    let slot = supervisor.slots.get(at);
+    let live = slot.and_then(|slot| slot.live.as_ref());
+    object
+        .text("name", &configured.name)
+        .text("state", state_word(service).as_str())
+        .text("reason", Why(plan, service))
+        .raw("age_ms", supervisor.now.since(service.since).0)
+        .raw("pid", live.map_or(0, |live| live.main))
+        .raw("init", live.map_or(0, |live| live.init))
+        .raw("instance", service.number)
+        .raw("oom_kills", service.oom_kills)
+        .raw("enabled", configured.enabled)
+        .text("image", &configured.image);
+    let group = slot.and_then(|slot| slot.group.as_ref()).map(|group| group.record()).unwrap_or_default();
+    let folders = group.split('\t').filter_map(|dir| dir.splitn(3, ':').nth(2));
+    object.list("cgroup", folders);
+    process(&mut object, configured);
+    sandbox(&mut object, configured);
+    let needs = configured.needs.iter().map(|Need::Started(needed)| answer::name(plan, *needed));
+    object.list("needs", needs);
+    supervision(&mut object, configured);
+    object.end()
+}
+
+fn process(object: &mut Object, service: &Configured) {
+    let user = service.user.as_ref().map(|user| match &user.group {
+        Some(group) => format!("{}:{group}", user.user),
+        None => user.user.to_string(),
+    });
+    object
+        .list("command", service.command.iter().map(|word| &**word))
+        .optional("user", user)
+        .list("env", service.env.iter().map(|entry| &**entry))
+        .optional("working_dir", service.working_dir.as_deref())
+        .text("hostname", service.hostname.as_deref().unwrap_or(service.name.as_str()));
+}
+
+fn sandbox(object: &mut Object, service: &Configured) {
+    let limits = &service.limits;
+    let mut inner = Object::new();
+    match limits.memory {
+        Memory::Max(bytes) => inner.text("memory", bytes),
+        Memory::Unlimited => inner.text("memory", "unlimited"),
+    };
+    inner
+        .optional("memory_high", limits.memory_high)
+        .text("swap", limits.swap)
+        .raw("pids", limits.pids)
+        .optional("cpu", limits.cpu.map(|percent| format!("{percent}%")))
+        .raw("cpu_weight", limits.cpu_weight.map_or("null".to_owned(), |weight| weight.to_string()))
+        .optional("cpus", limits.cpus.as_deref());
+    inner.objects(
+        "io",
+        limits.io.iter().map(|io| {
+            let mut one = Object::new();
+            one.text("device", &io.device);
+            let rates = [
+                ("read_bps", io.read_bps),
+                ("write_bps", io.write_bps),
+                ("read_iops", io.read_iops),
+                ("write_iops", io.write_iops),
+            ];
+            for (key, rate) in rates {
+                one.raw(key, rate.map_or("null".to_owned(), |rate| rate.to_string()));
+            }
+            one.end()
+        }),
+    );
+    let limits = inner.end();
+    let root_fs = match service.root_fs {
+        RootFs::ReadOnly => "read-only",
+        RootFs::Scratch => "scratch",
+        RootFs::Persistent => "persistent",
+    };
+    let seccomp = match service.seccomp {
+        Seccomp::Default => "default",
+        Seccomp::Strict => "strict",
+        Seccomp::Log => "log",
+        Seccomp::Off => "off",
+    };
+    object
+        .raw("limits", limits)
+        .objects("rlimits", service.rlimits.iter().map(rlimit))
+        .raw("oom_score_adj", service.oom_score_adj)
+        .text("root_fs", root_fs)
+        .objects("mounts", service.mounts.iter().map(mount))
+        .text("network", if service.network == Network::Host { "host" } else { "none" })
+        .list("capabilities", service.capabilities.names())
+        .text("seccomp", seccomp)
+        .objects(
+            "devices",
+            service.devices.iter().map(|device| {
+                let mut one = Object::new();
+                let (read, write) = (device.rules.read, device.rules.write);
+                one.text("path", &device.path).raw("read", read).raw("write", write).raw("optional", device.optional);
+                one.end()
+            }),
+        );
+}
+
+fn rlimit(limit: &crate::plan::Rlimit) -> String {
+    let name = RlimitKind::ALL.iter().find(|(kind, _)| *kind == limit.kind).map_or("?", |(_, name)| name);
+    let number = |value: u64| if value == u64::MAX { "\"unlimited\"".to_owned() } else { value.to_string() };
+    let mut one = Object::new();
+    one.text("name", name).raw("soft", number(limit.soft)).raw("hard", number(limit.hard));
+    one.end()
+}
+
+fn mount(mount: &crate::plan::Mount) -> String {
+    let mut one = Object::new();
+    match &mount.kind {
+        MountKind::Volume(name) => one.text("type", "volume").text("source", name),
+        MountKind::Bind(path) => one.text("type", "bind").text("source", path),
+        MountKind::Tmpfs(size) => one.text("type", "tmpfs").text("size", size),
+    };
+    one.text("target", &mount.target).raw("read_only", mount.read_only);
+    one.end()
+}
+
+fn supervision(object: &mut Object, service: &Configured) {
+    let policy = match service.restart.policy {
+        RestartPolicy::No => "no",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::Always => "always",
+    };
+    let then = match service.restart.then {
+        Then::KeepTrying => "keep-trying",
+        Then::Stop => "stop",
+    };
+    let mut restart = Object::new();
+    restart
+        .text("policy", policy)
+        .text("delay", service.restart.delay)
+        .text("max_delay", service.restart.max_delay)
+        .raw("tries", service.restart.tries)
+        .text("within", service.restart.within)
+        .text("then", then);
+    let mut stop = Object::new();
+    let signal = service.stop.signal.map(|number| signal::name(number).map_or(number.to_string(), str::to_owned));
+    stop.optional("signal", signal).text("timeout", service.stop.timeout);
+    let mut log = Object::new();
+    log.optional("ring", service.log.ring)
+        .raw("rate", service.log.rate)
+        .text("file", service.log.file)
+        .raw("keep", service.log.keep);
+    object
+        .raw("restart", restart.end())
+        .raw("stop", stop.end())
+        .text("start_timeout", service.start_timeout)
+        .raw("log", log.end());
+}

@@ -1,0 +1,328 @@
+//! What the core decides, done: sandboxes, signals, groups, records.
+#![forbid(unsafe_code)]
+
+use super::action::{Action, Verdict};
+use super::answer;
+use super::board;
+use super::event::{Event, Index, InstanceEvent, Number, Token};
+use super::images::Standing;
+use super::init;
+use super::instance::{self, Instance, Process};
+use super::run::Supervisor;
+use super::service::Phase;
+use super::slot::Live;
+use super::wire::ToInit;
+use crate::image::record::{ImageRecord, Root as ImageRoot};
+use crate::image::store::Writable;
+use crate::log::ring;
+use crate::log::sink::Sink;
+use crate::plan::{Network, RootFs, Seccomp, Service};
+use crate::sandbox::cgroup::{Group, Options};
+use crate::sandbox::child::Outlets;
+use crate::sandbox::devices;
+use crate::sandbox::prepare::{Order, Root, prepare};
+use crate::sandbox::spawn::{Spawned, spawn};
+use crate::sandbox::spec::{Net, Spec, Stdio};
+use crate::sys::wait::send_signal;
+use nix::libc;
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+/// The stop signal of a service whose config and image name none.
+const TERM: u8 = libc::SIGTERM as u8;
+
+impl Supervisor {
+    /// Does one thing. What comes of it is queued as an event.
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::Prepare(index) => self.prepare(index),
+            Action::Spawn(index, number) => match self.spawn(index, number) {
+                Ok(()) => self.happened(index, number, InstanceEvent::Spawned),
+                Err(why) => self.happened(index, number, InstanceEvent::SpawnFailed(why.into())),
+            },
+            Action::Signal(index, _, signal) => {
+                if let Some(live) = self.live(index) {
+                    live.tell(ToInit::Signal(i32::from(signal.unwrap_or(live.stop_signal))));
+                }
+            }
+            Action::KillTree(index, _) => {
+                if let Some(live) = self.live(index) {
+                    live.tell(ToInit::Kill);
+                }
+                // Also those that entered the group from outside. What fails here fails on the way to KillInit.
+                let _ = self.group(index).map(Group::kill);
+            }
+            Action::KillInit(index, _) => {
+                if let Some(live) = self.live(index) {
+                    // It is our child and not waited for: the number is still its own.
+                    let _ = send_signal(live.init, libc::SIGKILL);
+                }
+            }
+            Action::Freeze(index, number, frozen) => {
+                let done = self.group(index).map(|group| group.freeze(frozen));
+                let result = match done {
+                    Some(Ok(())) => Ok(frozen),
+                    Some(Err(error)) => Err(error.to_string().into()),
+                    None => Err("it has no group".into()),
+                };
+                self.happened(index, number, InstanceEvent::Frozen(result));
+            }
+            Action::Cleanup(index, _) => self.cleanup(index),
+            Action::Changed(index, phase) => self.changed(index, phase),
+            Action::GiveUp(index, _) => {
+                let init = self.live(index).map_or(0, |live| live.init);
+                let pids = self.group(index).map(Group::pids).unwrap_or_default();
+                let name = answer::name(&self.plan, index);
+                self.report.line(format_args!("{name} does not die: init {init} and processes {pids:?} are stuck"));
+            }
+            Action::Answer(token, verdict) => self.answer(token, verdict),
+            Action::Complete => self.complete = true,
+        }
+    }
+
+    pub(super) fn happened(&mut self, index: Index, number: Number, event: InstanceEvent) {
+        self.events.push_back(Event::Instance(index, number, event));
+    }
+
+    fn live(&self, index: Index) -> Option<&Live> {
+        self.slots.get(usize::from(index))?.live.as_ref()
+    }
+
+    fn group(&self, index: Index) -> Option<&Group> {
+        self.slots.get(usize::from(index))?.group.as_ref()
+    }
+
+    /// Looks at the board, then for the image.
+    pub(super) fn prepare(&mut self, index: Index) {
+        let lacks = board::service_problems(&self.plan, usize::from(index), &self.board);
+        if !lacks.is_empty() {
+            let sentences: Vec<String> = lacks.iter().map(|lack| format!("{}; {}", lack.message, lack.hint)).collect();
+            return self.events.push_back(Event::Held(index, sentences.join(". ").into()));
+        }
+        let Some(service) = self.plan.services.get(usize::from(index)) else { return };
+        match self.images.prepare(&self.plan.device, service, index) {
+            Ok(Standing::Ready) => self.events.push_back(Event::Ready(index)),
+            Ok(Standing::Begun(image)) => {
+                self.report.line(format_args!("unpacking {image}"));
+                self.watch_worker();
+            }
+            Ok(Standing::Queued) => {}
+            Err(why) => self.events.push_back(Event::ImageFailed(index, why.into())),
+        }
+    }
+
+    fn spawn(&mut self, index: Index, number: Number) -> Result<(), String> {
+        let Some(service) = self.plan.services.get(usize::from(index)) else { return Err("it is not known".into()) };
+        let device = &self.plan.device;
+        let record = self.images.lookup(device, service)?;
+        let record = record.ok_or("its image was removed or replaced meanwhile; it is unpacked at the next start")?;
+        let pin = self.images.store(device)?.pin(&record).ok();
+        let root = root(self.images.store(device)?, &record, service, self.overlayfs)?;
+        let slot = self.slots.get_mut(usize::from(index)).ok_or("it has no slot")?;
+        let group = match &slot.group {
+            Some(group) => group.clone(),
+            None => {
+                let options = Options { allow_missing: device.allow_missing, measure: true };
+                let rules = devices::rules(service);
+                let made = self.tree.create(service.name.as_str(), &service.limits, &rules, &options);
+                slot.group.insert(made.map_err(|error| error.to_string())?).clone()
+            }
+        };
+        let join = group.join().map_err(|error| error.to_string())?;
+        let order = Order {
+            service,
+            image: &record.config,
+            root,
+            state: &device.state,
+            net: match (service.network, &slot.net) {
+                (Network::Host, _) => Net::Host,
+                (Network::None, Some(net)) => Net::Existing(net.as_raw_fd()),
+                (Network::None, None) => Net::New,
+            },
+            stdio: Stdio::Pipes,
+            cgroup: join.into.as_ref().and_then(|folder| folder.try_clone().ok()),
+            join: Some(join),
+            die_with_parent: false,
+        };
+        let spec = prepare(order).map_err(|error| error.to_string())?;
+        let oom = group.oom_event().map_err(|error| error.to_string())?;
+        let oom_before = group.oom_kills();
+        let outlets = outlets(&self.run, device, service)?;
+        let Spawned { pid, pidfd: _, channel } =
+            spawn(&spec, outlets, init::run).map_err(|failure| failure.to_string())?;
+        if spec.net == Net::New {
+            // Without it every instance has a new one, which only costs time.
+            slot.net = File::open(format!("/proc/{pid}/ns/net")).ok().map(OwnedFd::from);
+        }
+        let stop_signal = service.stop.signal.or(record.config.stop_signal).unwrap_or(TERM);
+        let order = self.plan.start_order.iter().position(|i| *i == index).unwrap_or(0) as u16;
+        let instance = instance_record(service, &spec, &group, number, pid, (order, stop_signal));
+        if let Err(error) = instance.write(self.run.path()) {
+            self.report.line(format_args!("the record of {} cannot be written: {error}", service.name));
+        }
+        slot.live = Some(Live {
+            number,
+            init: pid,
+            main: 0,
+            channel: Some(channel),
+            oom,
+            oom_before,
+            oom_look: None,
+            oom_looks: 0,
+            stop_signal,
+            pin,
+        });
+        self.watch_instance(index);
+        Ok(())
+    }
+
+    /// The instance is dead; its group may hold strangers who came with `exec`.
+    fn cleanup(&mut self, index: Index) {
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
+        slot.live = None;
+        if let Some(group) = slot.group.as_ref().filter(|group| !group.is_empty()) {
+            // Those that do not die in time keep the group; its removal says so.
+            let _ = group.kill();
+        }
+        let name = answer::name(&self.plan, index);
+        let _ = fs::remove_file(instance::path(self.run.path(), name));
+    }
+
+    fn changed(&mut self, index: Index, phase: Phase) {
+        let Some(service) = self.state.services().get(usize::from(index)) else { return };
+        let quiet = self.state.is_shutting_down() && service.number == 0;
+        if let Some(line) = answer::change(&self.plan, index, service, phase, self.now).filter(|_| !quiet) {
+            self.report.line(line);
+        }
+        if matches!(phase, Phase::Stopped | Phase::Held | Phase::Failed | Phase::Done) {
+            self.remove_group(index);
+        }
+    }
+
+    fn remove_group(&mut self, index: Index) {
+        let Some(slot) = self.slots.get_mut(usize::from(index)).filter(|slot| slot.live.is_none()) else { return };
+        let Some(group) = slot.group.take() else { return };
+        if let Err(error) = group.remove() {
+            self.report.line(format_args!("{}: {error}", answer::name(&self.plan, index)));
+            slot.group = Some(group);
+        }
+    }
+
+    fn answer(&mut self, token: Token, verdict: Verdict) {
+        if verdict == Verdict::SettledWithout {
+            for index in 0..self.plan.services.len() {
+                let down = |service: &&super::service::Service| service.wanted && !service.meets_need();
+                if self.state.services().get(index).filter(down).is_some() {
+                    self.send_service(token, index as Index);
+                }
+            }
+        }
+        let line = answer::done_line(token.id, &self.plan, self.state.services(), verdict);
+        self.server.done(token.client, &line, self.now);
+    }
+
+    /// Sends the line of service `index`.
+    pub(super) fn send_service(&mut self, token: Token, index: Index) {
+        let Some(service) = self.state.services().get(usize::from(index)) else { return };
+        let pids = self.live(index).map_or((0, 0), |live| (live.main, live.init));
+        let line = answer::service_line(token.id, &self.plan, index, service, pids, self.now);
+        self.server.send(token.client, &line);
+    }
+}
+
+/// The folders that a service's root is made of.
+fn root(
+    store: &crate::image::store::Store,
+    record: &ImageRecord,
+    service: &Service,
+    overlayfs: bool,
+) -> Result<Root, String> {
+    if let ImageRoot::Layers(_) = record.root
+        && !overlayfs
+    {
+        let writable = if service.root_fs == RootFs::ReadOnly { Writable::No } else { Writable::Yes };
+        let path = store.flatten(record, writable).map_err(|error| error.to_string())?;
+        return folder(&path).map(Root::Flat);
+    }
+    let mut layers = store.rootfs_layers(record).map_err(|error| error.to_string())?;
+    match record.root {
+        ImageRoot::Layers(_) => Ok(Root::Layers(layers)),
+        ImageRoot::Folder(_) => layers.pop().map(Root::Folder).ok_or_else(|| "its image has no folder".to_owned()),
+    }
+}
+
+fn folder(path: &Path) -> Result<OwnedFd, String> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
+    options.open(path).map(OwnedFd::from).map_err(|error| format!("cannot open {}: {error}", path.display()))
+}
+
+/// What the init of an instance writes to.
+fn outlets(run: &super::rundir::RunDir, device: &crate::plan::Device, service: &Service) -> Result<Outlets, String> {
+    let name = service.name.as_str();
+    let at = |what: &str, error: &dyn std::fmt::Display| {
+        format!("cannot make its {what} in {}: {error}", run.path().display())
+    };
+    let dir = run.service(name).map_err(|error| at("directory", &error))?;
+    let exit = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(instance::service_dir(run.path(), name).join("exit"))
+        .map_err(|error| at("exit record", &error))?;
+    let capacity = service.log.ring.unwrap_or(device.log_ring).0;
+    let ring = ring::prepare(&dir, "log", capacity).map_err(|errno| at("log ring", &errno.desc()))?;
+    let sink = match service.log.file.0 {
+        0 => None,
+        size => Some(sink(device, name, size, service.log.keep)?),
+    };
+    Ok(Outlets { exit: Some(exit.into()), ring: Some(ring), sink, rate: service.log.rate })
+}
+
+/// The log file, in the folder `logs` of the state folder.
+fn sink(device: &crate::plan::Device, name: &str, size: u64, keep: u8) -> Result<Sink, String> {
+    let path = Path::new(&*device.state).join("logs");
+    let failed = |why: &dyn std::fmt::Display| format!("cannot make its log file in {}: {why}", path.display());
+    fs::create_dir_all(&path).map_err(|error| failed(&error))?;
+    let dir = File::open(&path).map_err(|error| failed(&error))?;
+    Sink::open(dir.into(), name, size, keep).map_err(|errno| failed(&errno.desc()))
+}
+
+fn instance_record(
+    service: &Service,
+    spec: &Spec,
+    group: &Group,
+    number: Number,
+    init: i32,
+    (order, stop_signal): (u16, u8),
+) -> Instance {
+    let credentials = &spec.main.credentials;
+    let text = |string: &std::ffi::CStr| string.to_string_lossy().into_owned();
+    Instance {
+        service: service.name.to_string(),
+        number,
+        order,
+        stop_signal,
+        stop_ms: service.stop.timeout.0,
+        init: Process::find(init).unwrap_or_default(),
+        main: Process::default(),
+        cgroup: group.record(),
+        uid: credentials.uid,
+        gid: credentials.gid,
+        groups: credentials.groups.to_vec(),
+        caps: credentials.caps.0,
+        seccomp: match service.seccomp {
+            Seccomp::Default => "default",
+            Seccomp::Strict => "strict",
+            Seccomp::Log => "log",
+            Seccomp::Off => "off",
+        }
+        .to_owned(),
+        cwd: text(&spec.main.working_dir),
+        env: spec.main.env.strings().iter().map(|entry| text(entry)).collect(),
+        host_network: service.network == Network::Host,
+    }
+}

@@ -1,0 +1,546 @@
+//! The loop: sleeps until something happens, tells the core, does what it says.
+//!
+//! One thread, one epoll set. Ended children are told by SIGCHLD through a signalfd and found with waitid(2), which all
+//! kernels have and which also finds orphans that came to us; every child is ours until it is waited for, so its number
+//! cannot change hands. One timerfd carries the earliest deadline of all; without a deadline nothing wakes the loop.
+#![forbid(unsafe_code)]
+
+use super::action::Actions;
+use super::answer;
+use super::board::Board;
+use super::core::{State, step};
+use super::event::{Event, Index, InstanceEvent, Order, Token};
+use super::images::Images;
+use super::inspect;
+use super::instance::{self, Instance};
+use super::leftover;
+use super::report::Report;
+use super::rundir::{RunDir, Unclaimed};
+use super::service::Phase;
+use super::slot::{self, Slot};
+use super::wire::{FromInit, MESSAGE_BYTES};
+use crate::base::exit;
+use crate::base::suggest::did_you_mean;
+use crate::base::units::Millis;
+use crate::control::server::{Received, Server};
+use crate::control::wire::{DoneLine, SOCKET, Verb, inspect_line};
+use crate::plan::Plan;
+use crate::sandbox::cgroup::Tree;
+use crate::sys::wait::{ended_child, wait_for};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, TimerSetTimeFlags};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::Path;
+
+/// Between two looks whether a shortage of memory has cost a process, and how many looks.
+const OOM_LOOK: Millis = Millis(20);
+const OOM_LOOKS: u8 = 50;
+
+/// What an entry of the epoll set stands for: the upper half of its mark; the lower half is a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Signals,
+    Timer,
+    Control,
+    Worker,
+    Folders,
+    Channel(Index),
+    Memory(Index),
+}
+
+impl Source {
+    fn mark(self) -> u64 {
+        match self {
+            Source::Signals => 0,
+            Source::Timer => 1 << 32,
+            Source::Control => 2 << 32,
+            Source::Worker => 3 << 32,
+            Source::Folders => 4 << 32,
+            Source::Channel(index) => 5 << 32 | u64::from(index),
+            Source::Memory(index) => 6 << 32 | u64::from(index),
+        }
+    }
+
+    fn of(mark: u64) -> Source {
+        match (mark >> 32, mark as Index) {
+            (0, _) => Source::Signals,
+            (1, _) => Source::Timer,
+            (2, _) => Source::Control,
+            (3, _) => Source::Worker,
+            (4, _) => Source::Folders,
+            (5, index) => Source::Channel(index),
+            (_, index) => Source::Memory(index),
+        }
+    }
+}
+
+/// The supervisor of one run directory.
+pub struct Supervisor {
+    pub(super) plan: Plan,
+    pub(super) state: State,
+    pub(super) events: VecDeque<Event>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) run: RunDir,
+    pub(super) tree: Tree,
+    pub(super) board: Board,
+    pub(super) overlayfs: bool,
+    pub(super) images: Images,
+    pub(super) server: Server,
+    pub(super) report: Report,
+    pub(super) now: Millis,
+    pub(super) complete: bool,
+    actions: Actions,
+    epoll: Epoll,
+    timer: TimerFd,
+    armed: Option<Millis>,
+    signals: SignalFd,
+    folders: Option<Inotify>,
+    /// Whether SIGHUP, the end of the terminal, is no reason to end.
+    detached: bool,
+}
+
+/// Why there is no supervisor.
+#[derive(Debug)]
+pub enum Refused {
+    /// Another one has the run directory.
+    Taken,
+    /// A sentence.
+    Failed(String),
+}
+
+impl Supervisor {
+    /// Claims the run directory, takes down what a dead supervisor left there, and listens. Nothing is started yet.
+    ///
+    /// # Errors
+    /// The run directory is taken, or something that every service needs cannot be had.
+    pub fn new(plan: Plan, run_dir: &Path, detached: bool) -> Result<Supervisor, Refused> {
+        let run = RunDir::claim(run_dir).map_err(|error| match error {
+            Unclaimed::Taken => Refused::Taken,
+            Unclaimed::Failed(error) => failed("use the run directory", run_dir.display(), error),
+        })?;
+        let mut report = Report::open();
+        let tree = Tree::discover(&run.cgroup_folder()).map_err(|error| Refused::Failed(error.to_string()))?;
+        if !leftover::take_down(&run, Some(&tree), &mut |sentence| report.line(sentence)) {
+            report.line("not everything that an earlier supervisor left could be removed");
+        }
+        let signals = block_signals().map_err(|errno| failed("watch", "signals", errno))?;
+        // Orphans of a dead init come to us and are waited for.
+        nix::sys::prctl::set_child_subreaper(true).map_err(|errno| failed("become", "the subreaper", errno))?;
+        raise_descriptors();
+        let epoll =
+            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| failed("make", "an epoll set", errno))?;
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(|errno| failed("make", "a timer", errno))?;
+        let socket = run.path().join(SOCKET);
+        let server = Server::bind(&socket).map_err(|error| failed("listen at", socket.display(), error))?;
+        let folders = watch_folders(&plan);
+        let add = |fd: std::os::fd::BorrowedFd<'_>, source: Source| {
+            epoll
+                .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, source.mark()))
+                .map_err(|errno| failed("watch", "events", errno))
+        };
+        add(signals.as_fd(), Source::Signals)?;
+        add(timer.as_fd(), Source::Timer)?;
+        add(server.fd(), Source::Control)?;
+        if let Some(folders) = &folders {
+            add(folders.as_fd(), Source::Folders)?;
+        }
+        let board = Board::here();
+        Ok(Supervisor {
+            state: State::new(&plan, seed()),
+            slots: plan.services.iter().map(|_| Slot::default()).collect(),
+            overlayfs: board.kernel.as_ref().is_none_or(|kernel| kernel.overlayfs),
+            plan,
+            events: VecDeque::new(),
+            run,
+            tree,
+            board,
+            images: Images::new(),
+            server,
+            report,
+            now: monotonic(),
+            complete: false,
+            actions: Actions::default(),
+            epoll,
+            timer,
+            armed: None,
+            signals,
+            folders,
+            detached,
+        })
+    }
+
+    /// Starts what is enabled and supervises until everything is stopped.
+    ///
+    /// # Errors
+    /// The kernel no longer lets us wait for events.
+    pub fn supervise(mut self) -> Result<(), String> {
+        self.events.push_back(Event::Boot);
+        let mut ready = [EpollEvent::empty(); 32];
+        loop {
+            self.settle();
+            if self.complete {
+                break;
+            }
+            self.arm();
+            let count = match self.epoll.wait(&mut ready, EpollTimeout::NONE) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(errno) => return Err(format!("cannot wait for events: {}", errno.desc())),
+            };
+            self.now = monotonic();
+            for event in ready.iter().take(count) {
+                self.attend(Source::of(event.data()));
+            }
+        }
+        self.finish();
+        Ok(())
+    }
+
+    /// Takes in and does everything that can be done now.
+    fn settle(&mut self) {
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                step(&self.plan, &mut self.state, event, self.now, &mut self.actions);
+                let mut actions = std::mem::take(&mut self.actions);
+                actions.drain().for_each(|action| self.perform(action));
+                self.actions = actions;
+            }
+            self.now = monotonic();
+            if self.state.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+                self.events.push_back(Event::Timer);
+            }
+            if self.server.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+                self.server.serve(self.now);
+            }
+            self.look_for_memory_kills();
+            while let Some(client) = self.server.next_gone() {
+                self.events.push_back(Event::Forget(client));
+            }
+            while let Some(request) = self.server.next_request() {
+                self.request(&request);
+            }
+            if self.events.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn attend(&mut self, source: Source) {
+        match source {
+            Source::Timer => drop(self.timer.wait()),
+            Source::Signals => self.signalled(),
+            Source::Control => self.server.serve(self.now),
+            Source::Worker => self.worker(false),
+            Source::Folders => self.folders_changed(),
+            Source::Channel(index) => self.hear(index),
+            Source::Memory(index) => self.memory_short(index),
+        }
+    }
+
+    fn signalled(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(info.ssi_signo as i32) {
+                Ok(Signal::SIGCHLD) => self.reap(),
+                Ok(Signal::SIGHUP) if self.detached => {}
+                Ok(signal) if !self.state.is_shutting_down() => {
+                    self.report.line(format_args!("{signal}: stopping everything"));
+                    self.events.push_back(Event::Shutdown(None));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some(pid)) = ended_child() {
+            if self.images.pid() == Some(pid) {
+                self.worker(true);
+                continue;
+            }
+            let found = self.slots.iter().position(|slot| slot.live.as_ref().is_some_and(|live| live.init == pid));
+            if let Some(index) = found {
+                self.init_ended(index as Index);
+            }
+            // Waited for last: until here the number is its own.
+            let _ = wait_for(pid);
+        }
+    }
+
+    fn init_ended(&mut self, index: Index) {
+        self.hear(index);
+        self.memory_kills(index);
+        let name = answer::name(&self.plan, index);
+        let record = slot::exit_record(&instance::service_dir(self.run.path(), name));
+        let Some(live) = self.slots.get(usize::from(index)).and_then(|slot| slot.live.as_ref()) else { return };
+        let number = live.number;
+        let status = match record {
+            Some(Ok(status)) => Some(status),
+            Some(Err(why)) => {
+                self.happened(index, number, InstanceEvent::MainFailed(why.into()));
+                None
+            }
+            None => None,
+        };
+        self.happened(index, number, InstanceEvent::InitGone(status));
+    }
+
+    /// Reads what an init says.
+    fn hear(&mut self, index: Index) {
+        let mut message = [0; MESSAGE_BYTES];
+        loop {
+            let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
+            let Some(live) = slot.live.as_mut() else { return };
+            let Some(channel) = &live.channel else { return };
+            let number = live.number;
+            match recv(channel.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT) {
+                Ok(count) if count > 0 => match FromInit::decode(message.get(..count).unwrap_or(&[])) {
+                    Some(FromInit::Started { main }) => {
+                        let main = slot.group.as_ref().map(|group| slot::find_main(group, main)).unwrap_or_default();
+                        live.main = main.pid;
+                        let name = answer::name(&self.plan, index);
+                        if let Ok(Some(record)) = Instance::read(self.run.path(), name) {
+                            // Without it `exec` and `top` say that main is not known.
+                            let _ = Instance { main, ..record }.write(self.run.path());
+                        }
+                        self.happened(index, number, InstanceEvent::MainStarted);
+                    }
+                    Some(FromInit::Failed(failure)) => {
+                        self.happened(index, number, InstanceEvent::MainFailed(failure.to_string().into()));
+                    }
+                    Some(FromInit::Exited { status }) => {
+                        self.memory_kills(index);
+                        self.happened(index, number, InstanceEvent::MainExited(slot::status(status)));
+                    }
+                    Some(FromInit::Terminal) | None => {}
+                },
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                // Its end is closed; that it ended is told by SIGCHLD.
+                Ok(_) | Err(_) => {
+                    let _ = self.epoll.delete(channel);
+                    live.channel = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn memory_short(&mut self, index: Index) {
+        let next = self.now.plus(OOM_LOOK);
+        if !self.memory_kills(index)
+            && let Some(live) = self.slots.get_mut(usize::from(index)).and_then(|slot| slot.live.as_mut())
+        {
+            (live.oom_look, live.oom_looks) = (Some(next), OOM_LOOKS);
+        }
+    }
+
+    fn look_for_memory_kills(&mut self) {
+        for index in 0..self.slots.len() {
+            let Some(live) = self.slots.get_mut(index).and_then(|slot| slot.live.as_mut()) else { continue };
+            if live.oom_look.is_none_or(|look| look > self.now) {
+                continue;
+            }
+            live.oom_looks = live.oom_looks.saturating_sub(1);
+            live.oom_look = (live.oom_looks > 0).then(|| self.now.plus(OOM_LOOK));
+            self.memory_kills(index as Index);
+        }
+    }
+
+    /// Whether the kernel has killed a process of the service for want of memory since the last look; tells the core.
+    fn memory_kills(&mut self, index: Index) -> bool {
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return false };
+        let (Some(group), Some(live)) = (&slot.group, &mut slot.live) else { return false };
+        let kills = group.oom_kills();
+        if kills <= live.oom_before {
+            return false;
+        }
+        (live.oom_before, live.oom_look) = (kills, None);
+        let number = live.number;
+        self.happened(index, number, InstanceEvent::OutOfMemory);
+        true
+    }
+
+    fn worker(&mut self, process_ended: bool) {
+        let Some((index, outcome)) = self.images.attend(process_ended) else { return };
+        match outcome {
+            Ok(()) => self.prepare(index),
+            Err(why) => self.events.push_back(Event::ImageFailed(index, why.into())),
+        }
+        for waiting in self.images.take_waiting() {
+            let wants = self.state.services().get(usize::from(waiting)).map(|service| service.phase);
+            if wants == Some(Phase::Preparing) {
+                self.prepare(waiting);
+            }
+        }
+    }
+
+    pub(super) fn watch_worker(&mut self) {
+        if let Some(fd) = self.images.fd() {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Worker.mark());
+            // Without it the worker's end is still told by SIGCHLD.
+            let _ = self.epoll.add(fd, event);
+        }
+    }
+
+    pub(super) fn watch_instance(&mut self, index: Index) {
+        let Some(live) = self.slots.get(usize::from(index)).and_then(|slot| slot.live.as_ref()) else { return };
+        if let Some(channel) = &live.channel {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Channel(index).mark());
+            let _ = self.epoll.add(channel, event);
+        }
+        if let Some(oom) = &live.oom {
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI | EpollFlags::EPOLLET;
+            let _ = self.epoll.add(oom, EpollEvent::new(flags, Source::Memory(index).mark()));
+        }
+    }
+
+    /// Something appeared where images or devices are: whoever is held gets another look.
+    fn folders_changed(&mut self) {
+        let Some(folders) = &self.folders else { return };
+        while folders.read_events().is_ok() {}
+        for (index, service) in self.state.services().iter().enumerate() {
+            if service.phase == Phase::Held {
+                self.events.push_back(Event::Unheld(index as Index));
+            }
+        }
+    }
+
+    fn request(&mut self, request: &Received) {
+        let token = Token { client: request.client, id: request.id };
+        let index = self.plan.find(&request.service);
+        let named = !request.service.is_empty();
+        let Some(index) = index.map(|index| index as Index).or((!named).then_some(Index::MAX)) else {
+            let near = did_you_mean(&request.service, self.plan.services.iter().map(|service| service.name.as_str()));
+            let hint = near.map_or(String::new(), |near| format!(": did you mean {near:?}?"));
+            let sentence = format!("there is no service {:?} in the config{hint}", request.service.as_str());
+            let line = DoneLine::failed(request.id, exit::NO_SUCH_SERVICE, &sentence);
+            return self.server.done(request.client, &line, self.now);
+        };
+        let order = match request.verb {
+            Verb::List => {
+                let all = 0..self.plan.services.len() as Index;
+                all.filter(|i| !named || *i == index).for_each(|i| self.send_service(token, i));
+                return self.server.done(request.client, &DoneLine::ok(request.id, ""), self.now);
+            }
+            Verb::Wait => return self.events.push_back(Event::WaitSettled(token)),
+            Verb::Shutdown => {
+                if !self.state.is_shutting_down() {
+                    self.report.line("stopping everything on request");
+                }
+                return self.events.push_back(Event::Shutdown(Some(token)));
+            }
+            _ if !named => {
+                let line = DoneLine::failed(request.id, exit::USAGE, "this request names no service");
+                return self.server.done(request.client, &line, self.now);
+            }
+            Verb::Inspect => {
+                let body = inspect::body(self, index);
+                self.server.send_text(request.client, &inspect_line(request.id, &body));
+                return self.server.done(request.client, &DoneLine::ok(request.id, ""), self.now);
+            }
+            Verb::Kill if !(1..=64).contains(&request.signal) => {
+                let line = DoneLine::failed(request.id, exit::USAGE, "a signal is a number from 1 to 64");
+                return self.server.done(request.client, &line, self.now);
+            }
+            Verb::Start => Order::Start,
+            Verb::Stop => Order::Stop,
+            Verb::Restart => Order::Restart,
+            Verb::Kill => Order::Kill(request.signal),
+            Verb::Pause => Order::Pause,
+            Verb::Unpause => Order::Unpause,
+        };
+        self.events.push_back(Event::Request(token, index, order));
+    }
+
+    /// Sets the timer to the earliest deadline; it is touched only when that has changed.
+    fn arm(&mut self) {
+        let looks = self.slots.iter().filter_map(|slot| slot.live.as_ref().and_then(|live| live.oom_look));
+        let next = looks.chain(self.state.next_deadline()).chain(self.server.next_deadline()).min();
+        if next == self.armed {
+            return;
+        }
+        self.armed = next;
+        let _ = match next {
+            None => self.timer.unset(),
+            Some(at) => {
+                // Zero would mean never.
+                let (seconds, rest) = (at.0 / 1000, at.0 % 1000 * 1_000_000 + 1);
+                let time = TimeSpec::new(seconds.min(i32::MAX as u64) as _, rest as _);
+                self.timer.set(Expiration::OneShot(time), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
+            }
+        };
+    }
+
+    /// Everything is stopped: nothing of it stays.
+    fn finish(mut self) {
+        for slot in &mut self.slots {
+            if let Some(error) = slot.group.take().and_then(|group| group.remove().err()) {
+                self.report.line(error);
+            }
+        }
+        if let Err(error) = self.tree.remove() {
+            self.report.line(error);
+        }
+        self.run.clear();
+    }
+}
+
+fn failed(action: &str, what: impl std::fmt::Display, why: impl std::fmt::Display) -> Refused {
+    Refused::Failed(format!("cannot {action} {what}: {why}"))
+}
+
+/// The monotonic clock.
+fn monotonic() -> Millis {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
+    Millis((time.tv_sec() as u64).saturating_mul(1000).saturating_add(time.tv_nsec() as u64 / 1_000_000))
+}
+
+/// The signals that end us or tell of children, as a descriptor.
+fn block_signals() -> nix::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+/// As many descriptors as we may have: four for each service, and some.
+fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // 1024, the usual soft limit, is enough for 128 services too; more is only a reserve.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(4096), hard);
+    }
+}
+
+/// Tells when something appears in the image folders, or in /dev if a service wants a device.
+fn watch_folders(plan: &Plan) -> Option<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+    let watch = |path: &str, flags| inotify.add_watch(path, flags).is_ok();
+    for folder in &plan.device.images {
+        // A folder that is missing is not watched; `coracle start` looks again.
+        watch(folder, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO);
+    }
+    if plan.services.iter().any(|service| !service.devices.is_empty()) {
+        watch("/dev", AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO);
+    }
+    Some(inotify)
+}
+
+/// A number that differs from start to start.
+fn seed() -> u32 {
+    let mut bytes = [0; 4];
+    let read = File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    read.map_or_else(|_| std::process::id(), |()| u32::from_le_bytes(bytes))
+}

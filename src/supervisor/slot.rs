@@ -1,0 +1,103 @@
+//! What the loop holds of a service in the kernel: descriptors, process ids, its group.
+#![forbid(unsafe_code)]
+
+use super::event::{Number, Status};
+use super::instance::Process;
+use super::record::{Ended, ExitRecord};
+use super::wire::ToInit;
+use crate::base::units::Millis;
+use crate::sandbox::cgroup::Group;
+use nix::sys::socket::{MsgFlags, send};
+use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+/// One service's share of the kernel.
+#[derive(Debug, Default)]
+pub struct Slot {
+    /// Its group, from its first start to its last end.
+    pub group: Option<Group>,
+    /// Its network namespace, made by its first instance and entered by every later one.
+    pub net: Option<OwnedFd>,
+    /// Its running instance.
+    pub live: Option<Live>,
+}
+
+/// A running instance.
+#[derive(Debug)]
+pub struct Live {
+    /// Which start it is.
+    pub number: Number,
+    /// Its init, a child of this process that is not waited for yet.
+    pub init: i32,
+    /// Its main process; 0 before it runs.
+    pub main: i32,
+    /// The channel to its init; `None` once that has closed its end.
+    pub channel: Option<OwnedFd>,
+    /// Ready when its group runs out of memory.
+    pub oom: Option<OwnedFd>,
+    /// Processes of the group that the kernel had killed before this instance.
+    pub oom_before: u64,
+    /// When to look again whether a shortage of memory has cost a process: v1 tells before it kills.
+    pub oom_look: Option<Millis>,
+    /// Looks left.
+    pub oom_looks: u8,
+    /// Its stop signal.
+    pub stop_signal: u8,
+    /// Keeps its image from being removed.
+    pub pin: Option<OwnedFd>,
+}
+
+impl Live {
+    /// Tells its init something; an init that is gone is noticed elsewhere.
+    pub fn tell(&self, message: ToInit) {
+        if let Some(channel) = &self.channel {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let _ = send(channel.as_raw_fd(), &message.encode(), flags);
+        }
+    }
+}
+
+/// Reads a wait status (waitpid(2)).
+pub fn status(wait: i32) -> Status {
+    match wait & 0x7f {
+        0 => Status::Code((wait >> 8 & 0xff) as u8),
+        signal => Status::Signal(signal as u8),
+    }
+}
+
+/// What the exit record in a service's directory says: how main ended, or why it never ran.
+pub fn exit_record(dir: &Path) -> Option<Result<Status, String>> {
+    let bytes = fs::read(dir.join("exit")).ok()?;
+    let record = ExitRecord::decode(&bytes)?;
+    Some(match record.ended {
+        Ended::Main | Ended::Killed => Ok(status(record.status)),
+        Ended::NotStarted(failure) => Err(failure.to_string()),
+    })
+}
+
+/// The host's number of the process that is number `inner` in the pid namespace of the group's processes: the last
+/// number of `NSpid` in proc_pid_status(5).
+pub fn find_main(group: &Group, inner: i32) -> Process {
+    let is_main = |pid: &i32| {
+        let bytes = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let numbers = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        numbers.and_then(|line| line.split_whitespace().last()).and_then(|last| last.parse().ok()) == Some(inner)
+    };
+    group.pids().into_iter().find(is_main).and_then(Process::find).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wait_statuses_read_as_the_kernel_writes_them() {
+        assert_eq!(status(3 << 8), Status::Code(3));
+        assert_eq!(status(255 << 8), Status::Code(255));
+        assert_eq!(status(9), Status::Signal(9));
+        assert_eq!(status(11 | 0x80), Status::Signal(11));
+        assert_eq!(status(34), Status::Signal(34));
+    }
+}
