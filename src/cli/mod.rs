@@ -4,6 +4,7 @@
 mod act;
 pub mod check;
 pub mod config_file;
+pub mod down;
 mod images;
 mod inspect;
 mod logs;
@@ -16,6 +17,7 @@ mod stats;
 pub mod table;
 mod top;
 pub mod tty;
+pub mod up;
 mod words;
 
 use crate::base::exit;
@@ -39,6 +41,7 @@ struct Coracle {
 #[argh(subcommand)]
 enum Command {
     Check(check::CheckArgs),
+    Down(down::DownArgs),
     Images(images::list::ImagesArgs),
     Inspect(inspect::InspectArgs),
     Kill(act::KillArgs),
@@ -56,6 +59,7 @@ enum Command {
     Top(top::TopArgs),
     Unpack(images::unpack::UnpackArgs),
     Unpause(act::UnpauseArgs),
+    Up(up::UpArgs),
     Verify(images::list::VerifyArgs),
     Version(VersionArgs),
 }
@@ -134,6 +138,7 @@ fn usage_error(given: &[String], error: &str) -> String {
 fn run(command: Command) -> u8 {
     match command {
         Command::Check(args) => check::run(&args),
+        Command::Down(args) => down::run(&args),
         Command::Images(args) => images::list::images(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Kill(args) => act::kill(&args),
@@ -151,6 +156,7 @@ fn run(command: Command) -> u8 {
         Command::Stop(args) => act::stop(&args),
         Command::Unpack(args) => images::unpack::run(&args),
         Command::Unpause(args) => act::unpause(&args),
+        Command::Up(args) => up::run(&args),
         Command::Verify(args) => images::list::verify(&args),
         Command::Version(_) => {
             output::line(format_args!("coracle {}", env!("CARGO_PKG_VERSION")));

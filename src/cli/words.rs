@@ -26,6 +26,7 @@ const SHAPES: &[Shape] = &[
         long_flags: &["--tty", "--interactive", "--read-only", "--help"],
         own_words: 0,
     },
+    Shape { command: "up", flags: "d", valued: "c", long_flags: &[], own_words: usize::MAX },
     Shape { command: "logs", flags: "f", valued: "n", long_flags: &[], own_words: usize::MAX },
 ];
 

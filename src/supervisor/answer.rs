@@ -3,7 +3,7 @@
 
 use super::action::{Refusal, Verdict};
 use super::event::{Index, Status};
-use super::service::{Phase, Reason, Service};
+use super::service::{Ending, Phase, Reason, Service};
 use crate::base::exit;
 use crate::base::signal;
 use crate::base::units::Millis;
@@ -63,8 +63,8 @@ pub fn change(plan: &Plan, index: Index, service: &Service, phase: Phase, now: M
     let because = if why.is_empty() { String::new() } else { format!(": {why}") };
     let name = name(plan, index);
     Some(match phase {
-        // These come many times a second on a good day and tell little.
-        Phase::Preparing | Phase::Starting => return None,
+        // On the way to something that is told.
+        Phase::Preparing | Phase::Starting | Phase::Stopping(Ending::Sweeping) => return None,
         Phase::Backoff => {
             let wait = service.deadline.map_or(Millis(0), |deadline| deadline.since(now));
             format!("{name} ended{because}; starts again in {wait}")

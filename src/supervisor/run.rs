@@ -321,7 +321,7 @@ impl Supervisor {
                         self.memory_kills(index);
                         self.happened(index, number, InstanceEvent::MainExited(slot::status(status)));
                     }
-                    Some(FromInit::Terminal) | None => {}
+                    None => {}
                 },
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
