@@ -383,3 +383,25 @@ fn a_disk_is_limited() {
     };
     place.group("disk", &Limits { io: vec![io], ..limits(16 << 20) });
 }
+
+#[test]
+fn a_kernel_without_cgroup_kill_or_freezer_kills_one_by_one() {
+    let Some(mut place) = Place::new("a_kernel_without_cgroup_kill", &[]) else { return };
+    let record = place.group("old", &limits(64 << 20)).record();
+    // The folder of a v1 hierarchy has no `cgroup.kill`, like a v2 folder before Linux 5.14.
+    let Some(path) = record.split('\t').find_map(|field| field.strip_prefix("1:")?.split_once(':')) else {
+        println!("skip: a_kernel_without_cgroup_kill: no v1 hierarchy");
+        return;
+    };
+    let old = Group::open(&format!("2:memory:{}", path.1)).unwrap();
+    let mut child = start(&place.groups[0], &["sh", "-c", "bomb() { bomb & bomb & sleep 100; }; bomb"]);
+    old.kill().unwrap();
+    child.wait().unwrap();
+    for _ in 0..100 {
+        old.kill().unwrap();
+        if old.pids().is_empty() {
+            break;
+        }
+    }
+    assert_eq!(old.pids(), []);
+}

@@ -364,3 +364,128 @@ pub(super) fn write(folder: &str, setting: &Setting, page: u64) -> Result<()> {
     }
     Err(Error::NotKept { feature: setting.feature, file: path(), value: setting.value.clone(), shows })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::units::Bytes;
+    use std::fs;
+
+    /// A folder that looks like a mounted hierarchy with the group `svc` in it, in use; writing to a file keeps the text.
+    struct Fake {
+        folder: tempfile::TempDir,
+        tree: Tree,
+    }
+
+    const V2_FILES: [&str; 11] = [
+        "memory.max",
+        "memory.high",
+        "memory.swap.max",
+        "memory.oom.group",
+        "pids.max",
+        "cpu.max",
+        "cpu.weight",
+        "cpuset.cpus",
+        "cgroup.procs",
+        "cgroup.freeze",
+        "io.max",
+    ];
+
+    fn v2(swaps: &str, without: &[&str]) -> Fake {
+        let folder = tempfile::tempdir().unwrap();
+        let group = folder.path().join("coracle/svc");
+        fs::create_dir_all(&group).unwrap();
+        for place in [folder.path(), &folder.path().join("coracle")] {
+            fs::write(place.join("cgroup.subtree_control"), "memory pids cpu cpuset io").unwrap();
+            fs::write(place.join("cgroup.controllers"), "cpuset cpu io memory pids").unwrap();
+        }
+        for file in V2_FILES.iter().filter(|file| !without.contains(file)) {
+            fs::write(group.join(file), "").unwrap();
+        }
+        let mounts = format!("1 1 0:1 / {} rw - cgroup2 cgroup2 rw", folder.path().display());
+        let tree = Tree::from_text("0::/\n", &mounts, swaps, "coracle/".to_string());
+        Fake { folder, tree }
+    }
+
+    const NO_SWAP: &str = "Filename\tType\tSize\tUsed\tPriority\n";
+    const SWAP: &str = "Filename\tType\tSize\tUsed\tPriority\n/dev/zram0\tpartition\t1\t0\t-2\n";
+
+    impl Fake {
+        fn create(&mut self, limits: &Limits, allow_missing: FeatureSet) -> Result<Group> {
+            self.tree.create("svc", limits, &[], &Options { allow_missing, measure: false })
+        }
+
+        fn shows(&self, file: &str) -> String {
+            fs::read_to_string(self.folder.path().join("coracle/svc").join(file)).unwrap()
+        }
+    }
+
+    fn limits() -> Limits {
+        Limits::with_memory(Memory::Max(Bytes(24 << 20)))
+    }
+
+    #[test]
+    fn all_files_of_a_group_are_written() {
+        let mut fake = v2(NO_SWAP, &[]);
+        let group = fake.create(&Limits { cpu: Some(25), ..limits() }, FeatureSet::default()).unwrap();
+        assert_eq!(fake.shows("memory.max"), "25165824");
+        assert_eq!(fake.shows("memory.swap.max"), "0");
+        assert_eq!(fake.shows("memory.oom.group"), "1");
+        assert_eq!(fake.shows("pids.max"), "64");
+        assert_eq!(fake.shows("cpu.max"), "25000 100000");
+        assert_eq!(group.missing(), FeatureSet::default());
+    }
+
+    #[test]
+    fn what_is_missing_fails_unless_it_is_allowed_and_then_it_is_told() {
+        let mut fake = v2(NO_SWAP, &["pids.max"]);
+        let error = fake.create(&limits(), FeatureSet::default()).unwrap_err();
+        assert_eq!(error.feature(), Some(Feature::Pids));
+        let message = error.to_string();
+        assert!(message.contains("pids.max is not there") && message.contains("\"limits.pids\""), "{message}");
+        let allowed = FeatureSet::default().with(Feature::Pids);
+        assert_eq!(fake.create(&limits(), allowed).unwrap().missing(), allowed);
+    }
+
+    #[test]
+    fn a_kernel_without_swap_accounting_is_fine_only_while_there_is_no_swap() {
+        assert!(v2(NO_SWAP, &["memory.swap.max"]).create(&limits(), FeatureSet::default()).is_ok());
+        let error = v2(SWAP, &["memory.swap.max"]).create(&limits(), FeatureSet::default()).unwrap_err();
+        assert_eq!(error.feature(), Some(Feature::Swap));
+        let some = Limits { swap: Bytes(1 << 20), ..limits() };
+        let error = v2(NO_SWAP, &["memory.swap.max"]).create(&some, FeatureSet::default()).unwrap_err();
+        assert_eq!(error.feature(), Some(Feature::Swap));
+    }
+
+    #[test]
+    fn a_file_that_does_not_keep_its_value_is_an_error_even_if_its_feature_may_be_missing() {
+        let mut fake = v2(NO_SWAP, &["memory.max"]);
+        let path = fake.folder.path().join("coracle/svc/memory.max");
+        std::os::unix::fs::symlink("/dev/null", path).unwrap();
+        let error = fake.create(&limits(), FeatureSet::default().with(Feature::Memory)).unwrap_err();
+        assert!(matches!(error, Error::NotKept { feature: Feature::Memory, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_hierarchy_that_is_mounted_read_only_is_named() {
+        let tree = Tree::from_text(
+            "4:memory:/\n",
+            "1 1 0:1 / /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory",
+            "",
+            "coracle/".to_string(),
+        );
+        assert_eq!(tree.has(Controller::Memory), Err("/sys/fs/cgroup/memory is mounted read-only".to_string()));
+        let reason = tree.has(Controller::Pids).unwrap_err();
+        assert_eq!(reason, "no mounted cgroup hierarchy has the pids controller");
+    }
+
+    #[test]
+    fn without_any_cgroup_the_first_limit_says_so() {
+        let mut tree = Tree::from_text("", "", NO_SWAP, "coracle/".to_string());
+        let error = tree.create("svc", &limits(), &[], &Options::default()).unwrap_err();
+        assert!(matches!(error, Error::Missing { feature: Feature::Memory, .. }), "{error}");
+        let all = Feature::ALL.into_iter().fold(FeatureSet::default(), FeatureSet::with);
+        let group = tree.create("svc", &limits(), &[], &Options { allow_missing: all, measure: true }).unwrap();
+        assert!(group.missing().has(Feature::Devices) && group.pids().is_empty() && group.is_empty());
+    }
+}
