@@ -128,6 +128,12 @@ fn what_readers_would_understand_differently_is_refused() {
     let number = |at: usize, text: &'static [u8]| {
         block("f", b'0', 0, move |block| block[at..at + text.len()].copy_from_slice(text))
     };
+    let sparse_v7 = [
+        pax(&(record("GNU.sparse.size", "9") + &record("GNU.sparse.map", "0,4"))),
+        block("f", b'0', 4, |block| block[257..265].fill(0)),
+        padded(b"data"),
+    ]
+    .concat();
     for (name, bytes, why) in [
         ("pax size above ustar size", sized(5, record("size", "600")), "pax header says 600 bytes, its ustar header 5"),
         ("pax size below ustar size", sized(600, record("size", "5")), "pax header says 5 bytes, its ustar header 600"),
@@ -164,6 +170,12 @@ fn what_readers_would_understand_differently_is_refused() {
             sized(4, record("GNU.sparse.size", "5") + &record("GNU.sparse.map", "4,4")),
             "behind the end",
         ),
+        (
+            "long name without NUL",
+            [block("L", b'L', 3, |_| {}), padded(b"abcdef"), sized(5, record("mtime", "1"))].concat(),
+            "no NUL",
+        ),
+        ("sparse in another dialect", sparse_v7, "not POSIX"),
         (
             "sparse sum",
             sized(9, record("GNU.sparse.size", "50") + &record("GNU.sparse.map", "4,4")),

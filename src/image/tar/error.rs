@@ -43,6 +43,8 @@ pub enum Problem {
     DataWithoutFile(u64),
     /// A pax record is malformed; the half sentence says how.
     Pax(&'static str),
+    /// A GNU long name has no NUL at its end.
+    LongName,
     /// A global pax header changes what entries mean; the key.
     Global(Box<str>),
     /// Extension records or a sparse map larger than the cap.
@@ -124,6 +126,7 @@ impl fmt::Display for Problem {
                 write!(f, "it is no regular file but claims {size} bytes of data, so that readers would differ")
             }
             Problem::Pax(how) => write!(f, "a pax record is malformed: {how}"),
+            Problem::LongName => f.write_str("its GNU long name has no NUL at its end, so that readers would differ"),
             Problem::Global(key) => {
                 write!(f, "a global pax header sets {key:?} for all entries; write the archive without it")
             }

@@ -112,6 +112,11 @@ impl Block {
         device(&self.bytes[337..345], "device's minor number")
     }
 
+    /// Whether the header has the magic of POSIX ustar.
+    pub fn is_posix(&self) -> bool {
+        self.dialect == Dialect::Posix
+    }
+
     /// Whether the header says that GNU tar wrote it.
     pub fn is_gnu(&self) -> bool {
         self.dialect == Dialect::Gnu

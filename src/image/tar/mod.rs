@@ -203,6 +203,10 @@ impl<R: BufRead> Reader<R> {
             if !is_file {
                 return Err(Problem::SparseNotFile);
             }
+            if !block.is_posix() {
+                // GNU tar 1.34 silently ends the archive there.
+                return Err(Problem::BadSparse("its records precede a header that is not POSIX"));
+            }
             let size = sparse.size.ok_or(Problem::BadSparse("its size is missing"))?;
             let regions = if sparse.version_1() { self.map_in_data()? } else { sparse.regions()? };
             self.map = Map::sparse(regions, size, self.left)?;

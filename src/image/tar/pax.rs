@@ -104,12 +104,12 @@ impl Extended {
 
     /// Takes the data of a GNU long name ('L').
     pub fn long_name(&mut self, data: &[u8]) -> Result<(), Problem> {
-        once(&mut self.long_name, long(data), "name")
+        once(&mut self.long_name, long(data)?, "name")
     }
 
     /// Takes the data of a GNU long link target ('K').
     pub fn long_link(&mut self, data: &[u8]) -> Result<(), Problem> {
-        once(&mut self.long_link, long(data), "link target")
+        once(&mut self.long_link, long(data)?, "link target")
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), Problem> {
@@ -220,9 +220,10 @@ fn text(value: &[u8]) -> Result<Vec<u8>, Problem> {
     }
 }
 
-/// The text of a GNU long name: up to the NUL.
-fn long(data: &[u8]) -> Vec<u8> {
-    data.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+/// The text of a GNU long name: up to the NUL, without which Python reads on into the padding.
+fn long(data: &[u8]) -> Result<Vec<u8>, Problem> {
+    let end = data.iter().position(|byte| *byte == 0).ok_or(Problem::LongName)?;
+    Ok(data.get(..end).unwrap_or_default().to_vec())
 }
 
 /// A decimal number that fits a signed 64-bit one.
