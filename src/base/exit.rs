@@ -20,3 +20,25 @@ pub const RUN_NOT_EXECUTABLE: u8 = 126;
 pub const RUN_NOT_FOUND: u8 = 127;
 /// `run`/`exec`: added to the signal number when the command was killed by a signal.
 pub const RUN_SIGNAL_BASE: u8 = 128;
+
+/// The exit code that stands for a wait status (wait(2)): the program's own, or 128 and the signal that killed it.
+pub const fn of_wait_status(status: i32) -> u8 {
+    match status & 0x7f {
+        0 => (status >> 8 & 0xff) as u8,
+        signal => RUN_SIGNAL_BASE.wrapping_add(signal as u8),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_status_becomes_the_code_that_shells_use() {
+        assert_eq!(of_wait_status(0), 0);
+        assert_eq!(of_wait_status(7 << 8), 7);
+        assert_eq!(of_wait_status(9), 137);
+        assert_eq!(of_wait_status(11 | 0x80), 139);
+        assert_eq!(of_wait_status(64), 192);
+    }
+}

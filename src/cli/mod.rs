@@ -5,6 +5,7 @@ mod act;
 pub mod check;
 pub mod config_file;
 pub mod down;
+mod exec;
 mod images;
 mod inspect;
 mod logs;
@@ -42,6 +43,7 @@ struct Coracle {
 enum Command {
     Check(check::CheckArgs),
     Down(down::DownArgs),
+    Exec(exec::ExecArgs),
     Images(images::list::ImagesArgs),
     Inspect(inspect::InspectArgs),
     Kill(act::KillArgs),
@@ -140,6 +142,7 @@ fn run(command: Command) -> u8 {
         Command::Check(args) => check::run(&args),
         Command::Down(args) => down::run(&args),
         Command::Images(args) => images::list::images(&args),
+        Command::Exec(args) => exec::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Kill(args) => act::kill(&args),
         Command::Logs(args) => logs::run(&args),

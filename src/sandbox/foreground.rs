@@ -11,6 +11,7 @@ use super::spec::Spec;
 use super::stage::{Failure, Stage};
 use crate::base::exit;
 use crate::sys::process;
+use crate::sys::wait::wait_any;
 use nix::cmsg_space;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -158,14 +159,9 @@ fn init(context: InitContext<'_>) -> ! {
 
 /// Reaps whatever has ended; ends with main's exit code when that is main.
 fn reap(main: i32) {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid.as_raw() == main => process::exit_now(code),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() == main => {
-                process::exit_now(i32::from(exit::RUN_SIGNAL_BASE) + signal as i32)
-            }
-            Ok(WaitStatus::StillAlive) | Err(_) => return,
-            Ok(_) => {}
+    while let Ok(Some((pid, status))) = wait_any() {
+        if pid == main {
+            process::exit_now(i32::from(exit::of_wait_status(status)))
         }
     }
 }
