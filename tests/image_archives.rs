@@ -225,16 +225,14 @@ fn an_index_gives_the_platform_that_is_asked_for() {
     members.push(("oci-layout".into(), b"{\"imageLayoutVersion\":\"1.0.0\"}".to_vec()));
     fs::write(scene.path("multi.tar"), archive(&members)).unwrap();
     for (arch, expected) in [("amd64", "amd64"), ("armv7l", "armv7"), ("arm/v6", "armv6"), ("386", "386")] {
-        let _ = fs::remove_dir_all(scene.path("state"));
         let ran = scene.coracle("unpack", &["--arch", arch, "multi.tar"]);
         assert_eq!(ran.code, 0, "{arch}: {}", ran.err);
         let layer = scene.layer(&scene.layers("multi.tar")[0]);
         assert_eq!(fs::read_to_string(layer.join("platform")).unwrap(), expected);
     }
-    let _ = fs::remove_dir_all(scene.path("state"));
     let ran = scene.coracle("unpack", &["--arch", "riscv64", "multi.tar"]);
     assert_eq!(ran.code, 78);
-    for word in ["linux/arm/v7", "linux/386", "this machine is linux/riscv64"] {
+    for word in ["linux/arm/v7", "linux/386", "wanted is linux/riscv64"] {
         assert!(ran.err.contains(word), "{}", ran.err);
     }
 }

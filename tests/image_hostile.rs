@@ -131,7 +131,7 @@ fn documents_that_lead_astray_are_refused() {
     let artifact = image.index(",\"artifactType\":\"application/spdx+json\"");
     refused("artifact", &index(&artifact), &["no image"]);
     let foreign = Image { config: image_common::config("s390x", ""), ..Image::simple() };
-    refused("architecture", &archive(&foreign.save()), &["linux/s390x", "this machine is linux/"]);
+    refused("architecture", &archive(&foreign.save()), &["linux/s390x", "wanted is linux/"]);
 }
 
 #[test]

@@ -85,8 +85,11 @@ pub struct Worker {
 
 /// Starts unpacking an image, or finds it unpacked. The caller must be single-threaded.
 pub fn start(store: &Store, job: Job) -> Result<Started, ImageError> {
-    if let Some(record) = store.lookup(&job.image)? {
-        wrong_platform(&record.config, &job)?;
+    // An image that was unpacked for another platform is chosen from its archive again.
+    let fits = |record: &ImageRecord| {
+        record.config.platform.as_ref().is_none_or(|platform| job.platform.fitness(platform).is_some())
+    };
+    if let Some(record) = store.lookup(&job.image)?.filter(fits) {
         return Ok(Started::Ready(record));
     }
     let path = Path::new(&*job.image.file);
@@ -158,16 +161,6 @@ fn folder(store: &Store, job: Job, source: SourceId) -> Result<Started, ImageErr
     };
     let staging = store.begin()?;
     store.commit(staging, record).map(Started::Ready)
-}
-
-fn wrong_platform(config: &ImageConfig, job: &Job) -> Result<(), ImageError> {
-    match &config.platform {
-        Some(platform) if job.platform.fitness(platform).is_none() => Err(ImageError::invalid(format!(
-            "{} was unpacked for {platform}, wanted is {}; remove it first (coracle rmi)",
-            job.image, job.platform
-        ))),
-        _ => Ok(()),
-    }
 }
 
 fn open_archive(path: &Path) -> Result<File, ImageError> {
