@@ -103,7 +103,7 @@ fn fuzz(name: &str, samples: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
 
 fn configs() -> Vec<Vec<u8>> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
-    let mut samples = Vec::new();
+    let mut samples = vec![include_bytes!("../src/config/tests/full.json").to_vec()];
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
