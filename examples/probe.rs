@@ -157,6 +157,10 @@ fn run(words: &[String]) -> Outcome {
             "fork-until-refused" => fork_until_refused(n(1)),
             "open-until-refused" => open_until_refused(n(1)),
             "fifo" => done(sched_setscheduler(0, 1, PRIORITY.as_ptr())),
+            "pause" => {
+                std::thread::sleep(std::time::Duration::from_millis(n(1) as u64));
+                Ok(String::new())
+            }
             "eat" => Ok(eat(n(1))),
             "fill" => fill(word(1), n(2)),
             "flood" => flood(n(1), n(2)),
@@ -187,7 +191,7 @@ fn device(major: i64, minor: i64) -> u64 {
 
 fn read(path: &str) -> Outcome {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(256).read_to_end(&mut bytes)?;
+    fs::File::open(path)?.take(4096).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).trim().replace('\n', "|"))
 }
 

@@ -211,6 +211,25 @@ fn a_process_starts_with_what_it_was_given_and_nothing_else() {
 }
 
 #[test]
+fn the_init_is_confined_as_soon_as_main_runs() {
+    let Some(rootfs) = Rootfs::new("the_init_is_confined_as_soon_as_main_runs") else { return };
+    // Main runs a moment before its init has confined itself.
+    let text = rootfs.probe(&[], &["try", "pause 300", "read /proc/1/status"]);
+    let status = value(&text, "read /proc/1/status").replace('|', "\n").replace('\t', " ");
+    for (key, wanted) in [
+        ("Seccomp", "2"),
+        ("NoNewPrivs", "1"),
+        ("CapPrm", "0000000000000020"),
+        ("CapEff", "0000000000000020"),
+        ("CapInh", "0000000000000000"),
+        ("CapBnd", "0000000000000000"),
+        ("CapAmb", "0000000000000000"),
+    ] {
+        assert_eq!(value(&status, key).trim(), wanted, "{key}, of which CAP_KILL is 20");
+    }
+}
+
+#[test]
 fn kill_reaches_no_process_outside() {
     let Some(rootfs) = Rootfs::new("kill_reaches_no_process_outside") else { return };
     // First the proof that the numbers below mean the container's own processes.

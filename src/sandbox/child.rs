@@ -9,6 +9,7 @@ use super::stage::{Failure, Note, Stage};
 use crate::log::sink::Sink;
 use crate::plan::capability::KILL;
 use crate::plan::{CapSet, RlimitKind};
+use crate::seccomp::BpfProgram;
 use crate::sys::process::{self, Forked};
 use crate::sys::{Errno, path};
 use nix::fcntl::OFlag;
@@ -49,6 +50,8 @@ pub struct InitContext<'a> {
     pub outlets: Outlets,
     /// What to run.
     pub main: &'a Main,
+    /// The filter that it settles under.
+    pub filter: &'a BpfProgram,
     /// The descriptors that main gets as 0, 1 and 2 (-1: `/dev/null`).
     pub stdio: [RawFd; 3],
 }
@@ -79,6 +82,7 @@ pub(super) fn run(spec: &Spec, channel: OwnedFd, pipes: Option<[Pipe; 2]>, outle
         terminal: made.terminal.take(),
         outlets,
         main: &spec.main,
+        filter: &spec.init_filter,
         stdio,
     })
 }
@@ -263,11 +267,16 @@ fn rlimit_name(resource: i32) -> &'static str {
     known.map_or("rlimit", |(_, name)| name)
 }
 
-/// Confines the init once main runs: everything but `keep` is closed, CAP_KILL is all that is left, and the heap with
-/// what it inherited of the supervisor is given back. After it the caller must not allocate, nor touch what an
+/// Confines the init once main runs: everything but `keep` is closed, CAP_KILL is all that is left, and `filter` lets it
+/// start nothing and open nothing new of the network. After it the caller must not allocate, nor touch what an
 /// [`InitContext`] refers to.
-pub fn settle(keep: &[RawFd]) -> Result<(), Failure> {
+pub fn settle(keep: &[RawFd], filter: &BpfProgram) -> Result<(), Failure> {
     let fail = |what: &'static str| move |errno| Failure::new(Stage::Confine, errno, what.as_bytes());
     process::close_all_but(keep).map_err(fail("close_range"))?;
-    keep_only(CapSet::EMPTY.with(KILL)).map_err(fail("capabilities"))
+    keep_only(CapSet::EMPTY.with(KILL)).map_err(fail("capabilities"))?;
+    match crate::seccomp::load(filter) {
+        // A kernel without filters: main would not have started if the service were to have one.
+        Ok(()) | Err(Errno(libc::ENOSYS | libc::EINVAL)) => Ok(()),
+        Err(errno) => Err(fail("seccomp")(errno)),
+    }
 }

@@ -143,7 +143,7 @@ fn init(context: InitContext<'_>) -> ! {
             fail(Failure::new(Stage::Session, errno.into(), b"terminal"));
         }
     }
-    if let Err(failure) = settle(&[channel]) {
+    if let Err(failure) = settle(&[channel], context.filter) {
         fail(failure);
     }
     let set = signals();

@@ -144,7 +144,16 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         join: order.join,
         terminal,
     };
-    Ok(Spec { steps, main, net: order.net, die_with_parent: order.die_with_parent, stdio: order.stdio, held })
+    let init_filter = seccomp::compile(seccomp::Profile::Init, crate::plan::CapSet::EMPTY, false);
+    Ok(Spec {
+        steps,
+        main,
+        init_filter,
+        net: order.net,
+        die_with_parent: order.die_with_parent,
+        stdio: order.stdio,
+        held,
+    })
 }
 
 /// The user of the service, or of the image, or root.

@@ -19,6 +19,8 @@ pub struct Spec {
     pub steps: Vec<Step>,
     /// The first process.
     pub main: Main,
+    /// The init's own system call filter ([`crate::seccomp::Profile::Init`]).
+    pub init_filter: BpfProgram,
     /// The network namespace.
     pub net: Net,
     /// Whether the init is killed when the process that spawned it ends (`run`), or outlives it (`up`).

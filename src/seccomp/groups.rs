@@ -217,7 +217,7 @@ pub static INIT: &[Sys] = calls![
     accept4 brk clock_gettime rt_sigtimedwait rt_sigtimedwait_time64 clock_gettime64 close dup epoll_ctl epoll_pwait epoll_wait exit exit_group fcntl fcntl64
     fdatasync fstat fstat64 fsync ftruncate ftruncate64 getpid gettimeofday kill lseek _llseek madvise munmap newfstatat
     openat poll ppoll ppoll_time64 pread64 pwrite64 pwritev read readv recv recvfrom recvmsg renameat renameat2
-    restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn send sendmsg sendto sigreturn socketcall statx time
+    restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn rt_sigtimedwait rt_sigtimedwait_time64 send sendmsg sendto sigreturn socketcall statx time
     unlinkat wait4 waitid waitpid write writev signalfd4 timerfd_settime timerfd_settime64 nanosleep clock_nanosleep
     clock_nanosleep_time64 fstatat64 rename unlink open gettid tgkill sched_yield futex
 ];

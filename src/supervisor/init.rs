@@ -44,7 +44,7 @@ const REAP: usize = 64;
 
 /// A service's init, from the end of its sandbox's setup to its own end.
 pub fn run(context: InitContext<'_>) -> ! {
-    let InitContext { setup, channel, stdout, stderr, dev_log, outlets, main, stdio, .. } = context;
+    let InitContext { setup, channel, stdout, stderr, dev_log, outlets, main, stdio, filter, .. } = context;
     let reporter = Reporter { channel: &channel, exit: outlets.exit.as_ref() };
     // Before main exists, so that its end is seen however soon it comes.
     let children = setup.and_then(|()| child_signal());
@@ -79,7 +79,7 @@ pub fn run(context: InitContext<'_>) -> ! {
     keep.extend([children.as_fd().as_raw_fd()]);
     keep.extend(log.ring.iter().map(|ring| ring.as_fd().as_raw_fd()));
     keep.extend(log.sink.iter().flat_map(Sink::descriptors));
-    if let Err(failure) = child::settle(&keep) {
+    if let Err(failure) = child::settle(&keep, filter) {
         // An unconfined init is worse than none.
         let _ = send_signal(-1, SIGKILL);
         init.reporter.never_started(failure);
