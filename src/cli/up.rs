@@ -7,6 +7,7 @@ use crate::base::exit;
 use crate::control::client::{Answer, Client};
 use crate::control::wire::Verb;
 use crate::plan::Plan;
+use crate::sandbox::sealed;
 use crate::supervisor::board::{self, Board};
 use crate::supervisor::run::{Refused, Supervisor};
 use crate::sys::process::{self, Forked};
@@ -39,6 +40,10 @@ pub struct UpArgs {
 
 /// Runs the command.
 pub fn run(args: &UpArgs) -> u8 {
+    if let Err(sentence) = sealed::ensure() {
+        output::complain(&sentence);
+        return exit::FAILED;
+    }
     let plan = match load(&args.config) {
         Ok(plan) => plan,
         Err(code) => return code,
