@@ -155,20 +155,21 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
 }
 
 /// The container's cgroup, removed at the end whatever happens.
-struct Cgroup(Group);
+struct Cgroup(Group, Tree);
 
 impl Cgroup {
     fn make(service: &Service) -> Result<Cgroup, Refusal> {
         let mut tree = Tree::discover_flat("coracle-run").map_err(failed)?;
         let rules = device_rules(service);
         let name = service.name.as_str();
-        tree.create(name, &service.limits, &rules, &Options::default()).map(Cgroup).map_err(failed)
+        let group = tree.create(name, &service.limits, &rules, &Options::default()).map_err(failed)?;
+        Ok(Cgroup(group, tree))
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if let Err(error) = self.0.remove() {
+        if let Err(error) = self.0.remove().and_then(|()| self.1.remove()) {
             output::complain(&error.to_string());
         }
     }
