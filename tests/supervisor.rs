@@ -318,8 +318,8 @@ fn root_services_outlive_a_dead_supervisor_and_the_next_one_takes_them_down() {
 
 #[test]
 fn root_up_in_the_background_returns_when_all_run_or_says_what_does_not() {
-    let services =
-        [service("good", "exec sleep 1000", ""), service("bad", "exit 1", r#", "restart": { "policy": "no" }"#)];
+    let bad = service("bad", "exec sleep 1000", "").replace("\"root\"", "\"missing\"");
+    let services = [service("good", "exec sleep 1000", ""), bad];
     let name = "root_up_in_the_background_returns_when_all_run_or_says_what_does_not";
     let Some(board) = Board::new(name, &services[0]) else { return };
     let up = |board: &Board| {
@@ -334,7 +334,7 @@ fn root_up_in_the_background_returns_when_all_run_or_says_what_does_not() {
     board.configure(&services.join(","));
     let some = up(&board);
     assert_eq!(some.status.code(), Some(1), "{}", text(&some));
-    assert!(text(&some).contains("bad is failed: exit code 1"), "{}", text(&some));
+    assert!(text(&some).contains("bad is held: image \"missing\" is missing"), "{}", text(&some));
 }
 
 #[test]
