@@ -217,4 +217,19 @@ fn nothing_is_left_when_the_command_is_killed() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(rootfs.root().to_str().unwrap()), "a mount is left");
     rootfs.probe(&[], &["exit", "0"]);
+    // The killed command could not remove its empty cgroups.
+    remove_groups(Path::new("/sys/fs/cgroup"), &format!("run-{}", run.id()), 6);
+}
+
+/// Removes the cgroups beneath `folder` whose name ends in `name`, with what they contain.
+fn remove_groups(folder: &Path, name: &str, depth: u8) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let inside = entry.file_name().to_string_lossy().ends_with(name);
+            remove_groups(&entry.path(), if inside { "" } else { name }, depth - 1);
+            if inside {
+                fs::remove_dir(entry.path()).unwrap();
+            }
+        }
+    }
 }
