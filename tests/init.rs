@@ -281,6 +281,10 @@ fn root_a_flood_is_limited_and_counted_and_does_not_block_main() {
     let kept = lines.iter().filter(|line| line.starts_with("out ") || line.starts_with("err ")).count() as u64;
     assert_eq!(kept + dropped, 1_000_001);
     assert!(kept >= 500, "{kept} kept");
+    for name in ["test.log", "test.log.1"] {
+        let size = std::fs::metadata(running.dir.path().join(name)).unwrap().len();
+        assert!(size <= 10_000, "{name}: {size} bytes");
+    }
 }
 
 #[test]

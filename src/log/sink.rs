@@ -8,7 +8,7 @@ use crate::base::limits::NAME_BYTES;
 use core::fmt::{self, Write};
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::{UnlinkatFlags, unlinkat, write};
+use nix::unistd::{ftruncate, write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// A name, `.log.`, and the number of a rotated file.
@@ -90,17 +90,19 @@ impl Sink {
         Ok(())
     }
 
-    /// Moves every file one number up and lets the next line make a new one.
+    /// Moves every file one number up and lets the next line make a new one. A file that cannot be moved is emptied: the
+    /// bound on its size comes before its content.
     fn rotate(&mut self) {
+        let mut moved = false;
         for number in (0..self.keep).rev() {
             let (from, to) = (self.file_name(number), self.file_name(number + 1));
-            // What does not exist needs no new name; what cannot be renamed is written on.
-            let _ = renameat(&self.dir, from.as_str(), &self.dir, to.as_str());
+            moved = renameat(&self.dir, from.as_str(), &self.dir, to.as_str()).is_ok();
         }
-        if self.keep == 0 {
-            let _ = unlinkat(&self.dir, self.file_name(0).as_str(), UnlinkatFlags::NoRemoveDir);
+        if moved {
+            self.file = None;
+        } else if self.file.as_ref().is_some_and(|file| ftruncate(file, 0).is_ok()) {
+            self.size = 0;
         }
-        self.file = None;
     }
 
     fn file_name(&self, number: u8) -> heapless::String<FILE_NAME_BYTES> {
@@ -209,10 +211,17 @@ mod tests {
         std::fs::remove_file(dir.path().join("web.log")).unwrap();
         let mut sink = open(dir.path(), 100, 1).unwrap();
         sink.append(&line(&"a".repeat(90)));
+        // Nothing can be moved onto a directory: the file is emptied instead of growing.
         std::fs::create_dir(dir.path().join("web.log.1")).unwrap();
-        std::fs::remove_file(dir.path().join("web.log")).unwrap();
-        std::fs::create_dir(dir.path().join("web.log")).unwrap();
-        sink.append(&line("b"));
-        assert_eq!(sink.failed() + u64::from(dir.path().join("web.log").is_file()), 1);
+        for _ in 0..10 {
+            sink.append(&line(&"b".repeat(60)));
+        }
+        assert!(std::fs::metadata(dir.path().join("web.log")).unwrap().len() <= 100);
+        assert_eq!(sink.failed(), 0);
+        // Like a full disk: the file does not take the line.
+        sink.file = Some(OwnedFd::from(std::fs::File::open(dir.path().join("web.log")).unwrap()));
+        sink.size = 0;
+        sink.append(&line("c"));
+        assert_eq!(sink.failed(), 1);
     }
 }
