@@ -32,9 +32,14 @@ unsafe extern "C" {
     fn ioctl(fd: c_int, request: u64, ...) -> c_int;
     fn setuid(uid: u32) -> c_int;
     fn dup(fd: c_int) -> c_int;
-    fn sched_setscheduler(pid: c_int, policy: c_int, priority: *const c_int) -> c_int;
 }
 
+/// sched_setscheduler(2) by number: musl answers ENOSYS without asking the kernel.
+const SCHED_SETSCHEDULER: c_long = match () {
+    _ if cfg!(target_arch = "x86_64") => 144,
+    _ if cfg!(any(target_arch = "x86", target_arch = "arm")) => 156,
+    _ => 119,
+};
 /// The one field of `struct sched_param` that Linux reads.
 static PRIORITY: [c_int; 12] = [1; 12];
 
@@ -156,7 +161,7 @@ fn run(words: &[String]) -> Outcome {
             "syscalls" => syscalls(n(1), n(2)),
             "fork-until-refused" => fork_until_refused(n(1)),
             "open-until-refused" => open_until_refused(n(1)),
-            "fifo" => done(sched_setscheduler(0, 1, PRIORITY.as_ptr())),
+            "fifo" => done(syscall(SCHED_SETSCHEDULER, 0, 1, PRIORITY.as_ptr()) as c_int),
             "pause" => {
                 std::thread::sleep(std::time::Duration::from_millis(n(1) as u64));
                 Ok(String::new())
