@@ -218,6 +218,7 @@ fn root_signals_reach_main_and_kill_reaches_all() {
 
     let mut running = start(&["/bin/sh", "-c", "trap '' TERM; sleep 1000 & sleep 1000 & wait"], 0);
     assert!(matches!(running.hear(), Some(FromInit::Started { .. })));
+    std::thread::sleep(Duration::from_millis(300));
     running.say(ToInit::Signal(15));
     running.say(ToInit::Kill);
     let record = running.end();

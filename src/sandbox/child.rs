@@ -10,6 +10,7 @@ use crate::log::sink::Sink;
 use crate::plan::capability::KILL;
 use crate::plan::{CapSet, RlimitKind};
 use crate::seccomp::BpfProgram;
+use crate::sys::heap::HEAP;
 use crate::sys::process::{self, Forked};
 use crate::sys::{Errno, path};
 use nix::fcntl::OFlag;
@@ -268,7 +269,8 @@ fn rlimit_name(resource: i32) -> &'static str {
 }
 
 /// Confines the init once main runs: everything but `keep` is closed, CAP_KILL is all that is left, and `filter` lets it
-/// start nothing and open nothing new of the network. After it the caller must not allocate, nor touch what an
+/// start nothing and open nothing new of the network, and the heap, with what it inherited of other services, is given
+/// back. After it the caller must not allocate, nor touch what an
 /// [`InitContext`] refers to.
 pub fn settle(keep: &[RawFd], filter: &BpfProgram) -> Result<(), Failure> {
     let fail = |what: &'static str| move |errno| Failure::new(Stage::Confine, errno, what.as_bytes());
@@ -276,7 +278,9 @@ pub fn settle(keep: &[RawFd], filter: &BpfProgram) -> Result<(), Failure> {
     keep_only(CapSet::EMPTY.with(KILL)).map_err(fail("capabilities"))?;
     match crate::seccomp::load(filter) {
         // A kernel without filters: main would not have started if the service were to have one.
-        Ok(()) | Err(Errno(libc::ENOSYS | libc::EINVAL)) => Ok(()),
-        Err(errno) => Err(fail("seccomp")(errno)),
+        Ok(()) | Err(Errno(libc::ENOSYS | libc::EINVAL)) => {}
+        Err(errno) => return Err(fail("seccomp")(errno)),
     }
+    HEAP.wipe();
+    Ok(())
 }

@@ -4,6 +4,7 @@
 
 pub mod bpf;
 pub mod caps;
+pub mod heap;
 pub mod landlock;
 pub mod mount;
 pub mod path;
