@@ -10,6 +10,8 @@ pub mod mount;
 pub mod path;
 pub mod process;
 pub mod terminal;
+#[cfg(all(panic = "abort", target_env = "musl", not(target_arch = "arm")))]
+mod unwind;
 pub mod wait;
 pub mod xattr;
 
