@@ -4,7 +4,9 @@ mod container;
 
 use container::probe::value;
 use container::{Rootfs, binary, said};
+use std::ffi::CString;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -141,10 +143,8 @@ fn a_mount_target_that_is_swapped_while_starting_stays_inside() {
     let mut ends = [0; 2];
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
             while !stop.load(Ordering::Relaxed) {
-                let cwd = nix::fcntl::AT_FDCWD;
-                nix::fcntl::renameat2(cwd, &data, cwd, &spare, flags).unwrap();
+                exchange(&data, &spare);
             }
         });
         let start = Instant::now();
@@ -232,4 +232,22 @@ fn remove_groups(folder: &Path, name: &str, depth: u8) {
             }
         }
     }
+}
+
+/// `renameat2(2)` with RENAME_EXCHANGE: two names swap what they stand for, at once.
+#[allow(unsafe_code)]
+fn exchange(one: &Path, other: &Path) {
+    let [one, other] = [one, other].map(|path| CString::new(path.as_os_str().as_bytes()).unwrap());
+    // SAFETY: both paths are NUL-terminated and live until the call returns.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
 }
