@@ -228,3 +228,11 @@ fn kernel_run_cannot_be_made_to_write_to_its_own_program() {
     assert!(!out.contains("WROTE"), "{out}");
     assert!(std::fs::read(program).unwrap() == before, "the program file is unchanged");
 }
+
+#[test]
+fn a_folder_of_sys_can_be_mounted_though_the_new_root_is_assembled_over_sys() {
+    let name = "a_folder_of_sys_can_be_mounted_though_the_new_root_is_assembled_over_sys";
+    let Some(root) = Rootfs::new(name) else { return };
+    let listed = root.script(&["-v", "/sys/kernel:/data:ro"], "busybox ls /data");
+    assert!(listed.contains("mm"), "{listed}");
+}

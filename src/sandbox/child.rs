@@ -60,7 +60,9 @@ pub struct InitContext<'a> {
 /// The cloned child: walks the steps and hands over to `init`.
 pub(super) fn run(spec: &Spec, channel: OwnedFd, pipes: Option<[Pipe; 2]>, outlets: Outlets, init: Init) -> ! {
     let mut made = rootfs::Made::default();
-    let setup = begin(spec).and_then(|()| spec.steps.iter().try_for_each(|step| rootfs::perform(step, &mut made)));
+    let setup = begin(spec)
+        .and_then(|()| rootfs::open_sources(&spec.steps, &mut made))
+        .and_then(|()| spec.steps.iter().try_for_each(|step| rootfs::perform(step, &mut made)));
     let mut stdio = match spec.stdio {
         Stdio::Inherit => [0, 1, 2],
         Stdio::Pipes | Stdio::Terminal { .. } => [-1; 3],

@@ -7,7 +7,7 @@
 
 use super::spec::{Act, Bind, FileSystem, Node, Reach, Source, Step};
 use super::stage::{Failure, Note};
-use crate::base::limits::LAYERS;
+use crate::base::limits::{LAYERS, MOUNTS};
 use crate::sys::path::{self, CWD, Links, terminated};
 use crate::sys::{Errno, Result, mount, process, terminal};
 use core::fmt::Write;
@@ -29,6 +29,8 @@ pub(super) const HIDDEN: &CStr = c"sys/firmware";
 pub(super) struct Made {
     root: Option<OwnedFd>,
     may_create: bool,
+    /// What is bound, in the order of the steps: the service's mounts and the view of its cgroup.
+    sources: heapless::Deque<OwnedFd, { MOUNTS + 1 }>,
     pub(super) dev_log: Option<OwnedFd>,
     pub(super) terminal: Option<OwnedFd>,
     pub(super) terminal_slave: Option<OwnedFd>,
@@ -38,6 +40,17 @@ impl Made {
     fn root(&self) -> BorrowedFd<'_> {
         self.root.as_ref().map_or(CWD, |root| root.as_fd())
     }
+}
+
+/// Opens what the steps will bind from the host, before [`COVERED`] hides a part of it.
+pub(super) fn open_sources(steps: &[Step], made: &mut Made) -> core::result::Result<(), Failure> {
+    for step in steps {
+        let Act::Bind(bind) = &step.act else { continue };
+        let opened = reopen(&bind.source);
+        let kept = opened.and_then(|source| made.sources.push_back(source).map_err(|_| Errno(libc::EMFILE)));
+        kept.map_err(|errno| Failure::at(step.stage, errno, &bind.source.path))?;
+    }
+    Ok(())
 }
 
 /// Does one step.
@@ -225,7 +238,7 @@ fn cover_file(dir: &CStr, name: &CStr, content: &[u8], made: &Made) -> Result<()
     path::remove(CWD, MADE)
 }
 
-fn bind_on(bind: &Bind, made: &Made) -> Result<()> {
+fn bind_on(bind: &Bind, made: &mut Made) -> Result<()> {
     let mut attributes = mount::NOSUID;
     let mut flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_NOSUID;
     if bind.read_only {
@@ -237,7 +250,7 @@ fn bind_on(bind: &Bind, made: &Made) -> Result<()> {
         flags |= libc::MS_NODEV;
     }
     let place = target(made, &bind.target, bind.directory, Links::InRoot)?;
-    let source = reopen(&bind.source)?;
+    let source = made.sources.pop_front().ok_or(Errno(libc::ENOENT))?;
     match mount::clone_tree(source.as_raw_fd(), attributes).and_then(|tree| mount::attach(&tree, place.as_fd())) {
         Err(errno) if mount::is_missing(errno) => {}
         answer => return answer,
