@@ -88,8 +88,8 @@ pub enum DecodeError {
 /// A stream being decompressed; read it as [`BufRead`], then call [`Decoder::finish`].
 ///
 /// Its read errors carry a [`DecodeError`].
-pub struct Decoder<R> {
-    input: Input<R>,
+pub struct Decoder<'a> {
+    input: Input<'a>,
     codec: Codec,
     /// Decompressed bytes; unused (empty) for plain streams, which are handed out of the input's buffer.
     chunk: Box<[u8]>,
@@ -112,10 +112,19 @@ struct Limits {
     ratio: u32,
 }
 
-impl<R: Read> Decoder<R> {
+impl<'a> Decoder<'a> {
     /// Looks at the first bytes of `source`. `used` is what other streams of the image took of
     /// [`ImageCaps::bytes`] already.
-    pub fn new(source: R, caps: &ImageCaps, used: u64, wanted: Wanted) -> Result<Decoder<R>, DecodeError> {
+    pub fn new(
+        source: impl Read + 'a,
+        caps: &ImageCaps,
+        used: u64,
+        wanted: Wanted,
+    ) -> Result<Decoder<'a>, DecodeError> {
+        Decoder::of(Box::new(source), caps, used, wanted)
+    }
+
+    fn of(source: Box<dyn Read + 'a>, caps: &ImageCaps, used: u64, wanted: Wanted) -> Result<Decoder<'a>, DecodeError> {
         let mut input = Input::new(source);
         let compression = detect(input.peek(10)?)?;
         // One digest serves both when nothing is compressed.
@@ -211,7 +220,7 @@ impl Limits {
     }
 }
 
-impl<R: Read> BufRead for Decoder<R> {
+impl BufRead for Decoder<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.refill()?;
         let bytes = if self.chunk.is_empty() { self.input.buffered() } else { &self.chunk[..self.filled] };
@@ -223,7 +232,7 @@ impl<R: Read> BufRead for Decoder<R> {
     }
 }
 
-impl<R: Read> Read for Decoder<R> {
+impl Read for Decoder<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.fill_buf()?;
         let length = bytes.len().min(buffer.len());

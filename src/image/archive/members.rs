@@ -132,8 +132,8 @@ impl Blobs for Members<'_> {
     }
 
     fn layer(&mut self, name: &str, sink: &mut Sink<'_>) -> Result<Done, ImageError> {
-        let section = self.find(name).ok_or_else(|| ImageError::invalid("is missing"))?;
-        sink.unpack(section)
+        let mut section = self.find(name).ok_or_else(|| ImageError::invalid("is missing"))?;
+        sink.unpack(&mut section)
     }
 }
 
@@ -224,8 +224,8 @@ impl Blobs for Layout {
     }
 
     fn layer(&mut self, name: &str, sink: &mut Sink<'_>) -> Result<Done, ImageError> {
-        let (file, _) = self.open(name)?.ok_or_else(|| ImageError::invalid("is missing"))?;
-        sink.unpack(file)
+        let (mut file, _) = self.open(name)?.ok_or_else(|| ImageError::invalid("is missing"))?;
+        sink.unpack(&mut file)
     }
 }
 

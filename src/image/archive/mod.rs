@@ -137,7 +137,7 @@ fn rewound(mut file: &File) -> Result<&File, ImageError> {
 fn rootfs(file: &File, sink: &mut Sink<'_>) -> Result<Unpacked, ImageError> {
     let size = file.metadata().map_or(0, |meta| meta.size());
     sink.expect(size, 1);
-    let done = sink.unpack(rewound(file)?)?;
+    let done = sink.unpack(&mut rewound(file)?)?;
     let layer = done.diff;
     sink.accept(done)?;
     Ok(Unpacked { names: Vec::new(), image_id: None, layers: vec![layer], config: ImageConfig::empty() })

@@ -75,7 +75,7 @@ impl<'a> Sink<'a> {
     }
 
     /// Unpacks one layer, which ends where `source` ends.
-    pub fn unpack(&mut self, source: impl Read) -> Result<Done, ImageError> {
+    pub fn unpack(&mut self, source: &mut dyn Read) -> Result<Done, ImageError> {
         self.progress.layer = self.progress.layer.saturating_add(1);
         let folder = self.root.join(format!("new-{}", self.next));
         self.next += 1;
@@ -87,7 +87,7 @@ impl<'a> Sink<'a> {
         result
     }
 
-    fn unpack_into(&mut self, folder: &Path, source: impl Read) -> Result<Done, ImageError> {
+    fn unpack_into(&mut self, folder: &Path, source: &mut dyn Read) -> Result<Done, ImageError> {
         let tree = folder.join("tree");
         fs::create_dir(folder).and_then(|()| fs::create_dir(&tree)).map_err(no_room)?;
         let root = File::open(&tree).map_err(no_room)?;
@@ -159,14 +159,14 @@ fn undecodable(error: DecodeError) -> ImageError {
 }
 
 /// Counts what is read of a layer's stored bytes.
-struct Counted<'a, R> {
-    source: R,
+struct Counted<'a> {
+    source: &'a mut dyn Read,
     progress: &'a mut Progress,
     report: &'a mut dyn FnMut(Progress),
     next: u64,
 }
 
-impl<R: Read> Read for Counted<'_, R> {
+impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.source.read(buffer)?;
         self.progress.done = self.progress.done.saturating_add(length as u64);

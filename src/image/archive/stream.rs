@@ -15,7 +15,7 @@ use crate::image::tar::{Kind, Reader};
 use crate::plan::device::ImageCaps;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 
 /// Members kept in mind, as of an archive that is not compressed.
 const MEMBERS: usize = 4096;
@@ -44,8 +44,8 @@ impl Stream {
     /// Reads `file` to its end, unpacking what may be a layer; without a sink, keeping its size alone.
     pub fn read(file: &File, caps: &ImageCaps, mut sink: Option<&mut Sink<'_>>) -> Result<Stream, ImageError> {
         let nothing = Wanted { stored: false, content: false };
-        let decoder = Decoder::new(BufReader::new(file), caps, 0, nothing).map_err(|error| unreadable(error.into()))?;
-        let mut reader = Reader::new(decoder, caps.pax.0);
+        let mut decoder = Decoder::new(file, caps, 0, nothing).map_err(|error| unreadable(error.into()))?;
+        let mut reader = Reader::new(&mut decoder, caps.pax.0);
         let mut members = BTreeMap::new();
         let mut documents = 0u64;
         while let Some(entry) = reader.next_entry().map_err(|error| ImageError::invalid(error.to_string()))? {
@@ -74,7 +74,8 @@ impl Stream {
                 )));
             }
         }
-        reader.into_source().finish().map_err(|error| unreadable(error.into()))?;
+        reader.finish();
+        decoder.finish().map_err(|error| unreadable(error.into()))?;
         Ok(Stream { members, cap: caps.manifest })
     }
 
@@ -98,7 +99,7 @@ impl Stream {
 
 /// Takes one member in: a layer if it can be one, else a document.
 fn content(
-    reader: &mut Reader<Decoder<BufReader<&File>>>,
+    reader: &mut Reader<'_>,
     size: u64,
     caps: &ImageCaps,
     sink: Option<&mut Sink<'_>>,
@@ -108,7 +109,7 @@ fn content(
     (&mut data).take(512).read_to_end(&mut head).map_err(unreadable)?;
     if is_layer(&head) {
         let Some(sink) = sink else { return Ok(Member::Large(size)) };
-        return match sink.unpack(head.chain(data)) {
+        return match sink.unpack(&mut head.chain(data)) {
             Ok(done) => Ok(Member::Layer(Box::new(done), size)),
             Err(error) if error.kind == crate::image::Kind::Failed => Err(error),
             Err(error) => Ok(Member::Broken(error, size)),

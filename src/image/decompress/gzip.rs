@@ -2,7 +2,6 @@
 
 use super::input::Input;
 use super::{Compression, DecodeError};
-use std::io::Read;
 use zlib_rs::{Inflate, InflateError, InflateFlush, Status, crc32::crc32};
 
 const FHCRC: u8 = 1 << 1;
@@ -33,7 +32,7 @@ impl Gzip {
     }
 
     /// Decompresses until `output` is full or the stream ends; how many bytes there are.
-    pub fn produce<R: Read>(&mut self, input: &mut Input<R>, output: &mut [u8]) -> Result<usize, DecodeError> {
+    pub fn produce(&mut self, input: &mut Input<'_>, output: &mut [u8]) -> Result<usize, DecodeError> {
         let mut done = 0;
         while done < output.len() {
             match self.stage {
@@ -50,7 +49,7 @@ impl Gzip {
         Ok(done)
     }
 
-    fn begin<R: Read>(&mut self, input: &mut Input<R>) -> Result<(), DecodeError> {
+    fn begin(&mut self, input: &mut Input<'_>) -> Result<(), DecodeError> {
         if (must(input)?, must(input)?) != (0x1f, 0x8b) {
             return Err(DecodeError::Trailing(Compression::Gzip));
         }
@@ -74,7 +73,7 @@ impl Gzip {
         Ok(())
     }
 
-    fn member<R: Read>(&mut self, input: &mut Input<R>, output: &mut [u8]) -> Result<usize, DecodeError> {
+    fn member(&mut self, input: &mut Input<'_>, output: &mut [u8]) -> Result<usize, DecodeError> {
         let before = (self.inflate.total_in(), self.inflate.total_out());
         let bytes = input.buffer()?;
         let at_end = bytes.is_empty();
@@ -95,7 +94,7 @@ impl Gzip {
         Ok(made)
     }
 
-    fn end<R: Read>(&mut self, input: &mut Input<R>) -> Result<(), DecodeError> {
+    fn end(&mut self, input: &mut Input<'_>) -> Result<(), DecodeError> {
         let mut trailer = [0; 8];
         for byte in &mut trailer {
             *byte = must(input)?;
@@ -110,7 +109,7 @@ impl Gzip {
 }
 
 /// Zeros up to the end are padding (tapes, gzip(1)); anything behind them is not.
-fn skip_zeros<R: Read>(input: &mut Input<R>) -> Result<(), DecodeError> {
+fn skip_zeros(input: &mut Input<'_>) -> Result<(), DecodeError> {
     loop {
         match input.buffer()? {
             [] => return Ok(()),
@@ -123,11 +122,11 @@ fn skip_zeros<R: Read>(input: &mut Input<R>) -> Result<(), DecodeError> {
     }
 }
 
-fn must<R: Read>(input: &mut Input<R>) -> Result<u8, DecodeError> {
+fn must(input: &mut Input<'_>) -> Result<u8, DecodeError> {
     input.byte()?.ok_or(DecodeError::Truncated(Compression::Gzip))
 }
 
-fn skip<R: Read>(input: &mut Input<R>, count: usize) -> Result<(), DecodeError> {
+fn skip(input: &mut Input<'_>, count: usize) -> Result<(), DecodeError> {
     (0..count).try_for_each(|_| must(input).map(drop))
 }
 

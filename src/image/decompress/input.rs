@@ -8,8 +8,8 @@ use std::io::{self, Read};
 const BUFFER: usize = 128 * 1024;
 
 /// A buffered source.
-pub struct Input<R> {
-    source: R,
+pub struct Input<'a> {
+    source: Box<dyn Read + 'a>,
     buffer: Box<[u8]>,
     position: usize,
     filled: usize,
@@ -20,8 +20,8 @@ pub struct Input<R> {
     pub ended: bool,
 }
 
-impl<R: Read> Input<R> {
-    pub fn new(source: R) -> Input<R> {
+impl<'a> Input<'a> {
+    pub fn new(source: Box<dyn Read + 'a>) -> Input<'a> {
         let buffer = vec![0; BUFFER].into();
         Input { source, buffer, position: 0, filled: 0, used: 0, digest: None, ended: false }
     }
@@ -94,7 +94,7 @@ impl<R: Read> Input<R> {
     }
 }
 
-impl<R: Read> Read for Input<R> {
+impl Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let ready = self.buffer()?;
         let length = ready.len().min(buffer.len());

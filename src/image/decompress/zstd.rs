@@ -23,7 +23,7 @@ impl Zstd {
     }
 
     /// Decompresses until `output` is full or the stream ends; how many bytes there are.
-    pub fn produce<R: Read>(&mut self, input: &mut Input<R>, output: &mut [u8]) -> Result<usize, DecodeError> {
+    pub fn produce(&mut self, input: &mut Input<'_>, output: &mut [u8]) -> Result<usize, DecodeError> {
         let mut done = 0;
         while done < output.len() {
             if !self.in_frame {
@@ -49,7 +49,7 @@ impl Zstd {
     }
 
     /// Takes a frame's header, or all of a skippable frame.
-    fn begin<R: Read>(&mut self, input: &mut Input<R>) -> Result<(), DecodeError> {
+    fn begin(&mut self, input: &mut Input<'_>) -> Result<(), DecodeError> {
         // The decoder checks the window before it allocates one.
         match self.decoder.reset(&mut *input) {
             Ok(()) => self.in_frame = true,
@@ -80,7 +80,7 @@ impl Zstd {
         }
     }
 
-    fn failure<R>(&self, input: &Input<R>, error: &FrameDecoderError) -> DecodeError {
+    fn failure(&self, input: &Input<'_>, error: &FrameDecoderError) -> DecodeError {
         match error {
             FrameDecoderError::WindowSizeTooBig { requested, .. } => {
                 DecodeError::Window { wanted: Bytes(*requested), cap: self.window }

@@ -14,7 +14,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{BufRead, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 const SETUID: u32 = 0o4000;
@@ -22,7 +22,7 @@ const SETGID: u32 = 0o2000;
 
 impl Unpacker<'_> {
     /// Makes what `entry` describes.
-    pub fn entry<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), Problem> {
+    pub fn entry(&mut self, entry: &Entry, reader: &mut Reader<'_>) -> Result<(), Problem> {
         self.count(entry)?;
         let path = components(&entry.path, self.options.caps.path_depth)?;
         let Some((name, parent)) = path.split_last() else { return self.root_entry(entry) };
@@ -94,13 +94,13 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn object<R: BufRead>(
+    fn object(
         &mut self,
         entry: &Entry,
         path: &[&[u8]],
         parent: &[&[u8]],
         name: &[u8],
-        reader: &mut Reader<R>,
+        reader: &mut Reader<'_>,
     ) -> Result<(), Problem> {
         match &entry.kind {
             Kind::File => self.file(entry, parent, name, reader),
@@ -138,13 +138,7 @@ impl Unpacker<'_> {
         }
     }
 
-    fn file<R: BufRead>(
-        &mut self,
-        entry: &Entry,
-        parent: &[&[u8]],
-        name: &[u8],
-        reader: &mut Reader<R>,
-    ) -> Result<(), Problem> {
+    fn file(&mut self, entry: &Entry, parent: &[&[u8]], name: &[u8], reader: &mut Reader<'_>) -> Result<(), Problem> {
         const NEW: OFlag =
             OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_EXCL).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
         let fd = self.make(parent, name, "create", |dir| openat(dir, name, NEW, Bits::S_IRUSR | Bits::S_IWUSR))?;

@@ -23,8 +23,8 @@ use sparse::Map;
 use std::io::{self, BufRead, Read};
 
 /// Reads a tar archive from its first byte to its end marker; what follows the marker is left in the source.
-pub struct Reader<R> {
-    source: R,
+pub struct Reader<'a> {
+    source: Box<dyn BufRead + 'a>,
     /// Most bytes of pax and GNU extension records, and of a sparse map, that one entry may have.
     pax_cap: u64,
     /// Bytes read from the source so far.
@@ -53,11 +53,11 @@ pub struct Chunk<'a> {
     pub bytes: &'a [u8],
 }
 
-impl<R: BufRead> Reader<R> {
+impl<'a> Reader<'a> {
     /// A reader at the first byte of an archive; `pax_cap` as [`ImageCaps::pax`](crate::plan::device::ImageCaps::pax).
-    pub fn new(source: R, pax_cap: u64) -> Reader<R> {
+    pub fn new(source: impl BufRead + 'a, pax_cap: u64) -> Reader<'a> {
         Reader {
-            source,
+            source: Box::new(source),
             pax_cap,
             offset: 0,
             lent: 0,
@@ -106,7 +106,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The current entry's contents as one stream, holes as zeros.
-    pub fn data(&mut self) -> Data<'_, R> {
+    pub fn data(&mut self) -> Data<'_, 'a> {
         Data { reader: self, position: 0 }
     }
 
@@ -120,10 +120,9 @@ impl<R: BufRead> Reader<R> {
         self.ignored
     }
 
-    /// The source, at the byte behind the last one read.
-    pub fn into_source(mut self) -> R {
+    /// Leaves the source at the byte behind the last one read.
+    pub fn finish(mut self) {
         self.give_back();
-        self.source
     }
 
     /// `problem` with the place and the name of the current entry.
@@ -323,12 +322,12 @@ fn padding(size: u64) -> u64 {
 }
 
 /// One entry's contents as a stream; see [`Reader::data`].
-pub struct Data<'a, R> {
-    reader: &'a mut Reader<R>,
+pub struct Data<'r, 'a> {
+    reader: &'r mut Reader<'a>,
     position: u64,
 }
 
-impl<R: BufRead> Read for Data<'_, R> {
+impl Read for Data<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reader.give_back();
         let next = self.reader.map.run().map_or(self.reader.map.size(), |(offset, _)| offset);
@@ -350,7 +349,7 @@ impl<R: BufRead> Read for Data<'_, R> {
     }
 }
 
-impl<R: BufRead> Reader<R> {
+impl Reader<'_> {
     /// Takes back what lies behind the first `length` bytes of the chunk just handed out.
     fn keep(&mut self, length: usize) {
         let rest = (self.lent - length) as u64;
