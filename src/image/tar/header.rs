@@ -23,12 +23,11 @@ impl Block {
     /// Verifies the checksum, the sum of all bytes with its own field taken as blanks, of unsigned or signed bytes, and
     /// that number fields hold numbers.
     pub fn new(bytes: [u8; BLOCK]) -> Result<Block, Problem> {
-        let sum = |from: fn(u8) -> i64| -> i64 {
-            let own = 148..156;
-            bytes.iter().enumerate().map(|(i, byte)| if own.contains(&i) { 32 } else { from(*byte) }).sum()
-        };
+        let blanked = bytes[..148].iter().chain(&[b' '; 8]).chain(&bytes[156..]);
+        let (unsigned, signed) = blanked
+            .fold((0, 0), |(unsigned, signed), byte| (unsigned + i32::from(*byte), signed + i32::from(*byte as i8)));
         let stored = number(&bytes[148..156]).and_then(|sum| sum.ok_or(())).map_err(|()| Problem::Checksum)?;
-        if stored != sum(i64::from) && stored != sum(|byte| i64::from(byte as i8)) {
+        if stored != i64::from(unsigned) && stored != i64::from(signed) {
             return Err(Problem::Checksum);
         }
         // Also those that a pax record replaces: other readers refuse an archive for them.
