@@ -8,6 +8,7 @@ use crate::log::entry::Entry;
 use crate::log::format::{Json, Line};
 use crate::log::reader::Reader;
 use crate::supervisor::instance::service_dir;
+use crate::supervisor::report::RING;
 use argh::FromArgs;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -34,6 +35,9 @@ pub struct LogsArgs {
     /// only entries of the last duration, as 90s, 10m or 2h
     #[argh(option, from_str_fn(duration))]
     since: Option<u64>,
+    /// what the supervisor itself had to say: starts, ends, failures
+    #[argh(switch)]
+    supervisor: bool,
     /// one JSON object per line
     #[argh(switch)]
     json: bool,
@@ -45,6 +49,14 @@ pub struct LogsArgs {
     services: Vec<String>,
 }
 
+/// Stands for the supervisor among the names; no service can be called so.
+const SUPERVISOR: &str = "(supervisor)";
+
+/// Where the ring of a service, or the supervisor's, lies.
+fn folder(run_dir: &Path, name: &str) -> PathBuf {
+    if name == SUPERVISOR { run_dir.to_owned() } else { service_dir(run_dir, name) }
+}
+
 /// A duration in nanoseconds.
 fn duration(text: &str) -> Result<u64, String> {
     let parsed = parse_duration(text).map_err(|_| format!("'{text}' is no duration: write 90s, 10m or 2h"))?;
@@ -53,6 +65,18 @@ fn duration(text: &str) -> Result<u64, String> {
 
 /// Runs the command.
 pub fn run(args: &LogsArgs) -> u8 {
+    if args.supervisor {
+        if !args.services.is_empty() {
+            output::complain("--supervisor shows the supervisor's own log: name no service beside it");
+            return exit::USAGE;
+        }
+        if !args.run_dir.join(RING).exists() {
+            let dir = args.run_dir.display();
+            output::complain(&format!("no supervisor has run in {dir}: start one with `coracle up`"));
+            return exit::FAILED;
+        }
+        return shown(args, &[SUPERVISOR.to_owned()]);
+    }
     let names = if args.services.is_empty() { services::known(&args.run_dir) } else { args.services.clone() };
     if names.is_empty() {
         let dir = args.run_dir.display();
@@ -62,7 +86,11 @@ pub fn run(args: &LogsArgs) -> u8 {
     if !names.iter().all(|name| services::check(&args.run_dir, name)) {
         return exit::NO_SUCH_SERVICE;
     }
-    match show(args, &names) {
+    shown(args, &names)
+}
+
+fn shown(args: &LogsArgs, names: &[String]) -> u8 {
+    match show(args, names) {
         Ok(()) => exit::OK,
         Err(sentence) => {
             output::complain(&sentence);
@@ -151,7 +179,7 @@ struct Log {
 
 impl Log {
     fn new(run_dir: &Path, service: &str) -> Log {
-        let path = service_dir(run_dir, service).join("log");
+        let path = folder(run_dir, service).join(RING);
         Log { service: service.to_owned(), path, open: None, next_seq: 1 }
     }
 
@@ -208,7 +236,7 @@ impl Watch {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC).map_err(failed)?;
         let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE;
         for name in names {
-            inotify.add_watch(&service_dir(run_dir, name), flags).map_err(failed)?;
+            inotify.add_watch(&folder(run_dir, name), flags).map_err(failed)?;
         }
         Ok(Watch(inotify))
     }

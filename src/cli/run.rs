@@ -14,7 +14,7 @@ use crate::plan::{
     CapSet, Limits, LogPolicy, Memory, Mount, MountKind, Network, Restart, RestartPolicy, RootFs, Seccomp, Service,
     Stop, UserSpec,
 };
-use crate::sandbox::cgroup::{Group, Options, Tree};
+use crate::sandbox::cgroup::{Group, Options, RUN_PREFIX, Tree};
 use crate::sandbox::foreground::Foreground;
 use crate::sandbox::prepare::{Order, Root, device_rules, has_overlayfs, prepare};
 use crate::sandbox::sealed;
@@ -127,7 +127,7 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
         }
         false => Stdio::Inherit,
     };
-    let group = Cgroup::make(&service)?;
+    let group = Cgroup::make(&service, args.name.is_some())?;
     let join = group.0.join().map_err(failed)?;
     let spec = prepare(Order {
         service: &service,
@@ -142,6 +142,8 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
     })
     .map_err(failed)?;
     let running = Foreground::start(&spec).map_err(|failure| (failure.exit_code(), failure.to_string()))?;
+    // While the container starts: it waits for nothing here.
+    group.1.sweep();
     let terminal = if args.tty { running.terminal() } else { None };
     let end = match terminal {
         Some(master) => tty::proxy(&master, |signal| running.on_signal(signal)).map_err(failed)?,
@@ -158,11 +160,15 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
 struct Cgroup(Group, Tree);
 
 impl Cgroup {
-    fn make(service: &Service) -> Result<Cgroup, Refusal> {
-        let mut tree = Tree::discover_flat("coracle-run").map_err(failed)?;
+    fn make(service: &Service, name_is_given: bool) -> Result<Cgroup, Refusal> {
+        let mut tree = Tree::discover_flat(RUN_PREFIX).map_err(failed)?;
         let rules = device_rules(service);
-        let name = service.name.as_str();
-        let group = tree.create(name, &service.limits, &rules, &Options::default()).map_err(failed)?;
+        // It tells whose it is, for `Tree::sweep`.
+        let name = match service.name.as_str() {
+            given if name_is_given => format!("{given}-{}", std::process::id()),
+            own => own.to_owned(),
+        };
+        let group = tree.create(&name, &service.limits, &rules, &Options::default()).map_err(failed)?;
         Ok(Cgroup(group, tree))
     }
 }

@@ -9,18 +9,26 @@ use crate::log::format::JsonText;
 use crate::sandbox::cgroup::{Group, Stats};
 use crate::supervisor::instance::Instance;
 use argh::FromArgs;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The time over which cpu use is measured.
 const SAMPLE: Duration = Duration::from_millis(500);
+/// The same with `--follow`: the time between two tables.
+const FOLLOW: Duration = Duration::from_secs(1);
+/// To the upper left corner, and clear from there on (ECMA-48 CUP, ED).
+const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Show what services use: memory against its limit, processes, cpu, disk, kills for lack of memory.
 ///
-/// Example: coracle stats --json broker
+/// Example: coracle stats -f broker
 #[derive(FromArgs)]
 #[argh(subcommand, name = "stats", help_triggers("-h", "--help"))]
 pub struct StatsArgs {
+    /// go on, with a table each second, until Ctrl-C
+    #[argh(switch, short = 'f')]
+    follow: bool,
     /// one JSON array instead of a table
     #[argh(switch)]
     json: bool,
@@ -37,6 +45,17 @@ pub fn run(args: &StatsArgs) -> u8 {
     if !args.services.iter().all(|name| services::check(&args.run_dir, name)) {
         return exit::NO_SUCH_SERVICE;
     }
+    if !args.follow {
+        return show(args, SAMPLE, "");
+    }
+    let clear = if std::io::stdout().is_terminal() && !args.json { CLEAR } else { "" };
+    loop {
+        show(args, FOLLOW, clear);
+    }
+}
+
+/// Measures for the time `sample` and prints a table, behind `before`.
+fn show(args: &StatsArgs, sample: Duration, before: &str) -> u8 {
     let all = args.services.is_empty();
     let names = if all { services::known(&args.run_dir) } else { args.services.clone() };
     let mut groups = Vec::new();
@@ -44,7 +63,7 @@ pub fn run(args: &StatsArgs) -> u8 {
     for name in names {
         match open(args, &name) {
             Ok(Some(group)) => groups.push((name, group)),
-            Ok(None) if all => {}
+            Ok(None) if all || args.follow => {}
             Ok(None) => {
                 output::complain(&format!("{name} does not run: start it with `coracle start {name}`"));
                 code = exit::FAILED;
@@ -56,11 +75,11 @@ pub fn run(args: &StatsArgs) -> u8 {
         }
     }
     let begun = Instant::now();
-    let before: Vec<Option<u64>> = groups.iter().map(|(_, group)| group.stats().cpu_usage).collect();
-    if !groups.is_empty() {
-        std::thread::sleep(SAMPLE);
+    let used: Vec<Option<u64>> = groups.iter().map(|(_, group)| group.stats().cpu_usage).collect();
+    if !groups.is_empty() || args.follow {
+        std::thread::sleep(sample);
     }
-    let rows = groups.iter().zip(before).map(|((name, group), before)| {
+    let rows = groups.iter().zip(used).map(|((name, group), before)| {
         let stats = group.stats();
         let used = stats.cpu_usage.zip(before).map(|(after, before)| after.saturating_sub(before));
         let passed = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
@@ -68,14 +87,16 @@ pub fn run(args: &StatsArgs) -> u8 {
     });
     let rows: Vec<Row<'_>> = rows.collect();
     if args.json {
+        // With --follow each measurement is one line.
+        let between = if args.follow { "," } else { ",\n " };
         let objects: Vec<String> = rows.iter().map(Row::json).collect();
-        output::line(format_args!("[{}]", objects.join(",\n ")));
+        output::line(format_args!("[{}]", objects.join(between)));
     } else {
         let headings =
             ["NAME", ">MEMORY", ">LIMIT", ">PEAK", ">PIDS", ">MAX", ">CPU", ">CPU TIME", ">READ", ">WRITTEN", ">OOM"];
         let mut table = Table::new(&headings);
         rows.iter().for_each(|row| table.row(row.cells()));
-        output::line(table);
+        output::line(format_args!("{before}{table}"));
     }
     code
 }
@@ -90,7 +111,7 @@ fn open(args: &StatsArgs, name: &str) -> Result<Option<Group>, String> {
 struct Row<'a> {
     name: &'a str,
     stats: Stats,
-    /// Cpu use of the last half second, in percent of one core.
+    /// Cpu use since the measurement began, in percent of one core.
     percent: Option<u64>,
 }
 

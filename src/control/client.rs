@@ -47,7 +47,7 @@ impl std::error::Error for ClientError {}
 pub enum Answer<'a> {
     /// A service.
     Service(&'a ServiceLine),
-    /// Everything about a service: a JSON object.
+    /// Everything about a service: a JSON object; or its steps: a JSON string.
     Inspect(&'a str),
 }
 
@@ -94,7 +94,7 @@ impl Client {
     ) -> Result<DoneLine, ClientError> {
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
-        let patience = matches!(verb, Verb::List | Verb::Inspect).then_some(QUICK);
+        let patience = matches!(verb, Verb::List | Verb::Inspect | Verb::Steps).then_some(QUICK);
         let request = Request { v: VERSION, id, verb, service, signal };
         let mut buffer = [0; wire::REQUEST_BYTES];
         let used = wire::write_line(&request, &mut buffer)

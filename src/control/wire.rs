@@ -35,6 +35,8 @@ pub enum Verb {
     List,
     /// One `inspect` line: everything known about one service.
     Inspect,
+    /// One `inspect` line whose body is a JSON string: the steps of a start of one service that runs, one a line.
+    Steps,
     /// Start a service; answered when it runs, or when that failed and why.
     Start,
     /// Stop a service; answered when nothing of it is left.
@@ -124,7 +126,7 @@ impl StateWord {
 pub enum Kind {
     /// A [`ServiceLine`].
     Service,
-    /// A line whose `body` is a JSON object, see [`inspect_body`].
+    /// A line whose `body` is JSON, see [`inspect_body`].
     Inspect,
     /// A [`DoneLine`], the last of an answer.
     Done,
@@ -246,12 +248,12 @@ pub fn parse_answer<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Option<T> {
 /// What stands before the body in a line of kind `inspect`, up to the number.
 const INSPECT_HEAD: &str = ",\"kind\":\"inspect\",\"body\":";
 
-/// Makes a line of kind `inspect` around `body`, which is a JSON object.
+/// Makes a line of kind `inspect` around `body`, which is JSON.
 pub fn inspect_line(id: u32, body: &str) -> String {
     format!("{{\"id\":{id}{INSPECT_HEAD}{body}}}\n")
 }
 
-/// The JSON object inside a line of kind `inspect`.
+/// The JSON inside a line of kind `inspect`.
 pub fn inspect_body(line: &str) -> Option<&str> {
     let (_, rest) = line.trim_end().split_once(INSPECT_HEAD)?;
     rest.strip_suffix('}')

@@ -12,7 +12,7 @@ use crate::plan::{CapSet, RlimitKind};
 use crate::seccomp::BpfProgram;
 use crate::sys::heap::HEAP;
 use crate::sys::process::{self, Forked};
-use crate::sys::{Errno, path};
+use crate::sys::{Errno, path, title};
 use nix::fcntl::OFlag;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -96,6 +96,7 @@ fn begin(spec: &Spec) -> Result<(), Failure> {
         process::die_with_parent().map_err(fail("PR_SET_PDEATHSIG"))?;
     }
     process::set_dumpable(false).map_err(fail("PR_SET_DUMPABLE"))?;
+    title::set(c"coracle-init");
     process::umask(0);
     match spec.net {
         Net::Existing(fd) => process::enter(fd, process::NEW_NET).map_err(fail("setns")),
@@ -162,6 +163,8 @@ pub fn become_main(main: &Main, stdio: [RawFd; 3]) -> Failure {
 
 fn prepare_main(main: &Main, stdio: [RawFd; 3]) -> Result<(), Failure> {
     let fail = |stage: Stage, what: &'static str| move |errno| Failure::new(stage, errno, what.as_bytes());
+    // Until it executes its program, it is seen from inside.
+    title::set(c"coracle-main");
     for tasks in main.join.iter().flat_map(|join| &join.tasks) {
         process::write_all(tasks.as_raw_fd(), b"0").map_err(fail(Stage::Join, "tasks"))?;
     }
@@ -265,7 +268,7 @@ fn diagnose(failure: Failure, main: &Main) -> Failure {
     }
 }
 
-fn rlimit_name(resource: i32) -> &'static str {
+pub(super) fn rlimit_name(resource: i32) -> &'static str {
     let known = RlimitKind::ALL.iter().find(|(kind, _)| super::prepare::resource(*kind) == resource);
     known.map_or("rlimit", |(_, name)| name)
 }

@@ -11,12 +11,11 @@ use super::spec::Spec;
 use super::stage::{Failure, Stage};
 use crate::base::exit;
 use crate::sys::process;
-use crate::sys::wait::wait_any;
+use crate::sys::wait::{send_signal, wait_any};
 use nix::cmsg_space;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::setsid;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -45,7 +44,7 @@ pub fn signals() -> SigSet {
 
 /// A running container.
 pub struct Foreground {
-    init: Pid,
+    init: i32,
     channel: OwnedFd,
 }
 
@@ -55,7 +54,7 @@ impl Foreground {
         let failed = |errno: nix::Error| Failure::new(Stage::Clone, errno.into(), b"sigprocmask");
         signals().thread_block().map_err(failed)?;
         let spawned = spawn(spec, Outlets::default(), init)?;
-        Ok(Foreground { init: Pid::from_raw(spawned.pid), channel: spawned.channel })
+        Ok(Foreground { init: spawned.pid, channel: spawned.channel })
     }
 
     /// Waits for the master of the container's terminal; `None` if the start failed.
@@ -81,14 +80,11 @@ impl Foreground {
     pub fn on_signal(&self, signal: Signal) -> Option<Result<u8, Failure>> {
         if signal != Signal::SIGCHLD {
             // One that has just ended needs no signal any more.
-            let _ = kill(self.init, signal);
+            let _ = send_signal(self.init, signal as i32);
             return None;
         }
-        match waitpid(self.init, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, code)) => Some(self.failure().map_or(Ok(code as u8), Err)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => Some(Ok(exit::RUN_SIGNAL_BASE + signal as u8)),
-            _ => None,
-        }
+        let (_, status) = wait_any().ok().flatten().filter(|(pid, _)| *pid == self.init)?;
+        Some(self.failure().map_or(Ok(exit::of_wait_status(status)), Err))
     }
 
     /// Waits for the end, passing signals on.
@@ -151,7 +147,7 @@ fn init(context: InitContext<'_>) -> ! {
         match set.wait() {
             Ok(Signal::SIGCHLD) => reap(main),
             // It may have ended already.
-            Ok(signal) => drop(kill(Pid::from_raw(main), signal)),
+            Ok(signal) => drop(send_signal(main, signal as i32)),
             Err(_) => {}
         }
     }

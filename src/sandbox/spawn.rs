@@ -7,6 +7,7 @@ use super::spec::{Net, Spec, Stdio};
 use super::stage::{Failure, Stage};
 use crate::sys::Result;
 use crate::sys::process::{self, Forked};
+use crate::sys::title;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::os::fd::OwnedFd;
@@ -40,6 +41,7 @@ fn start(spec: &Spec, outlets: Outlets, init: Init) -> Result<Spawned> {
     if spec.net == Net::New {
         flags |= process::NEW_NET;
     }
+    title::find();
     match process::clone(flags, true, None)? {
         Forked::Child => child::run(spec, theirs, pipes, outlets, init),
         Forked::Parent(pid, pidfd) => {

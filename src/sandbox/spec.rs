@@ -257,6 +257,57 @@ pub struct Main {
     pub terminal: bool,
 }
 
+impl fmt::Display for Spec {
+    /// What `coracle inspect --steps` prints: the steps of the init, then those of the first process, one a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let net = match self.net {
+            Net::Host => "the host's network",
+            Net::New => "net (new)",
+            Net::Existing(_) => "net (that of the instances before)",
+        };
+        writeln!(f, "{:<16} mnt pid ipc uts, {net}", Stage::Clone.word())?;
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))?;
+        write!(f, "{}", self.main)
+    }
+}
+
+impl fmt::Display for Main {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = |list: &CStrings| {
+            let words: Vec<String> = list.strings().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            words.join(" ")
+        };
+        let mut line = |stage: Stage, text: String| writeln!(f, "{:<16} {text}", stage.word());
+        line(Stage::Fork, "the first process".into())?;
+        if self.join.is_some() {
+            line(Stage::Join, "the service's limits hold from here on".into())?;
+        }
+        if self.cgroup_namespace {
+            line(Stage::CgroupNamespace, "rooted at the service's cgroup".into())?;
+        }
+        let terminal = if self.terminal { ", with a controlling terminal" } else { "" };
+        line(Stage::Session, format!("a session of its own{terminal}"))?;
+        for (number, soft, hard) in &self.rlimits {
+            let value = |value: u64| if value == u64::MAX { "unlimited".to_owned() } else { value.to_string() };
+            line(Stage::Rlimit, format!("{} {} {}", super::child::rlimit_name(*number), value(*soft), value(*hard)))?;
+        }
+        if let Some(score) = &self.oom_score_adj {
+            line(Stage::OomScore, score.to_string_lossy().into_owned())?;
+        }
+        let Credentials { uid, gid, groups, caps } = &self.credentials;
+        line(Stage::Ids, format!("user {uid}, group {gid}, further groups {groups:?}"))?;
+        let names: Vec<&str> = caps.names().collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(" ") };
+        line(Stage::Capabilities, format!("{names}; no_new_privs"))?;
+        line(Stage::WorkingDir, self.working_dir.to_string_lossy().into_owned())?;
+        line(Stage::Stdio, "everything but 0, 1 and 2 closes".into())?;
+        if let Some(filter) = &self.filter {
+            line(Stage::Seccomp, format!("a filter of {} instructions", filter.len()))?;
+        }
+        write!(f, "{:<16} {} (looked for as {})", Stage::Exec.word(), words(&self.argv), words(&self.programs))
+    }
+}
+
 impl fmt::Display for Step {
     /// One line of `coracle inspect --steps`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -60,6 +60,7 @@ pub fn run(context: InitContext<'_>) -> ! {
         sink: outlets.sink,
         rate: Rate::new(outlets.rate, now.mono_ns),
         dropped: 0,
+        unwritten: 0,
         now,
     };
     let init = Init {
@@ -128,6 +129,8 @@ struct Log {
     sink: Option<Sink>,
     rate: Rate,
     dropped: u64,
+    /// Lines that the log file did not take, as far as a note has told them.
+    unwritten: u64,
     now: Stamp,
 }
 
@@ -165,6 +168,22 @@ impl Log {
             if let Some(ring) = &mut self.ring {
                 ring.count_dropped(dropped);
             }
+        }
+    }
+
+    /// Notes in the ring the lines that the log file did not take: the first at once, then when they are twice as many, and
+    /// at the end, so that a full disk does not fill the ring too.
+    fn report_unwritten(&mut self, end: bool) {
+        let failed = self.sink.as_ref().map_or(0, Sink::failed);
+        if failed <= self.unwritten || !end && failed < self.unwritten.saturating_mul(2) {
+            return;
+        }
+        self.unwritten = failed;
+        let mut text = heapless::String::<96>::new();
+        // 96 bytes hold the sentence with the largest number.
+        let _ = write!(text, "{failed} lines could not be written to the log file so far");
+        if let Some(ring) = &mut self.ring {
+            ring.append(self.now, Stream::Note, false, text.as_bytes());
         }
     }
 
@@ -259,6 +278,7 @@ impl Init<'_> {
             }
             log.now = stamp();
             log.report_dropped(false);
+            log.report_unwritten(false);
         }
     }
 
@@ -345,6 +365,7 @@ impl Init<'_> {
         self.err.finish(log);
         log.now = stamp();
         log.report_dropped(true);
+        log.report_unwritten(true);
         log.note(&end_note(status));
         log.flush();
         let how = if self.killed { Ended::Killed } else { Ended::Main };
@@ -382,7 +403,7 @@ fn end_note(status: i32) -> heapless::String<48> {
 }
 
 /// Now, by both clocks.
-fn stamp() -> Stamp {
+pub(super) fn stamp() -> Stamp {
     let read = |clock: ClockId| clock_gettime(clock).unwrap_or(TimeSpec::new(0, 0));
     let nanos = |time: TimeSpec| {
         // Both parts are 32 bits wide on some machines, and a clock before 1970 counts as 1970.

@@ -1,4 +1,5 @@
-//! Everything known about one service, as a JSON object: its config with all defaults filled in, and its state.
+//! Everything known about one service or about the board, as a JSON object: the config with all defaults filled in, and
+//! the state.
 #![forbid(unsafe_code)]
 
 use super::answer::{self, Why, state_word};
@@ -7,8 +8,9 @@ use super::run::Supervisor;
 use crate::base::signal;
 use crate::image::text::{quote, quote_list};
 use crate::plan::{
-    Memory, MountKind, Need, Network, RestartPolicy, RlimitKind, RootFs, Seccomp, Service as Configured, Then,
+    Feature, Memory, MountKind, Need, Network, RestartPolicy, RlimitKind, RootFs, Seccomp, Service as Configured, Then,
 };
+use crate::sandbox::cgroup::Controller;
 use core::fmt::Display;
 
 /// A JSON object being written.
@@ -94,6 +96,38 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
     let needs = configured.needs.iter().map(|Need::Started(needed)| answer::name(plan, *needed));
     object.list("needs", needs);
     supervision(&mut object, configured);
+    object.end()
+}
+
+/// The object for the board: the device's part of the config, and what this kernel can enforce.
+pub(super) fn device(supervisor: &Supervisor) -> String {
+    let (device, board) = (&supervisor.plan.device, &supervisor.board);
+    let mut object = Object::new();
+    object
+        .raw("supervisor", std::process::id())
+        .text("run_dir", supervisor.run.path().display())
+        .list("images", device.images.iter().map(|folder| &**folder))
+        .text("state", &device.state)
+        .optional("platform", board.platform.as_ref())
+        .optional("memory", device.memory)
+        .text("memory_reserve", device.memory_reserve)
+        .optional("own_memory", board.own_memory);
+    let sum = super::board::memory_sum(&supervisor.plan);
+    let mut sums = Object::new();
+    sums.text("limits", sum.limits).text("logs", sum.logs).raw("unlimited", sum.unlimited);
+    let allowed = Feature::ALL.into_iter().filter(|feature| device.allow_missing.has(*feature));
+    object.raw("memory_sum", sums.end()).list("allow_missing", allowed.map(Feature::word));
+    object.objects(
+        "controllers",
+        Controller::ALL.into_iter().map(|controller| {
+            let mut one = Object::new();
+            let lacks = supervisor.tree.has(controller).err();
+            one.text("name", controller.v1_name()).raw("available", lacks.is_none()).optional("reason", lacks);
+            one.end()
+        }),
+    );
+    let filters = board.kernel.as_ref().is_some_and(|kernel| kernel.seccomp);
+    object.raw("overlayfs", supervisor.overlayfs).raw("seccomp", filters).text("log_ring", device.log_ring);
     object.end()
 }
 

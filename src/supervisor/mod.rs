@@ -19,5 +19,6 @@ pub mod run;
 pub mod rundir;
 pub mod service;
 pub mod slot;
+pub mod steps;
 pub mod waits;
 pub mod wire;

@@ -11,22 +11,21 @@ use super::instance::{self, Instance, Process};
 use super::run::Supervisor;
 use super::service::Phase;
 use super::slot::Live;
+use super::steps;
 use super::wire::ToInit;
-use crate::image::record::{ImageRecord, Root as ImageRoot};
-use crate::image::store::Writable;
 use crate::log::ring;
 use crate::log::sink::Sink;
-use crate::plan::{Network, RootFs, Seccomp, Service};
+use crate::plan::{Network, Seccomp, Service};
 use crate::sandbox::cgroup::{Group, Options};
 use crate::sandbox::child::Outlets;
 use crate::sandbox::devices;
-use crate::sandbox::prepare::{Order, Root, prepare};
+use crate::sandbox::prepare::prepare;
 use crate::sandbox::spawn::{Spawned, spawn};
-use crate::sandbox::spec::{Net, Spec, Stdio};
+use crate::sandbox::spec::{Net, Spec};
 use crate::sys::wait::send_signal;
 use nix::libc;
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -119,7 +118,7 @@ impl Supervisor {
         let record = self.images.lookup(device, service)?;
         let record = record.ok_or("its image was removed or replaced meanwhile; it is unpacked at the next start")?;
         let pin = self.images.store(device)?.pin(&record).ok();
-        let root = root(self.images.store(device)?, &record, service, self.overlayfs)?;
+        let root = steps::root(self.images.store(device)?, &record, service, self.overlayfs)?;
         let slot = self.slots.get_mut(usize::from(index)).ok_or("it has no slot")?;
         let group = match &slot.group {
             Some(group) => group.clone(),
@@ -131,21 +130,7 @@ impl Supervisor {
             }
         };
         let join = group.join().map_err(|error| error.to_string())?;
-        let order = Order {
-            service,
-            image: &record.config,
-            root,
-            state: &device.state,
-            net: match (service.network, &slot.net) {
-                (Network::Host, _) => Net::Host,
-                (Network::None, Some(net)) => Net::Existing(net.as_raw_fd()),
-                (Network::None, None) => Net::New,
-            },
-            stdio: Stdio::Pipes,
-            cgroup: join.into.as_ref().and_then(|folder| folder.try_clone().ok()),
-            join: Some(join),
-            die_with_parent: false,
-        };
+        let order = steps::order(device, service, &record, root, slot.net.as_ref(), Some(join));
         let spec = prepare(order).map_err(|error| error.to_string())?;
         let oom = group.oom_event().map_err(|error| error.to_string())?;
         let oom_before = group.oom_kills();
@@ -230,33 +215,6 @@ impl Supervisor {
         let line = answer::service_line(token.id, &self.plan, index, service, pids, self.now);
         self.server.send(token.client, &line);
     }
-}
-
-/// The folders that a service's root is made of.
-fn root(
-    store: &crate::image::store::Store,
-    record: &ImageRecord,
-    service: &Service,
-    overlayfs: bool,
-) -> Result<Root, String> {
-    if let ImageRoot::Layers(_) = record.root
-        && !overlayfs
-    {
-        let writable = if service.root_fs == RootFs::ReadOnly { Writable::No } else { Writable::Yes };
-        let path = store.flatten(record, writable).map_err(|error| error.to_string())?;
-        return folder(&path).map(Root::Flat);
-    }
-    let mut layers = store.rootfs_layers(record).map_err(|error| error.to_string())?;
-    match record.root {
-        ImageRoot::Layers(_) => Ok(Root::Layers(layers)),
-        ImageRoot::Folder(_) => layers.pop().map(Root::Folder).ok_or_else(|| "its image has no folder".to_owned()),
-    }
-}
-
-fn folder(path: &Path) -> Result<OwnedFd, String> {
-    let mut options = fs::OpenOptions::new();
-    options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
-    options.open(path).map(OwnedFd::from).map_err(|error| format!("cannot open {}: {error}", path.display()))
 }
 
 /// What the init of an instance writes to.

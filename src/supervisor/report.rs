@@ -1,10 +1,15 @@
-//! The lines that a supervisor in the foreground writes to its standard error, one per event.
+//! The lines that a supervisor writes, one per event: to its standard error, and to a ring of its own in the run
+//! directory, which stays when the supervisor runs in the background or dies.
 //!
 //! A terminal that is stopped or a pipe that nobody reads must not stop the supervisor: what does not fit at once is
 //! counted, and the count is told when there is room again.
 #![forbid(unsafe_code)]
 
+use super::init::stamp;
+use crate::base::limits::LOG_TEXT_BYTES;
+use crate::log::entry::Stream;
 use crate::log::format::Safe;
+use crate::log::ring::{self, Writer};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use std::fmt;
@@ -12,20 +17,33 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
-/// Standard error, opened anew so that making it non-blocking concerns nobody else.
-#[derive(Debug)]
+/// The ring's file name in the run directory (see [`crate::log::entry`]).
+pub const RING: &str = "log";
+/// Its size: some hundred lines.
+const RING_BYTES: u64 = 16 << 10;
+
+/// Standard error, opened anew so that making it non-blocking concerns nobody else, and the ring.
 pub struct Report {
     file: Option<File>,
+    ring: Option<Writer>,
     lost: u64,
 }
 
 impl Report {
-    /// Opens it. A socket, as systemd gives one, cannot be opened anew and is written to as it is, without waiting.
-    pub fn open() -> Report {
+    /// Opens both. A socket, as systemd gives one, cannot be opened anew and is written to as it is, without waiting. A run
+    /// directory without room is said and costs the ring alone.
+    pub fn open(run_dir: &Path) -> Report {
         let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_APPEND;
         let file = OpenOptions::new().append(true).custom_flags(flags).open("/proc/self/fd/2").ok();
-        Report { file, lost: 0 }
+        let mut report = Report { file, ring: None, lost: 0 };
+        let dir = File::open(run_dir).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)));
+        match dir.and_then(|dir| ring::prepare(dir, RING, RING_BYTES)).and_then(Writer::open) {
+            Ok(ring) => report.ring = Some(ring),
+            Err(errno) => report.line(format_args!("the supervisor's own log cannot be kept: {}", errno.desc())),
+        }
+        report
     }
 
     /// Writes one line, or counts it.
@@ -36,6 +54,12 @@ impl Report {
             lost => format!("coracle: {lost} lines were lost here because nobody read them\n"),
         };
         for part in text.trim_end().lines() {
+            if let Some(ring) = &mut self.ring {
+                part.as_bytes()
+                    .chunks(LOG_TEXT_BYTES)
+                    .for_each(|chunk| ring.append(stamp(), Stream::Note, false, chunk));
+                ring.flush();
+            }
             line.push_str(&format!("coracle: {}\n", Safe(part.as_bytes())));
         }
         let written = match &mut self.file {

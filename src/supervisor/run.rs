@@ -24,6 +24,7 @@ use crate::base::suggest::did_you_mean;
 use crate::base::units::Millis;
 use crate::control::server::{Received, Server};
 use crate::control::wire::{DoneLine, SOCKET, Verb, inspect_line};
+use crate::image::text::quote;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::Tree;
 use crate::sys::wait::{ended_child, wait_for};
@@ -127,7 +128,7 @@ impl Supervisor {
             Unclaimed::Taken => Refused::Taken,
             Unclaimed::Failed(error) => failed("use the run directory", run_dir.display(), error),
         })?;
-        let mut report = Report::open();
+        let mut report = Report::open(run.path());
         let tree = Tree::discover(&run.cgroup_folder()).map_err(|error| Refused::Failed(error.to_string()))?;
         if !leftover::take_down(&run, Some(&tree), &mut |sentence| report.line(sentence)) {
             report.line("not everything that an earlier supervisor left could be removed");
@@ -419,6 +420,10 @@ impl Supervisor {
         let token = Token { client: request.client, id: request.id };
         let index = self.plan.find(&request.service);
         let named = !request.service.is_empty();
+        if request.verb == Verb::Inspect && index.is_none() && request.service == "device" {
+            self.server.send_text(request.client, &inspect_line(request.id, &inspect::device(self)));
+            return self.server.done(request.client, &DoneLine::ok(request.id, ""), self.now);
+        }
         let Some(index) = index.map(|index| index as Index).or((!named).then_some(Index::MAX)) else {
             let near = did_you_mean(&request.service, self.plan.services.iter().map(|service| service.name.as_str()));
             let hint = near.map_or(String::new(), |near| format!(": did you mean {near:?}?"));
@@ -447,6 +452,18 @@ impl Supervisor {
                 let body = inspect::body(self, index);
                 self.server.send_text(request.client, &inspect_line(request.id, &body));
                 return self.server.done(request.client, &DoneLine::ok(request.id, ""), self.now);
+            }
+            Verb::Steps => {
+                let line = match self.steps(index) {
+                    Ok(steps) => {
+                        let mut body = String::new();
+                        quote(&mut body, &steps);
+                        self.server.send_text(request.client, &inspect_line(request.id, &body));
+                        DoneLine::ok(request.id, "")
+                    }
+                    Err(why) => DoneLine::failed(request.id, exit::FAILED, &why),
+                };
+                return self.server.done(request.client, &line, self.now);
             }
             Verb::Kill if !(1..=64).contains(&request.signal) => {
                 let line = DoneLine::failed(request.id, exit::USAGE, "a signal is a number from 1 to 64");

@@ -3,6 +3,7 @@
 //! ```text
 //! RUN/                        0700; locked (flock) by the supervisor as long as it lives
 //! RUN/control.sock            0600
+//! RUN/log                     the ring of the supervisor itself (see [`super::report`])
 //! RUN/services/NAME/log       the ring, written by the service's init
 //! RUN/services/NAME/exit      the exit record, written by the init before it ends
 //! RUN/services/NAME/instance  the running instance (see [`super::instance`])
@@ -113,6 +114,7 @@ impl RunDir {
     pub fn clear(self) {
         let _ = fs::remove_dir_all(self.path.join("services"));
         let _ = fs::remove_file(self.path.join(crate::control::wire::SOCKET));
+        let _ = fs::remove_file(self.path.join(super::report::RING));
         let _ = fs::remove_dir(&self.path);
         drop(self.lock);
     }

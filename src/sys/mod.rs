@@ -10,6 +10,7 @@ pub mod mount;
 pub mod path;
 pub mod process;
 pub mod terminal;
+pub mod title;
 #[cfg(all(panic = "abort", target_env = "musl", not(target_arch = "arm")))]
 mod unwind;
 pub mod wait;

@@ -37,6 +37,9 @@ pub use tree::{Options, Tree};
 
 use crate::plan::Feature;
 
+/// What the names of the groups of `coracle run` begin with; they end in the number of its process.
+pub const RUN_PREFIX: &str = "coracle-run";
+
 /// The answer of this layer.
 pub type Result<T> = core::result::Result<T, Error>;
 

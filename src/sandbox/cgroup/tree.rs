@@ -286,6 +286,21 @@ impl Tree {
         names
     }
 
+    /// Removes what those have left who were killed before they could: groups without processes, whose name ends in
+    /// the number of a process that is no more. Looks into one folder, and further only if it finds something there.
+    pub fn sweep(&self) {
+        let Ok(place) = self.hierarchy(Controller::Pids) else { return };
+        for name in file::children(self.base_of(place)) {
+            let maker = name.strip_prefix(&self.prefix).and_then(|name| name.rsplit_once('-')?.1.parse::<u32>().ok());
+            if maker.is_some_and(|maker| !std::path::Path::new(&format!("/proc/{maker}")).exists()) {
+                // The kernel refuses to remove what still has processes in it: another one will come by.
+                for place in &self.hierarchies {
+                    let _ = file::remove(&format!("{}/{name}", self.base_of(place)));
+                }
+            }
+        }
+    }
+
     /// Removes the tree's own folders once all groups are gone; a process that was moved for v2's sake goes back.
     pub fn remove(&mut self) -> Result<()> {
         if let Some(base) = self.unified.take() {

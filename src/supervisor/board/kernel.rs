@@ -13,7 +13,7 @@ pub struct Kernel {
     /// Namespaces that it lacks, by their names in /proc/self/ns.
     namespaces_missing: Vec<&'static str>,
     /// System call filters.
-    seccomp: bool,
+    pub seccomp: bool,
     /// Its cores.
     cores: Option<Vec<u16>>,
     /// Whether overlayfs is there or can be loaded; without it images take more space and the first start more time.
