@@ -1,7 +1,7 @@
 //! The asking side of the control socket.
 #![forbid(unsafe_code)]
 
-use super::wire::{self, DoneLine, Head, Kind, Request, SOCKET, ServiceLine, VERSION, Verb};
+use super::wire::{self, DoneLine, Kind, Request, SOCKET, ServiceLine, VERSION, Verb};
 use crate::base::exit;
 use core::fmt;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -115,7 +115,7 @@ impl Client {
                     self.socket
                 ))
             };
-            let head: Head = wire::parse_answer(&line).ok_or_else(foreign)?;
+            let head = wire::parse_head(&line).ok_or_else(foreign)?;
             if head.id != id {
                 continue;
             }

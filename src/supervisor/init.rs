@@ -181,7 +181,7 @@ impl Log {
         self.unwritten = failed;
         let mut text = heapless::String::<96>::new();
         // 96 bytes hold the sentence with the largest number.
-        let _ = write!(text, "{failed} lines could not be written to the log file so far");
+        let _ = write!(text, "lines that the log file did not take so far: {failed}");
         if let Some(ring) = &mut self.ring {
             ring.append(self.now, Stream::Note, false, text.as_bytes());
         }
