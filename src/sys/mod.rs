@@ -14,6 +14,7 @@ pub mod title;
 #[cfg(all(panic = "abort", target_env = "musl", not(target_arch = "arm")))]
 mod unwind;
 pub mod wait;
+mod walk;
 pub mod xattr;
 
 use core::fmt;

@@ -1,6 +1,6 @@
 //! Paths: opened beneath a root without following what an image put there.
 
-use super::{Errno, Result, check};
+use super::{Errno, Result, check, walk};
 use nix::fcntl::OFlag;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -55,7 +55,7 @@ const RESOLVE_BENEATH: u64 = 0x08;
 const RESOLVE_IN_ROOT: u64 = 0x10;
 
 /// `openat2(2)` (5.6): opens `path` beneath `root`, which it cannot leave whatever links and `..` it meets. Where the
-/// call is missing, a walk with openat(2) and O_NOFOLLOW, one component at a time, which refuses every link and `..`.
+/// call is missing, a walk with openat(2) and O_NOFOLLOW, one component at a time ([`walk`]).
 pub fn open_beneath(root: BorrowedFd<'_>, path: &CStr, flags: OFlag, links: Links) -> Result<OwnedFd> {
     let resolve = match links {
         Links::InRoot => RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
@@ -71,47 +71,12 @@ pub fn open_beneath(root: BorrowedFd<'_>, path: &CStr, flags: OFlag, links: Link
         });
         match answer {
             Err(Errno(libc::EAGAIN)) => {}
-            Err(Errno(libc::ENOSYS)) => return walk(root, path, flags),
+            Err(Errno(libc::ENOSYS)) => return walk::open(root, path, flags, links),
             // SAFETY: a new descriptor that nothing else owns.
             answer => return Ok(unsafe { OwnedFd::from_raw_fd(answer? as RawFd) }),
         }
     }
     Err(Errno(libc::EAGAIN))
-}
-
-/// The fallback of [`open_beneath`].
-fn walk(root: BorrowedFd<'_>, path: &CStr, flags: OFlag) -> Result<OwnedFd> {
-    let mut at: Option<OwnedFd> = None;
-    let mut components = path.to_bytes().split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
-    let mut next = components.next();
-    while let Some(name) = next {
-        next = components.next();
-        if name == b".." {
-            return Err(Errno(libc::EXDEV));
-        }
-        let mut buffer = [0u8; 256];
-        let name = terminated(name, &mut buffer)?;
-        let here = at.as_ref().map_or(root, OwnedFd::as_fd);
-        let flags = match next {
-            Some(_) => OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW,
-            None => flags | OFlag::O_NOFOLLOW,
-        };
-        let fd = match open_at(here, name, flags, 0) {
-            // O_DIRECTORY hides that it is a link.
-            Err(Errno(libc::ENOTDIR)) if is_link(&open_at(here, name, OFlag::O_PATH | OFlag::O_NOFOLLOW, 0)?)? => {
-                return Err(Errno(libc::ELOOP));
-            }
-            fd => fd?,
-        };
-        if flags.contains(OFlag::O_PATH) && !flags.contains(OFlag::O_DIRECTORY) && is_link(&fd)? {
-            return Err(Errno(libc::ELOOP));
-        }
-        at = Some(fd);
-    }
-    match at {
-        Some(fd) => Ok(fd),
-        None => open_at(root, c".", flags, 0),
-    }
 }
 
 /// Copies `name` into `buffer` with a NUL behind it.
@@ -122,10 +87,6 @@ pub fn terminated<'a>(name: &[u8], buffer: &'a mut [u8]) -> Result<&'a CStr> {
         *last = 0;
     }
     CStr::from_bytes_with_nul(room).map_err(|_| Errno(libc::EINVAL))
-}
-
-fn is_link(fd: &OwnedFd) -> Result<bool> {
-    Ok(nix::sys::stat::fstat(fd)?.st_mode & libc::S_IFMT == libc::S_IFLNK)
 }
 
 /// `chdir(2)`.
