@@ -6,6 +6,7 @@ pub mod json;
 pub mod limits;
 pub mod name;
 pub mod signal;
+pub mod sort;
 pub mod suggest;
 pub mod units;
 pub mod xxh64;

@@ -122,7 +122,9 @@ fn show(args: &LogsArgs, names: &[String]) -> Result<(), String> {
     }
     if many {
         // Stable: entries of one service stay in their order when the clock was set.
-        entries.make_contiguous().sort_by_key(|kept| kept.wall_ns);
+        let mut merged = Vec::from(entries);
+        crate::base::sort::sort_by(&mut merged, |a, b| a.wall_ns.cmp(&b.wall_ns));
+        entries = merged.into();
     }
     let shown = |kept: &Kept| print(args, many, kept);
     entries.iter().for_each(shown);

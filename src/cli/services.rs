@@ -11,7 +11,7 @@ pub fn known(run_dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(run_dir.join("services")).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut names: Vec<String> = names.filter(|name| Name::new(name).is_ok()).collect();
-    names.sort();
+    crate::base::sort::sort(&mut names);
     names
 }
 

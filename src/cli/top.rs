@@ -51,7 +51,7 @@ pub fn run(args: &TopArgs) -> u8 {
         }
     };
     let mut rows: Vec<Row> = group.pids().into_iter().filter_map(Row::read).collect();
-    rows.sort_by_key(|row| row.inside);
+    crate::base::sort::sort_by(&mut rows, |a, b| a.inside.cmp(&b.inside));
     if args.json {
         let objects: Vec<String> = rows.iter().map(Row::json).collect();
         output::line(format_args!("[{}]", objects.join(",\n ")));

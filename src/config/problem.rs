@@ -133,7 +133,7 @@ impl<'a> Sink<'a> {
     /// The warnings if there is no problem, else the problems.
     pub fn finish(mut self) -> Result<Vec<Warning>, Problems> {
         let show = |sink: &Sink<'_>, mut found: Vec<Found>| -> Vec<Problem> {
-            found.sort_by_key(|found| found.span);
+            crate::base::sort::sort_by(&mut found, |a, b| a.span.cmp(&b.span));
             found.into_iter().map(|found| sink.show(found)).collect()
         };
         if let (count, Some(span)) = self.more_warnings {

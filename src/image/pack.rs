@@ -175,7 +175,7 @@ fn layer<W: Write>(what: &Pack<'_>, out: W) -> Result<Layer<Measured<W>>, ImageE
             }
             let list = fs::read_dir(&path).and_then(|list| list.map(|entry| Ok(entry?.file_name())).collect());
             let mut names: Vec<OsString> = list.map_err(|error| failed("list", &path, error))?;
-            names.sort_by(|a, b| b.cmp(a));
+            crate::base::sort::sort_by(&mut names, |a, b| b.cmp(a));
             open.extend(names.into_iter().map(|child| (name.join(child), depth + 1)));
         }
     }

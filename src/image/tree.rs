@@ -76,7 +76,7 @@ fn folder(fd: OwnedFd, depth: usize, sum: &mut Xxh64, buffer: &mut [u8]) -> io::
             names.push(name);
         }
     }
-    names.sort();
+    crate::base::sort::sort(&mut names);
     sum.update(&(names.len() as u64).to_le_bytes());
     for name in names {
         field(sum, name.as_bytes());

@@ -63,14 +63,14 @@ impl<F: AsFd> Reader<F> {
 
     /// Reads all segments from the oldest to the newest; `false` if one changed under the scan.
     fn scan(&mut self, last: bool, lost: &mut u64, visit: &mut dyn FnMut(&Entry)) -> nix::Result<bool> {
-        let mut firsts = [(0u64, 0u32); SEGMENTS as usize];
+        let mut firsts = vec![(0u64, 0u32); SEGMENTS as usize];
         let mut first = [0u8; ENTRY_MAX];
         for (index, slot) in (0..).zip(&mut firsts) {
             let found = pread(&self.ring, &mut first, self.header.position(index, 0) as libc::off_t)?;
             let seq = first.get(..found).and_then(Entry::decode).map_or(0, |(entry, _)| entry.seq);
             *slot = (seq, index);
         }
-        firsts.sort_unstable();
+        crate::base::sort::sort(&mut firsts);
         for (place, (seq, index)) in firsts.iter().enumerate() {
             let following = firsts.get(place + 1).map_or(u64::MAX, |(seq, _)| *seq);
             if *seq == 0 || following <= self.next {

@@ -51,7 +51,7 @@ type Range = (u32, Decision);
 fn ranges(policy: &Policy, arch: Arch) -> Vec<Range> {
     let mut known: Vec<Range> =
         Sys::ALL.iter().filter_map(|call| Some((call.number(arch)?, policy.decision(*call)))).collect();
-    known.sort_unstable_by_key(|(number, _)| *number);
+    crate::base::sort::sort_by(&mut known, |(a, _), (b, _)| a.cmp(b));
     let unknown = Decision::Fixed(policy.unknown);
     let mut ranges: Vec<Range> = Vec::with_capacity(128);
     let mut add = |start: u32, decision: Decision| match (ranges.last(), decision) {

@@ -201,9 +201,11 @@ impl Process {
     /// How long ago it began, in milliseconds; `None` where `/proc/uptime` cannot be read.
     pub fn age(self) -> Option<u64> {
         let text = fs::read_to_string("/proc/uptime").ok()?;
-        let seconds: f64 = text.split(' ').next()?.parse().ok()?;
+        let (seconds, hundredths) = text.split(' ').next()?.split_once('.')?;
+        let (seconds, hundredths) = (seconds.parse::<u64>().ok()?, hundredths.parse::<u64>().ok()?);
         // The kernel counts 100 ticks a second towards user space on every architecture that coracle runs on.
-        Some(((seconds * 1000.0) as u64).saturating_sub(self.start.saturating_mul(10)))
+        let ticks = seconds.saturating_mul(100).saturating_add(hundredths);
+        Some(ticks.saturating_sub(self.start).saturating_mul(10))
     }
 }
 

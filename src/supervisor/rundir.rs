@@ -101,7 +101,7 @@ impl RunDir {
                 Err(why) => bad.push(why),
             }
         }
-        found.sort_by_key(|record| std::cmp::Reverse(record.order));
+        crate::base::sort::sort_by(&mut found, |a, b| b.order.cmp(&a.order));
         (found, bad)
     }
 

@@ -279,15 +279,10 @@ fn highest_fd() -> u32 {
     u32::try_from(limit.rlim_cur).unwrap_or(1 << 20)
 }
 
-/// Closes every descriptor that is not in `keep` (at most 16 count; negative numbers do not).
+/// Closes every descriptor that is not in `keep`; negative numbers do not count.
 pub fn close_all_but(keep: &[RawFd]) -> Result<()> {
-    let mut sorted = heapless::Vec::<u32, 16>::new();
-    for fd in keep.iter().filter_map(|fd| u32::try_from(*fd).ok()) {
-        sorted.push(fd).map_err(|_| Errno(libc::E2BIG))?;
-    }
-    sorted.sort_unstable();
     let mut next = 0;
-    for fd in sorted {
+    while let Some(fd) = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd >= next).min() {
         if fd > next {
             close_range(next, fd - 1)?;
         }

@@ -20,7 +20,7 @@ pub fn list(fd: BorrowedFd<'_>) -> Result<Vec<CString>> {
                 let names = buffer.get(..length as usize).unwrap_or_default().split_inclusive(|byte| *byte == 0);
                 let mut names: Vec<CString> =
                     names.filter_map(|name| CStr::from_bytes_with_nul(name).ok().map(CStr::to_owned)).collect();
-                names.sort();
+                crate::base::sort::sort(&mut names);
                 return Ok(names);
             }
             Err(Errno(libc::ERANGE)) if buffer.len() < MOST => buffer.resize(MOST, 0),

@@ -101,7 +101,7 @@ fn pick(candidates: Vec<Candidate>, wanted: &Wanted<'_>) -> Result<Candidate, Im
     let Some(best) = chosen.iter().filter_map(fitness).min() else {
         let mut found: Vec<String> =
             chosen.iter().filter_map(|one| one.platform.as_ref()).map(Platform::to_string).collect();
-        found.sort();
+        crate::base::sort::sort(&mut found);
         found.dedup();
         return Err(ImageError::invalid(format!(
             "the image is for {}, wanted is {}; get the image for {}",

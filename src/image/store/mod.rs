@@ -130,7 +130,7 @@ impl Store {
                 Err(_) => unreadable += 1,
             }
         }
-        images.sort_by(|a, b| a.reference.cmp(&b.reference));
+        crate::base::sort::sort_by(&mut images, |a, b| a.reference.cmp(&b.reference));
         Ok((images, unreadable))
     }
 

@@ -181,7 +181,7 @@ pub fn cpu_list(text: &str) -> Option<Vec<u16>> {
         }
         cores.extend(first..=last);
     }
-    cores.sort_unstable();
+    crate::base::sort::sort(&mut cores);
     cores.dedup();
     Some(cores)
 }

@@ -281,7 +281,7 @@ impl Tree {
             };
             names.extend(found.into_iter().filter(|name| name != v2::SUPERVISOR));
         }
-        names.sort();
+        crate::base::sort::sort(&mut names);
         names.dedup();
         names
     }
