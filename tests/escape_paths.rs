@@ -51,6 +51,24 @@ fn a_working_directory_behind_a_descriptor_is_refused() {
 }
 
 #[test]
+fn a_command_behind_a_descriptor_is_not_one_of_the_host() {
+    // CVE-2024-21626: a program, or the PATH that it is looked for in, through a descriptor of a host folder that is
+    // still open while the program is being found.
+    let Some(rootfs) = Rootfs::new("a_command_behind_a_descriptor_is_not_one_of_the_host") else { return };
+    let probe = rootfs.beside("outside-probe");
+    fs::copy(container::probe::path(), &probe).unwrap();
+    let host = probe.to_str().unwrap();
+    for number in 3..24 {
+        let up = format!("/proc/self/fd/{number}{}", "/..".repeat(8));
+        let output = rootfs.run(&[], &[&format!("{up}{host}"), "status"]);
+        assert!(start_refused(&output), "{number}: {:?} {}", output.status, said(&output));
+        let path = format!("PATH={up}{}", probe.parent().unwrap().to_str().unwrap());
+        let output = rootfs.run(&["-e", &path], &["outside-probe", "status"]);
+        assert!(start_refused(&output), "{number}: {:?} {}", output.status, said(&output));
+    }
+}
+
+#[test]
 fn a_command_that_is_the_runtime_itself_does_not_change_it() {
     // CVE-2019-5736: the command is a link to the runtime, which then runs inside, as a static program can, and whose
     // file is then there to be written through /proc.

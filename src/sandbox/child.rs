@@ -125,7 +125,7 @@ pub fn spawn_main(main: &Main, stdio: [RawFd; 3]) -> Result<i32, Failure> {
             let procs = join.and_then(|join| join.procs.as_ref()).filter(|_| late);
             let joined = procs.map_or(Ok(()), |procs| process::write_all(procs.as_raw_fd(), b"0"));
             let failure = match joined {
-                Ok(()) => become_main(main, stdio),
+                Ok(()) => become_main(main, stdio, write.as_raw_fd()),
                 Err(errno) => Failure::new(Stage::Join, errno, b"cgroup.procs"),
             };
             // A failure that cannot be told still ends the process with its exit code.
@@ -153,15 +153,15 @@ pub fn spawn_main(main: &Main, stdio: [RawFd; 3]) -> Result<i32, Failure> {
 }
 
 /// Turns the calling process, a fresh fork inside the container, into the first process: cgroup, session, limits,
-/// user, capabilities, filter, program. Returns only with the failure.
-pub fn become_main(main: &Main, stdio: [RawFd; 3]) -> Failure {
-    match prepare_main(main, stdio) {
+/// user, capabilities, filter, program. Returns only with the failure, which is told through `report`.
+fn become_main(main: &Main, stdio: [RawFd; 3], report: RawFd) -> Failure {
+    match prepare_main(main, stdio, report) {
         Err(failure) => failure,
         Ok(()) => execute(main),
     }
 }
 
-fn prepare_main(main: &Main, stdio: [RawFd; 3]) -> Result<(), Failure> {
+fn prepare_main(main: &Main, stdio: [RawFd; 3], report: RawFd) -> Result<(), Failure> {
     let fail = |stage: Stage, what: &'static str| move |errno| Failure::new(stage, errno, what.as_bytes());
     // Until it executes its program, it is seen from inside.
     title::set(c"coracle-main");
@@ -176,6 +176,10 @@ fn prepare_main(main: &Main, stdio: [RawFd; 3]) -> Result<(), Failure> {
     if main.terminal {
         process::take_terminal(0).map_err(fail(Stage::Session, "TIOCSCTTY"))?;
     }
+    // Closed, not just marked close-on-exec: working directory and program may be named `/proc/self/fd/N/…`, and until
+    // the program is found that would lead through a folder of the host (CVE-2024-21626). Before the limits, because
+    // one on open files would hide the descriptors beyond it.
+    process::close_all_but(&[0, 1, 2, report]).map_err(fail(Stage::Stdio, "close_range"))?;
     for (resource, soft, hard) in &main.rlimits {
         process::set_rlimit(*resource, *soft, *hard).map_err(|errno| {
             let failure = Failure::new(Stage::Rlimit, errno, rlimit_name(*resource).as_bytes());
@@ -195,7 +199,6 @@ fn prepare_main(main: &Main, stdio: [RawFd; 3]) -> Result<(), Failure> {
         step => Failure::new(Stage::Capabilities, errno, capability_step(step).as_bytes()),
     })?;
     enter_working_dir(main)?;
-    process::close_on_exec_from(3).map_err(fail(Stage::Stdio, "close_range"))?;
     match &main.filter {
         Some(filter) => crate::seccomp::load(filter).map_err(fail(Stage::Seccomp, "seccomp")),
         None => Ok(()),

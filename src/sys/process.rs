@@ -254,22 +254,6 @@ fn close_range(first: u32, last: u32) -> Result<()> {
     Ok(())
 }
 
-/// Marks every descriptor from `first` on close-on-exec: `close_range(2)` with CLOSE_RANGE_CLOEXEC (5.11), or one by
-/// one.
-pub fn close_on_exec_from(first: u32) -> Result<()> {
-    const CLOSE_RANGE_CLOEXEC: u32 = 4;
-    // SAFETY: integers.
-    match check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }) {
-        Err(Errno(libc::ENOSYS | libc::EINVAL)) => {}
-        answer => return answer.map(drop),
-    }
-    for fd in first..=highest_fd() {
-        // SAFETY: as above; a number that is not open is an error that does not matter.
-        unsafe { libc::fcntl(fd as RawFd, libc::F_SETFD, libc::FD_CLOEXEC) };
-    }
-    Ok(())
-}
-
 /// The highest number that a descriptor of this process can have: `getrlimit(2)` RLIMIT_NOFILE. coracle never lowers
 /// its own limit, so nothing lies beyond it.
 fn highest_fd() -> u32 {
