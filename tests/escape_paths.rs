@@ -69,6 +69,21 @@ fn a_command_behind_a_descriptor_is_not_one_of_the_host() {
 }
 
 #[test]
+fn a_host_folder_mounted_on_etc_keeps_its_hosts_file() {
+    let Some(rootfs) = Rootfs::new("a_host_folder_mounted_on_etc_keeps_its_hosts_file") else { return };
+    let folder = outside(&rootfs);
+    let (whole, file) = (format!("{}:/etc", folder.display()), format!("{}/hosts:/etc/hosts", folder.display()));
+    for mode in [&["--scratch"][..], &[]] {
+        for volume in [&whole, &file] {
+            let output = rootfs.run(&[mode, &["-v", volume.as_str()]].concat(), &["/probe", "try", "read /etc/hosts"]);
+            let text = said(&output);
+            assert!(output.status.success() && text.contains("of the host"), "{mode:?} {volume}: {text}");
+        }
+    }
+    untouched(&folder);
+}
+
+#[test]
 fn a_command_that_is_the_runtime_itself_does_not_change_it() {
     // CVE-2019-5736: the command is a link to the runtime, which then runs inside, as a static program can, and whose
     // file is then there to be written through /proc.

@@ -75,6 +75,7 @@ struct VersionArgs {}
 
 /// Runs the command line and gives the process's exit code.
 pub fn main() -> std::process::ExitCode {
+    crate::sys::wait::keep_ended_children();
     let given: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();
     let code = match given {
         Ok(words) => dispatch(&words),

@@ -158,13 +158,18 @@ fn reopen(source: &Source) -> Result<OwnedFd> {
     if path::is_same_file(fd.as_raw_fd(), source.fd)? { Ok(fd) } else { Err(Errno(libc::ESTALE)) }
 }
 
+/// What the kernel's own configuration must not decide: an index ties a kept upper layer to the very layers beneath it,
+/// so that an image with new ones would not start; redirections and bare metadata are names and content that an
+/// attribute of a file chooses.
+const OVERLAY_OPTIONS: &str = "index=off,redirect_dir=nofollow,metacopy=off,upperdir=upper,workdir=work,lowerdir=";
+
 /// Mounts the layers. They are named by descriptor: 127 of them fit into the one page of options that kernels before
 /// 6.5 take, and no character of a path needs escaping.
 fn overlay(lower: &[Source]) -> Result<()> {
     let mut options = heapless::String::<4096>::new();
     let mut opened = heapless::Vec::<OwnedFd, LAYERS>::new();
     let full = |_| Errno(libc::E2BIG);
-    options.push_str("upperdir=upper,workdir=work,lowerdir=").map_err(full)?;
+    options.push_str(OVERLAY_OPTIONS).map_err(full)?;
     for (index, layer) in lower.iter().enumerate() {
         let fd = reopen(layer)?;
         let colon = if index == 0 { "" } else { ":" };

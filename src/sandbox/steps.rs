@@ -93,6 +93,11 @@ pub(super) fn compose(found: Found) -> Vec<Step> {
     steps.root(found.root, found.root_fs, found.memory);
     steps.kernel_file_systems();
     steps.dev();
+    // Before the service's mounts: a folder of the host at /etc must keep its own files, and a file that is mounted over
+    // one of these wins.
+    for (name, content) in found.files {
+        steps.add(Stage::File, Act::File { dir: c"etc", name, content, in_place: in_upper });
+    }
     let targets: Vec<CString> = found.mounts.iter().map(|mount| mount.target().to_owned()).collect();
     for (path, mode) in SCRATCH.into_iter().filter(|(path, _)| !targets.iter().any(|target| **target == **path)) {
         let owner = if path == c"run" { found.owner } else { (0, 0) };
@@ -105,9 +110,6 @@ pub(super) fn compose(found: Found) -> Vec<Step> {
     }
     for node in found.devices {
         steps.device(node);
-    }
-    for (name, content) in found.files {
-        steps.add(Stage::File, Act::File { dir: c"etc", name, content, in_place: in_upper });
     }
     if !found.working_dir.is_empty() {
         steps.add(Stage::WorkingDir, Act::WorkingDir { path: found.working_dir, owner: found.owner });

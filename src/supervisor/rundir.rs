@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// The run directory that needs no `--run-dir`.
@@ -44,6 +44,19 @@ impl RunDir {
     /// # Errors
     /// It is taken, or it can be neither made nor opened.
     pub fn claim(path: &Path) -> Result<RunDir, Unclaimed> {
+        loop {
+            // Whoever ends removes the directory while it has the lock: what was locked may be gone by then.
+            match RunDir::attempt(path) {
+                Err(Unclaimed::Failed(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                // It was there when it was to be made, and gone, at least for a moment, at the next look.
+                Err(Unclaimed::Failed(error))
+                    if error.kind() == io::ErrorKind::AlreadyExists && (path.is_dir() || !path.exists()) => {}
+                claimed => return claimed,
+            }
+        }
+    }
+
+    fn attempt(path: &Path) -> Result<RunDir, Unclaimed> {
         let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
         make(path).map_err(Unclaimed::Failed)?;
         let path = fs::canonicalize(path).map_err(Unclaimed::Failed)?;
@@ -52,7 +65,13 @@ impl RunDir {
             Errno::EWOULDBLOCK => Unclaimed::Taken,
             errno => Unclaimed::Failed(errno.into()),
         })?;
-        make(&path.join("services")).map_err(Unclaimed::Failed)?;
+        let (locked, now) = (lock.metadata().map_err(Unclaimed::Failed)?, fs::metadata(&path));
+        let now = now.map_err(Unclaimed::Failed)?;
+        if (locked.dev(), locked.ino()) != (now.dev(), now.ino()) {
+            return Err(Unclaimed::Failed(io::ErrorKind::NotFound.into()));
+        }
+        trusted(&now).map_err(Unclaimed::Failed)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path.join("services")).map_err(Unclaimed::Failed)?;
         Ok(RunDir { path, lock })
     }
 
@@ -120,6 +139,21 @@ impl RunDir {
     }
 }
 
+/// Whether nobody but root and this user can change what is in the directory: the control socket and the records that
+/// say which processes to end.
+fn trusted(directory: &fs::Metadata) -> io::Result<()> {
+    let own = nix::unistd::geteuid().as_raw();
+    if directory.uid() != own && directory.uid() != 0 {
+        let owner = directory.uid();
+        return Err(io::Error::other(format!("it belongs to user {owner}; give it to root, or name another one")));
+    }
+    if directory.mode() & 0o022 != 0 {
+        let mode = directory.mode() & 0o7777;
+        return Err(io::Error::other(format!("others may write to it (mode {mode:o}); name one of coracle's own")));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +171,34 @@ mod tests {
         first.clear();
         assert!(!path.exists());
         RunDir::claim(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_while_it_is_claimed_has_one_supervisor_still() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let claims = || {
+            for _ in 0..2000 {
+                match RunDir::claim(&path) {
+                    Ok(run) => {
+                        fs::create_dir(path.join("services/mine")).expect("no other supervisor is here");
+                        run.clear();
+                    }
+                    Err(Unclaimed::Taken) => {}
+                    Err(Unclaimed::Failed(error)) => panic!("{error}"),
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(claims))));
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        let Err(Unclaimed::Failed(error)) = RunDir::claim(dir.path()) else { panic!("claimed") };
+        assert!(error.to_string().contains("1777"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,16 @@
 
 use super::{Errno, Result, check};
 
+/// `sigaction(2)`: SIGCHLD back to its default disposition. A program may be started with the signal ignored, which
+/// execve(2) hands down; then the kernel reaps every child itself, and nobody learns how or that it ended.
+pub fn keep_ended_children() {
+    // SAFETY: an all-zero sigaction is SIG_DFL without flags.
+    unsafe {
+        let default: libc::sigaction = core::mem::zeroed();
+        libc::sigaction(libc::SIGCHLD, &raw const default, core::ptr::null_mut());
+    }
+}
+
 /// `waitpid(2)` with WNOHANG for any child: its pid and wait status, or `None` if none has ended.
 ///
 /// # Errors

@@ -217,6 +217,9 @@ impl Worker {
 
     /// Reaps the worker and makes what it unpacked visible.
     pub fn finish(mut self, store: &Store) -> Result<ImageRecord, ImageError> {
+        // One that has closed its pipe but does not end must not hold up whoever waits here. One that is ending keeps
+        // its exit code.
+        let _ = nix::sys::signal::kill(Pid::from_raw(self.pid), nix::sys::signal::Signal::SIGKILL);
         let status = self.reap();
         let failed = |error: ImageError| error.at(&self.job.image);
         match self.outcome.take() {
