@@ -241,10 +241,9 @@ fn a_folder_of_sys_can_be_mounted_though_the_new_root_is_assembled_over_sys() {
 fn the_end_is_seen_where_the_caller_ignores_sigchld() {
     // An ignored SIGCHLD is handed down by execve(2), and the kernel then reaps children itself.
     let Some(rootfs) = Rootfs::new("the_end_is_seen_where_the_caller_ignores_sigchld") else { return };
-    let inner = rootfs.command(&[], &["/probe", "exit", "7"]);
-    let mut command = std::process::Command::new("bash");
-    command.args(["-c", "trap '' CHLD; exec \"$@\"", "bash"]).arg(inner.get_program()).args(inner.get_args());
-    let mut child = command.spawn().unwrap();
+    let mut command = Command::new("bash");
+    command.args(["-c", "trap '' CHLD; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_coracle"), "run", "--rootfs"]);
+    let mut child = command.arg(rootfs.0.path()).args(["/bin/sh", "-c", "exit 7"]).spawn().unwrap();
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     let status = loop {
         match child.try_wait().unwrap() {
