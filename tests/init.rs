@@ -112,6 +112,7 @@ fn start_in(dir: tempfile::TempDir, script: &[&str], rate: u32) -> Running {
     let spec = prepare(order).unwrap();
     let exit = File::options().create(true).write(true).truncate(true).open(dir.path().join("exit")).unwrap();
     let outlets = Outlets {
+        pin: None,
         exit: Some(exit.into()),
         ring: Some(ring::prepare(folder(dir.path()), "log", 64 << 10).unwrap()),
         sink: Some(Sink::open(folder(dir.path()), "test", 10_000, 1).unwrap()),

@@ -8,7 +8,6 @@ use crate::base::{exit, units};
 use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
 use crate::image::record;
-use crate::image::store::Writable;
 use crate::image::worker::{self, Job};
 use crate::plan::{
     CapSet, Limits, LogPolicy, Memory, Mount, MountKind, Network, Restart, RestartPolicy, RootFs, Seccomp, Service,
@@ -23,6 +22,7 @@ use crate::sys::path;
 use argh::FromArgs;
 use nix::fcntl::OFlag;
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Run one container in the foreground: isolated and limited like a service, with this terminal's input and output. It
@@ -118,7 +118,7 @@ fn failed(error: impl core::fmt::Display) -> Refusal {
 
 fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
     sealed::ensure().map_err(failed)?;
-    let (root, image, command) = root(args)?;
+    let (image, command) = root(args)?;
     let service = service(args, command)?;
     let stdio = match args.tty {
         true => {
@@ -131,8 +131,8 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
     let join = group.0.join().map_err(failed)?;
     let spec = prepare(Order {
         service: &service,
-        image: &image,
-        root,
+        image: &image.config,
+        root: image.root,
         state: &args.state,
         net: if service.network == Network::Host { Net::Host } else { Net::New },
         stdio,
@@ -181,29 +181,38 @@ impl Drop for Cgroup {
     }
 }
 
-/// The root file system, what its image says, and the command given.
-fn root(args: &RunArgs) -> Result<(Root, ImageConfig, Vec<Box<str>>), Refusal> {
+/// A root file system and what its image says.
+struct Image {
+    root: Root,
+    config: ImageConfig,
+    /// Keeps it in the store while the container runs.
+    _pin: Option<OwnedFd>,
+}
+
+/// The image, and the command given.
+fn root(args: &RunArgs) -> Result<(Image, Vec<Box<str>>), Refusal> {
     let words = |words: &[String]| words.iter().map(|word| word.as_str().into()).collect();
     let Some(folder) = &args.rootfs else {
         let Some((image, rest)) = args.words.split_first() else {
             return Err(usage("no root file system: name an image, or give --rootfs DIR"));
         };
-        let (root, config) = image_root(args, image)?;
+        let image = image_root(args, image)?;
         // As Docker does: the words replace the image's cmd, its entrypoint stays.
         let mut command: Vec<Box<str>> = words(rest);
         if !command.is_empty() {
-            command.splice(0..0, config.entrypoint.iter().cloned());
+            command.splice(0..0, image.config.entrypoint.iter().cloned());
         }
-        return Ok((root, config, command));
+        return Ok((image, command));
     };
     let name = CString::new(folder.as_str()).map_err(|_| usage("--rootfs holds a NUL byte"))?;
     let folder = path::open(&name, OFlag::O_PATH | OFlag::O_DIRECTORY)
         .map_err(|errno| failed(format!("the root folder {folder} cannot be opened: {errno}")))?;
-    Ok((Root::Folder(folder), ImageConfig::empty(), words(&args.words)))
+    let image = Image { root: Root::Folder(folder), config: ImageConfig::empty(), _pin: None };
+    Ok((image, words(&args.words)))
 }
 
 /// Unpacks the image into the state folder, unless it is there.
-fn image_root(args: &RunArgs, image: &str) -> Result<(Root, ImageConfig), Refusal> {
+fn image_root(args: &RunArgs, image: &str) -> Result<Image, Refusal> {
     // What these say has been said by then.
     let said = |code: u8| (code, String::new());
     let device = images::device(Some(Path::new(&args.state)), None).map_err(said)?;
@@ -212,17 +221,18 @@ fn image_root(args: &RunArgs, image: &str) -> Result<(Root, ImageConfig), Refusa
     let job = Job { image, platform: Platform::native(), caps: device.image_caps };
     let invalid = |error: crate::image::ImageError| (images::fault(&error), String::new());
     let record = worker::run(&store, job, &mut |_| {}).map_err(invalid)?;
+    let pin = store.pin(&record).map_err(invalid)?;
     let mut layers = store.rootfs_layers(&record).map_err(invalid)?;
     let root = match &record.root {
         record::Root::Folder(_) => Root::Folder(layers.remove(0)),
         record::Root::Layers(_) if has_overlayfs() => Root::Layers(layers),
         record::Root::Layers(_) => {
-            let folder = store.flatten(&record, Writable::No).map_err(invalid)?;
+            let folder = store.flatten(&record).map_err(invalid)?;
             let name = CString::new(folder.as_os_str().as_encoded_bytes()).map_err(failed)?;
             Root::Flat(path::open(&name, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(failed)?)
         }
     };
-    Ok((root, record.config))
+    Ok(Image { root, config: record.config, _pin: Some(pin) })
 }
 
 /// The service that the arguments describe.

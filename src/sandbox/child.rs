@@ -20,7 +20,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 /// [`InitContext::setup`] is `Ok`, reports over the channel, and then [`settle`]s.
 pub type Init = fn(InitContext<'_>) -> !;
 
-/// What the init writes to outside its container. Opened by the parent; all optional.
+/// What the init holds of the world outside its container. Opened by the parent; all optional.
 #[derive(Debug, Default)]
 pub struct Outlets {
     /// The exit record.
@@ -29,6 +29,9 @@ pub struct Outlets {
     pub ring: Option<OwnedFd>,
     /// The log file beside the ring.
     pub sink: Option<Sink>,
+    /// The lock that keeps its image in the store ([`crate::image::store::Store::pin`]); the init holds it, so that it
+    /// lasts as long as the container, whatever becomes of the supervisor.
+    pub pin: Option<OwnedFd>,
     /// Log lines per second kept; 0: no bound ([`crate::plan::LogPolicy::rate`]).
     pub rate: u32,
 }

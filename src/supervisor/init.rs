@@ -74,9 +74,10 @@ pub fn run(context: InitContext<'_>) -> ! {
         err: Source::new(stderr.as_ref(), Stream::Err),
         dev_log: dev_log.as_ref(),
     };
-    let own = [Some(&channel), stdout.as_ref(), stderr.as_ref(), dev_log.as_ref(), outlets.exit.as_ref()];
+    let kept = [&dev_log, &outlets.exit, &outlets.pin].map(Option::as_ref);
+    let own = [Some(&channel), stdout.as_ref(), stderr.as_ref()].into_iter().chain(kept);
     let mut keep = heapless::Vec::<i32, 16>::new();
-    keep.extend(own.into_iter().flatten().map(AsRawFd::as_raw_fd));
+    keep.extend(own.flatten().map(AsRawFd::as_raw_fd));
     keep.extend([children.as_fd().as_raw_fd()]);
     keep.extend(log.ring.iter().map(|ring| ring.as_fd().as_raw_fd()));
     keep.extend(log.sink.iter().flat_map(Sink::descriptors));

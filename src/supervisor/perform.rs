@@ -117,8 +117,8 @@ impl Supervisor {
         let device = &self.plan.device;
         let record = self.images.lookup(device, service)?;
         let record = record.ok_or("its image was removed or replaced meanwhile; it is unpacked at the next start")?;
-        let pin = self.images.store(device)?.pin(&record).ok();
-        let root = steps::root(self.images.store(device)?, &record, service, self.overlayfs)?;
+        let pin = self.images.store(device)?.pin(&record).map_err(|error| error.to_string())?;
+        let root = steps::root(self.images.store(device)?, &record, self.overlayfs)?;
         let slot = self.slots.get_mut(usize::from(index)).ok_or("it has no slot")?;
         let group = match &slot.group {
             Some(group) => group.clone(),
@@ -134,7 +134,7 @@ impl Supervisor {
         let spec = prepare(order).map_err(|error| error.to_string())?;
         let oom = group.oom_event().map_err(|error| error.to_string())?;
         let oom_before = group.oom_kills();
-        let outlets = outlets(&self.run, device, service)?;
+        let outlets = Outlets { pin: Some(pin), ..outlets(&self.run, device, service)? };
         let Spawned { pid, pidfd: _, channel } =
             spawn(&spec, outlets, init::run).map_err(|failure| failure.to_string())?;
         if spec.net == Net::New {
@@ -157,7 +157,6 @@ impl Supervisor {
             oom_look: None,
             oom_looks: 0,
             stop_signal,
-            pin,
         });
         self.watch_instance(index);
         Ok(())
@@ -237,7 +236,7 @@ fn outlets(run: &super::rundir::RunDir, device: &crate::plan::Device, service: &
         0 => None,
         size => Some(sink(device, name, size, service.log.keep)?),
     };
-    Ok(Outlets { exit: Some(exit.into()), ring: Some(ring), sink, rate: service.log.rate })
+    Ok(Outlets { exit: Some(exit.into()), ring: Some(ring), sink, rate: service.log.rate, pin: None })
 }
 
 /// The log file, in the folder `logs` of the state folder.

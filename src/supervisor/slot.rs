@@ -44,8 +44,6 @@ pub struct Live {
     pub oom_looks: u8,
     /// Its stop signal.
     pub stop_signal: u8,
-    /// Keeps its image from being removed.
-    pub pin: Option<OwnedFd>,
 }
 
 impl Live {

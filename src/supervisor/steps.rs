@@ -5,8 +5,8 @@ use super::event::Index;
 use super::images::Images;
 use super::run::Supervisor;
 use crate::image::record::{ImageRecord, Root as ImageRoot};
-use crate::image::store::{Store, Writable};
-use crate::plan::{Device, Network, Plan, RootFs, Service};
+use crate::image::store::Store;
+use crate::plan::{Device, Network, Plan, Service};
 use crate::sandbox::cgroup::Join;
 use crate::sandbox::prepare::{Order, Root, has_overlayfs, prepare};
 use crate::sandbox::spec::{Net, Stdio};
@@ -46,12 +46,11 @@ pub(super) fn order<'a>(
 ///
 /// # Errors
 /// A sentence.
-pub(super) fn root(store: &Store, record: &ImageRecord, service: &Service, overlayfs: bool) -> Result<Root, String> {
+pub(super) fn root(store: &Store, record: &ImageRecord, overlayfs: bool) -> Result<Root, String> {
     if let ImageRoot::Layers(_) = record.root
         && !overlayfs
     {
-        let writable = if service.root_fs == RootFs::ReadOnly { Writable::No } else { Writable::Yes };
-        let path = store.flatten(record, writable).map_err(|error| error.to_string())?;
+        let path = store.flatten(record).map_err(|error| error.to_string())?;
         return folder(&path).map(Root::Flat);
     }
     let mut layers = store.rootfs_layers(record).map_err(|error| error.to_string())?;
@@ -104,7 +103,7 @@ fn list(
     let record = images.lookup(device, service)?.ok_or_else(|| {
         format!("the image {:?} is not unpacked: `coracle unpack {}` does that", service.image, service.image)
     })?;
-    let root = root(images.store(device)?, &record, service, overlayfs)?;
+    let root = root(images.store(device)?, &record, overlayfs)?;
     let spec = prepare(order(device, service, &record, root, net, join)).map_err(|error| error.to_string())?;
     Ok(spec.to_string())
 }

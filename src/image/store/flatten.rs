@@ -9,43 +9,29 @@ use crate::sys::xattr;
 use nix::sys::stat::{UtimensatFlags, major, minor, utimensat};
 use nix::sys::time::TimeSpec;
 use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
-/// Whether the merged tree may be written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writable {
-    /// No: its files are hard links to those of the layers and cost no space.
-    No,
-    /// Yes: its files are copies.
-    Yes,
-}
-
-/// The names under which the merged trees of an image are kept.
-pub(super) fn keys(record: &ImageRecord) -> [String; 2] {
-    [Writable::No, Writable::Yes].map(|writable| key(record, writable))
-}
-
-fn key(record: &ImageRecord, writable: Writable) -> String {
+/// The name under which the merged tree of an image is kept.
+pub(super) fn key(record: &ImageRecord) -> String {
     let mut hash = Sha256::new();
     record.root.layers().iter().for_each(|layer| hash.update(layer.0));
     let mut key = Digest(hash.finalize().into()).hex();
     key.truncate(32);
-    key.push_str(if writable == Writable::Yes { "-copy" } else { "-link" });
     key
 }
 
 impl Store {
-    /// One tree with all layers of an image applied, made at the first call.
-    pub fn flatten(&self, record: &ImageRecord, writable: Writable) -> Result<PathBuf, ImageError> {
+    /// One tree with all layers of an image applied, made at the first call. Its files are hard links to those of the
+    /// layers and cost no space; nobody may write to them.
+    pub fn flatten(&self, record: &ImageRecord) -> Result<PathBuf, ImageError> {
         if let crate::image::record::Root::Folder(folder) = &record.root {
             return Ok(PathBuf::from(&**folder));
         }
-        let place = self.state.join("flat").join(key(record, writable));
+        let place = self.state.join("flat").join(key(record));
         if place.exists() {
             return Ok(place);
         }
@@ -54,9 +40,7 @@ impl Store {
         fs::create_dir(&tree).map_err(|error| fail("make the folder", &tree, error))?;
         for layer in record.root.layers() {
             let from = self.layer_path(layer);
-            let mut links = HashMap::new();
-            let mut merge = Merge { writable, links: &mut links };
-            merge.folder(&from, &tree).map_err(|error| {
+            merge(&from, &tree).map_err(|error| {
                 ImageError::failed(format!("cannot merge layer {} of {}: {error}", layer.short(), record.reference))
             })?;
         }
@@ -71,77 +55,36 @@ impl Store {
     }
 }
 
-struct Merge<'a> {
-    writable: Writable,
-    /// Where the copy of a file with several names went, by device and inode.
-    links: &'a mut HashMap<(u64, u64), PathBuf>,
+/// Applies one layer's folder to the merged one. Both trees lie in the store, where nobody else writes.
+fn merge(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let meta = fs::symlink_metadata(&source)?;
+        let there = fs::symlink_metadata(&target).ok();
+        let goes_on = meta.is_dir() && there.as_ref().is_some_and(Metadata::is_dir) && !is_opaque(&source)?;
+        match there {
+            Some(old) if old.is_dir() && !goes_on => fs::remove_dir_all(&target)?,
+            Some(old) if !old.is_dir() => fs::remove_file(&target)?,
+            _ => {}
+        }
+        if meta.is_dir() {
+            if !goes_on {
+                fs::create_dir(&target)?;
+            }
+            merge(&source, &target)?;
+        } else if !is_whiteout(&meta) {
+            fs::hard_link(&source, &target)?;
+        }
+    }
+    finish(from, to, &fs::symlink_metadata(from)?)
 }
 
-impl Merge<'_> {
-    /// Applies one layer's folder to the merged one. Both trees lie in the store, where nobody else writes.
-    fn folder(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        for entry in fs::read_dir(from)? {
-            let entry = entry?;
-            let (source, target) = (entry.path(), to.join(entry.file_name()));
-            let meta = fs::symlink_metadata(&source)?;
-            let hidden = is_whiteout(&meta);
-            let there = fs::symlink_metadata(&target).ok();
-            let goes_on = meta.is_dir() && there.as_ref().is_some_and(Metadata::is_dir) && !is_opaque(&source)?;
-            match there {
-                Some(old) if old.is_dir() && !goes_on => fs::remove_dir_all(&target)?,
-                Some(old) if !old.is_dir() => fs::remove_file(&target)?,
-                _ => {}
-            }
-            if hidden {
-                continue;
-            }
-            if meta.is_dir() {
-                if !goes_on {
-                    fs::create_dir(&target)?;
-                }
-                self.folder(&source, &target)?;
-            } else {
-                self.leaf(&source, &target, &meta)?;
-                continue;
-            }
-            finish(&source, &target, &meta)?;
-        }
-        let meta = fs::symlink_metadata(from)?;
-        finish(from, to, &meta)
-    }
-
-    fn leaf(&mut self, source: &Path, target: &Path, meta: &Metadata) -> io::Result<()> {
-        if self.writable == Writable::No {
-            return fs::hard_link(source, target);
-        }
-        if meta.nlink() > 1 {
-            if let Some(first) = self.links.get(&(meta.dev(), meta.ino())) {
-                return fs::hard_link(first, target);
-            }
-            self.links.insert((meta.dev(), meta.ino()), target.to_owned());
-        }
-        if meta.file_type().is_symlink() {
-            symlink(fs::read_link(source)?, target)?;
-        } else if meta.is_file() {
-            fs::copy(source, target)?;
-        } else {
-            let kind = nix::sys::stat::SFlag::from_bits_truncate(meta.mode() & nix::libc::S_IFMT);
-            let mode = nix::sys::stat::Mode::from_bits_truncate(meta.mode());
-            nix::sys::stat::mknod(target, kind, mode, meta.rdev() as nix::libc::dev_t)?;
-        }
-        finish(source, target, meta)
-    }
-}
-
-/// Owner, mode (after the owner: chown(2) clears bits), attributes, times.
+/// What a folder has beside its entries: owner, mode (after the owner: chown(2) clears bits), attributes, times.
 fn finish(source: &Path, target: &Path, meta: &Metadata) -> io::Result<()> {
     lchown(target, Some(meta.uid()), Some(meta.gid()))?;
-    if !meta.file_type().is_symlink() {
-        fs::set_permissions(target, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
-    }
-    if meta.is_file() || meta.is_dir() {
-        copy_attributes(source, target)?;
-    }
+    fs::set_permissions(target, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
+    copy_attributes(source, target)?;
     let time = TimeSpec::new(meta.mtime() as _, meta.mtime_nsec() as _);
     utimensat(nix::fcntl::AT_FDCWD, target, &time, &time, UtimensatFlags::NoFollowSymlink)?;
     Ok(())

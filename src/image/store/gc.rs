@@ -1,13 +1,13 @@
 //! Removing images and what no image needs.
 #![forbid(unsafe_code)]
 
-use super::{Store, fail, sync_folder};
+use super::{Staging, Store, fail, sync_folder};
 use crate::image::ImageError;
 use crate::image::digest::Digest;
 use crate::image::record::ImageRecord;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,42 +69,68 @@ impl Store {
         if !path.exists() || unpinned(path)?.is_some() {
             return Ok(());
         }
-        let free = (0..10_000).map(|number| path.with_extension(format!("old-{number}"))).find(|old| !old.exists());
-        let old =
-            free.ok_or_else(|| ImageError::failed(format!("{} was replaced too often while in use", path.display())))?;
+        let old = old_name(path)?;
         fs::hard_link(path, &old).map_err(|error| fail("keep", path, error))
+    }
+
+    /// Takes a damaged layer, and what was merged of it, out of the way of a new one. Where a running service stands on
+    /// them they stay under another name: whoever empties a mounted layer pulls the files from under its processes.
+    pub(super) fn set_aside(&self, layer: &Digest, staging: &Staging) -> Result<(), ImageError> {
+        let mut places = vec![self.layer_folder(layer)];
+        let (mut pinned, mut merged) = (false, BTreeSet::new());
+        for path in self.record_files()? {
+            let Ok(record) = self.read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else {
+                // It may name any layer.
+                pinned |= unpinned(&path)?.is_none();
+                continue;
+            };
+            if record.root.layers().contains(layer) {
+                pinned |= unpinned(&path)?.is_none();
+                merged.insert(self.state.join("flat").join(super::flatten::key(&record)));
+            }
+        }
+        places.extend(merged.into_iter().filter(|place| place.exists()));
+        for (number, place) in places.iter().enumerate() {
+            let aside =
+                if pinned { old_name(place)? } else { staging.path().join(format!("old-{}-{number}", layer.hex())) };
+            fs::rename(place, &aside).map_err(|error| fail("set aside the damaged", place, error))?;
+        }
+        Ok(())
     }
 
     /// Removes layers and merged trees that no record names. A record that cannot be read may name any: then all stay.
     fn sweep(&self) -> Result<Removed, ImageError> {
         let mut removed = Removed::default();
-        let mut used = BTreeSet::new();
-        let mut flat = BTreeSet::new();
+        let (mut used, mut pinned) = (BTreeSet::new(), BTreeSet::new());
         for path in self.record_files()? {
             let Ok(record) = self.read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else {
                 return Ok(removed);
             };
-            flat.extend(super::flatten::keys(&record));
-            used.extend(record.root.layers().iter().copied());
-        }
-        for (folder, name) in self.entries("layers")? {
-            let Some(layer) = Digest::parse_hex(&name) else { continue };
-            if !used.contains(&layer) {
-                removed.bytes += self.layer_record(&layer).map_or(0, |record| record.stats.bytes);
-                self.discard(&folder)?;
-                removed.layers += 1;
+            let mut names: Vec<String> = record.root.layers().iter().map(Digest::hex).collect();
+            names.push(super::flatten::key(&record));
+            if unpinned(&path)?.is_none() {
+                pinned.extend(names.iter().cloned());
             }
+            used.extend(names);
         }
-        for (folder, name) in self.entries("flat")? {
-            if !flat.contains(&name) {
-                self.discard(&folder)?;
-                removed.flat += 1;
-            }
+        let unused = |name: &str| match name.split_once(".old-") {
+            Some((replaced, _)) => !pinned.contains(replaced),
+            None => !used.contains(name),
+        };
+        for (folder, name) in self.entries("layers")?.into_iter().filter(|(_, name)| unused(name)) {
+            let layer = Digest::parse_hex(&name).and_then(|layer| self.layer_record(&layer).ok());
+            removed.bytes += layer.map_or(0, |record| record.stats.bytes);
+            self.discard(&folder)?;
+            removed.layers += 1;
+        }
+        for (folder, _) in self.entries("flat")?.into_iter().filter(|(_, name)| unused(name)) {
+            self.discard(&folder)?;
+            removed.flat += 1;
         }
         Ok(removed)
     }
 
-    fn entries(&self, folder: &str) -> Result<Vec<(std::path::PathBuf, String)>, ImageError> {
+    fn entries(&self, folder: &str) -> Result<Vec<(PathBuf, String)>, ImageError> {
         let folder = self.state.join(folder);
         let entries = fs::read_dir(&folder).map_err(|error| fail("list", &folder, error))?;
         Ok(entries.flatten().map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned())).collect())
@@ -115,6 +141,12 @@ impl Store {
         let staging = self.begin()?;
         fs::rename(folder, staging.path().join("gone")).map_err(|error| fail("remove", folder, error))
     }
+}
+
+/// A free name for what is replaced while in use.
+fn old_name(path: &Path) -> Result<PathBuf, ImageError> {
+    let free = (0..10_000).map(|number| path.with_extension(format!("old-{number}"))).find(|old| !old.exists());
+    free.ok_or_else(|| ImageError::failed(format!("{} was replaced too often while in use", path.display())))
 }
 
 /// The record's lock if no running service holds it.

@@ -5,6 +5,7 @@
 //! STATE/layers/HEX/tree             the files of a layer, overlayfs's form of whiteouts
 //! STATE/layers/HEX/record           sizes, what was left out, a checksum of the tree
 //! STATE/layers/HEX/damaged          there: `verify` found the tree changed; the next unpack replaces it
+//! STATE/layers/HEX.old-N            a replaced one that a running service still stands on; likewise in `flat`
 //! STATE/images/KEY                  one record for each image
 //! STATE/images/KEY.old-N            a replaced one that a running service still pins
 //! STATE/flat/KEY                    layers merged into one tree, where overlayfs is missing
@@ -18,7 +19,6 @@ mod flatten;
 mod gc;
 mod staging;
 
-pub use flatten::Writable;
 pub use gc::Removed;
 pub use staging::Staging;
 
@@ -180,8 +180,7 @@ impl Store {
             }
             let place = self.layer_folder(layer);
             if place.exists() && !self.has_layer(layer) {
-                let aside = staging.path().join(format!("old-{}", layer.hex()));
-                fs::rename(&place, &aside).map_err(|error| fail("set aside the damaged layer", &place, error))?;
+                self.set_aside(layer, &staging)?;
             }
             match fs::rename(&staged, &place) {
                 Ok(()) => {}

@@ -145,16 +145,74 @@ fn folders_of_the_store_are_closed_to_others() {
 }
 
 #[test]
-fn merging_links_files_and_copies_only_on_request() {
+fn merging_links_the_files_of_the_layers() {
     let scene = scene();
     let record = scene.image("a.tar", 1, "x");
-    let linked = scene.store.flatten(&record, Writable::No).unwrap();
-    let copied = scene.store.flatten(&record, Writable::Yes).unwrap();
+    let merged = scene.store.flatten(&record).unwrap();
     let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
-    let layer = scene.store.layer_path(&Digest([1; 32]));
-    assert_eq!(inode(linked.join("etc/x")), inode(layer.join("etc/x")));
-    assert_ne!(inode(copied.join("etc/x")), inode(layer.join("etc/x")));
-    assert_eq!(fs::read(copied.join("etc/x")).unwrap(), b"content");
+    assert_eq!(inode(merged.join("etc/x")), inode(scene.store.layer_path(&Digest([1; 32])).join("etc/x")));
     assert_eq!(scene.store.verify_layer(&Digest([1; 32])).unwrap(), Health::Good);
-    assert_eq!(scene.store.remove(&record).unwrap().flat, 2);
+    assert_eq!(scene.store.flatten(&record).unwrap(), merged);
+    assert_eq!(scene.store.remove(&record).unwrap().flat, 1);
+}
+
+#[test]
+fn a_damaged_layer_under_a_running_service_is_replaced_beside_it() {
+    let scene = scene();
+    let record = scene.image("a.tar", 1, "x");
+    let layer = Digest([1; 32]);
+    let pin = scene.store.pin(&record).unwrap();
+    let merged = scene.store.flatten(&record).unwrap();
+    let mounted = [File::open(scene.store.layer_path(&layer)).unwrap(), File::open(&merged).unwrap()];
+    fs::write(scene.store.layer_path(&layer).join("etc/y"), "damage").unwrap();
+    assert_eq!(scene.store.verify_layer(&layer).unwrap(), Health::Damaged);
+    scene.image("a.tar", 1, "x");
+    assert_eq!(scene.store.verify_layer(&layer).unwrap(), Health::Good);
+    let still_there = |folder: &File| {
+        use std::os::fd::AsRawFd;
+        fs::read(format!("/proc/self/fd/{}/etc/x", folder.as_raw_fd())).is_ok_and(|content| content == b"content")
+    };
+    scene.store.prune().unwrap();
+    assert!(mounted.iter().all(still_there), "pulled from under the service");
+    drop(pin);
+    let removed = scene.store.prune().unwrap();
+    assert_eq!((removed.layers, removed.flat), (1, 1));
+    assert!(!mounted.iter().any(still_there));
+    assert_eq!(scene.store.verify_layer(&layer).unwrap(), Health::Good);
+}
+
+#[test]
+fn merged_layers_hide_what_a_higher_one_deleted() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skip: merged_layers_hide_what_a_higher_one_deleted: needs root");
+        return;
+    }
+    let scene = scene();
+    scene.image("a.tar", 1, "gone");
+    let layers: Vec<Digest> = (1..4).map(|number| Digest([number; 32])).collect();
+    let tree = |number: usize| scene.store.layer_path(&layers[number]);
+    for (number, file) in
+        [(0, "opaque/old"), (1, "opaque/new"), (1, "etc/file"), (2, "etc/folder/x"), (0, "etc/folder")]
+    {
+        fs::create_dir_all(tree(number).join(file).parent().unwrap()).unwrap();
+        fs::write(tree(number).join(file), file).unwrap();
+    }
+    fs::create_dir_all(tree(0).join("etc/file/was-a-folder")).unwrap();
+    nix::sys::stat::mknod(&tree(2).join("etc/gone"), nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::empty(), 0)
+        .unwrap();
+    let opaque = File::open(tree(1).join("opaque")).unwrap();
+    crate::sys::xattr::set(std::os::fd::AsFd::as_fd(&opaque), c"trusted.overlay.opaque", b"y").unwrap();
+    let mut record = scene.image("b.tar", 9, "x");
+    record.root = Root::Layers(layers.clone());
+    let merged = scene.store.flatten(&record).unwrap();
+    let mut found: Vec<String> = Vec::new();
+    let mut open = vec![merged.clone()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            found.push(entry.strip_prefix(&merged).unwrap().to_str().unwrap().to_owned());
+            open.extend(entry.is_dir().then_some(entry));
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["etc", "etc/file", "etc/folder", "etc/folder/x", "opaque", "opaque/new"]);
 }
