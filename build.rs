@@ -9,6 +9,7 @@ fn main() {
     // CARGO_CFG_PANIC does not know the profile's `panic`.
     if is("PROFILE", "release") && is("CARGO_CFG_TARGET_ENV", "musl") {
         let folder = var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        println!("cargo:rustc-link-arg-bins=-Wl,-T,{folder}/scripts/no-unwind-tables.ld");
+        // Understood by compilers that link and by linkers.
+        println!("cargo:rustc-link-arg-bins=-T{folder}/scripts/no-unwind-tables.ld");
     }
 }
