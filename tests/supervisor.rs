@@ -372,3 +372,30 @@ fn a_config_with_problems_is_refused_whole() {
     assert!(text(&up).contains("config.json:1:"), "{}", text(&up));
     assert!(!dir.path().join("run").exists());
 }
+
+#[test]
+fn root_down_cleans_up_whenever_the_supervisor_was_killed() {
+    // While an init made its sandbox it held the supervisor's lock and socket open: `down` then met a supervisor that
+    // was dead and seemed to live.
+    let unique = format!("killed{}", std::process::id());
+    let services = [service(&unique, "sleep 1000 & exec sleep 1000", ""), service("crash", "exit 1", "")];
+    let name = "root_down_cleans_up_whenever_the_supervisor_was_killed";
+    let Some(board) = Board::new(name, &services.join(",")) else { return };
+    let groups = || -> Vec<PathBuf> {
+        let folders = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        let hierarchies = folders(Path::new("/sys/fs/cgroup"));
+        let ours = hierarchies.flat_map(|place| folders(&place).collect::<Vec<_>>()).map(|place| place.join(&unique));
+        ours.filter(|group| group.exists()).collect()
+    };
+    for round in 0..24 {
+        let mut up = board.command(&["up", "-c"]);
+        let mut supervisor = up.arg(board.path("config.json")).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(round * 4));
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
+        let down = board.coracle(&["down"]);
+        assert!(matches!(down.status.code(), Some(0 | 3)), "round {round}: {}", text(&down));
+        assert!(!board.path("run/services").exists(), "round {round}");
+        assert_eq!(groups(), Vec::<PathBuf>::new(), "round {round}");
+    }
+}

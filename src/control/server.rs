@@ -14,7 +14,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt};
 use serde::Serialize;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -95,6 +95,11 @@ impl Server {
     /// Readable when [`Server::serve`] has something to do.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
+    }
+
+    /// The descriptor that listens.
+    pub fn listener_fd(&self) -> RawFd {
+        self.listener.as_raw_fd()
     }
 
     /// When [`Server::serve`] has to be called although nothing is readable.

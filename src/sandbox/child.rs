@@ -62,6 +62,10 @@ pub struct InitContext<'a> {
 
 /// The cloned child: walks the steps and hands over to `init`.
 pub(super) fn run(spec: &Spec, channel: OwnedFd, pipes: Option<[Pipe; 2]>, outlets: Outlets, init: Init) -> ! {
+    for fd in &spec.closed {
+        // Nothing in the child uses it or its number.
+        let _ = nix::unistd::close(*fd);
+    }
     let mut made = rootfs::Made::default();
     let setup = begin(spec)
         .and_then(|()| rootfs::open_sources(&spec.steps, &mut made))

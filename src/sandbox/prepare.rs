@@ -153,6 +153,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         die_with_parent: order.die_with_parent,
         stdio: order.stdio,
         held,
+        closed: Vec::new(),
     })
 }
 

@@ -29,6 +29,9 @@ pub struct Spec {
     pub stdio: Stdio,
     /// The descriptors that the steps name.
     pub held: Vec<OwnedFd>,
+    /// Descriptors that the child closes first of all: a lock, or a socket that listens, must end with its owner, also
+    /// while an init is still making its sandbox.
+    pub closed: Vec<RawFd>,
 }
 
 /// Which network namespace a container gets.

@@ -131,7 +131,8 @@ impl Supervisor {
         };
         let join = group.join().map_err(|error| error.to_string())?;
         let order = steps::order(device, service, &record, root, slot.net.as_ref(), Some(join));
-        let spec = prepare(order).map_err(|error| error.to_string())?;
+        let mut spec = prepare(order).map_err(|error| error.to_string())?;
+        spec.closed = vec![self.run.lock_fd(), self.server.listener_fd()];
         let oom = group.oom_event().map_err(|error| error.to_string())?;
         let oom_before = group.oom_kills();
         let outlets = Outlets { pin: Some(pin), ..outlets(&self.run, device, service)? };

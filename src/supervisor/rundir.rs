@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -78,6 +79,11 @@ impl RunDir {
     /// Its path, absolute and without symbolic links.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The descriptor that holds the lock.
+    pub fn lock_fd(&self) -> RawFd {
+        self.lock.as_raw_fd()
     }
 
     /// The folder for this supervisor's groups: `coracle` for the default run directory, so that it is found by eye, and
