@@ -121,9 +121,10 @@ fn start(group: &Group, command: &[&str]) -> Running {
     }
     shell.arg("--").args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = shell.spawn().unwrap();
-    let pid = i32::try_from(child.id()).unwrap();
-    for _ in 0..5000 {
-        if group.pids().contains(&pid) || child.try_wait().unwrap().is_some() {
+    // It has joined every hierarchy once the shell has become the command.
+    let words = format!("/proc/{}/cmdline", child.id());
+    while std::fs::read_to_string(&words).is_ok_and(|words| words.contains("exit 99")) {
+        if child.try_wait().unwrap().is_some() {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
