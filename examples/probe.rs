@@ -32,6 +32,9 @@ unsafe extern "C" {
     fn ioctl(fd: c_int, request: u64, ...) -> c_int;
     fn setuid(uid: u32) -> c_int;
     fn dup(fd: c_int) -> c_int;
+    fn inotify_init1(flags: c_int) -> c_int;
+    fn mq_open(name: *const c_char, flags: c_int, ...) -> c_int;
+    fn shmget(key: c_int, size: usize, flags: c_int) -> c_int;
 }
 
 /// sched_setscheduler(2) by number: musl answers ENOSYS without asking the kernel.
@@ -161,6 +164,17 @@ fn run(words: &[String]) -> Outcome {
             "syscalls" => syscalls(n(1), n(2)),
             "fork-until-refused" => fork_until_refused(n(1)),
             "open-until-refused" => open_until_refused(n(1)),
+            "inotify-until-refused" => until_refused(n(1), |_| inotify_init1(0)),
+            "mqueue-until-refused" => until_refused(n(1), |number| {
+                let name = CString::new(format!("/queue-{number}")).unwrap_or_default();
+                mq_open(name.as_ptr(), 0o102, 0o600, std::ptr::null::<c_void>())
+            }),
+            "shm-until-refused" => until_refused(n(1), |_| shmget(0, 4096, 0o1600)),
+            "bomb" => loop {
+                // Every process goes on, whether it was made or refused.
+                fork();
+            },
+            "serve" => serve(word(1)),
             "fifo" => done(syscall(SCHED_SETSCHEDULER, 0, 1, PRIORITY.as_ptr()) as c_int),
             "pause" => {
                 std::thread::sleep(std::time::Duration::from_millis(n(1) as u64));
@@ -351,6 +365,28 @@ fn open_until_refused(most: i64) -> Outcome {
         }
     }
     Ok(format!("{most} descriptors, no refusal"))
+}
+
+/// Takes one more of something, which nobody gives back, until the kernel says no.
+fn until_refused(most: i64, mut take: impl FnMut(i64) -> c_int) -> Outcome {
+    for taken in 0..most {
+        if take(taken) == -1 {
+            return Ok(format!("{taken} taken, then {}", name(&io::Error::last_os_error())));
+        }
+    }
+    Ok(format!("{most} taken, no refusal"))
+}
+
+/// Answers each connection with a line.
+fn serve(address: &str) -> Outcome {
+    let listener = std::net::TcpListener::bind(address)?;
+    println!("serving {}", listener.local_addr()?);
+    io::stdout().flush()?;
+    for stream in listener.incoming() {
+        // A client that is gone is no reason to end.
+        let _ = stream.and_then(|mut stream| stream.write_all(b"pong\n"));
+    }
+    Ok(String::new())
 }
 
 fn eat(mib: i64) -> String {

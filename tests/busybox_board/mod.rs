@@ -1,5 +1,5 @@
 //! A board whose services are all of one image: a folder with busybox and the probe.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "../board/mod.rs"]
 pub mod board;

@@ -1,0 +1,176 @@
+//! A service that uses up what it can get at, beside one that answers requests: judged by the answers, by the kernel's
+//! counters, and by what the supervisor still does. Needs root, cgroups and a static busybox.
+
+mod busybox_board;
+
+use busybox_board::{Board, said, service};
+use std::io::Read as _;
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// Requests made while the other service does its worst.
+const REQUESTS: usize = 300;
+
+/// The service that answers.
+fn server() -> String {
+    service("server", &["probe", "try", "serve 127.0.0.1:0"], r#""network": "host", "user": "2001:2001","#)
+}
+
+/// Where it answers, from its log.
+fn address(board: &Board) -> String {
+    board.until_logged("server", "serving ");
+    let log = board.logs("server");
+    log.lines().rev().find_map(|line| line.split_once("serving ")).unwrap().1.trim().to_owned()
+}
+
+/// Makes one request; fails after ten seconds without an answer.
+fn request(address: &str) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "pong\n");
+}
+
+/// Private anonymous memory of a process, in KiB.
+fn memory(pid: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("Pss_Anon:")).unwrap_or("Pss_Anon: 0");
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn supervisor(board: &Board) -> String {
+    let device = board.says(&["inspect", "device"]);
+    device.split("\"supervisor\":").nth(1).unwrap().split(',').next().unwrap().to_owned()
+}
+
+#[test]
+fn root_a_fork_bomb_leaves_the_others_their_answers() {
+    let name = "root_a_fork_bomb_leaves_the_others_their_answers";
+    let bomb = ["probe", "try", "pause 1", "bomb"];
+    let limits = r#""limits": { "memory": "32M", "pids": 40, "cpu": "50%" },"#;
+    let Some(mut board) = Board::new(name, &[server(), service("bomb", &bomb, limits)]) else { return };
+    board.up();
+    let address = address(&board);
+    board.until_logged("bomb", "pause 1: ok");
+    let mut most = 0;
+    for _ in 0..REQUESTS {
+        request(&address);
+        let inside: Vec<usize> = board
+            .groups("bomb")
+            .iter()
+            .map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines().count())
+            .collect();
+        most = most.max(inside.iter().copied().max().unwrap_or(0));
+        assert!(most <= 40, "{inside:?}");
+    }
+    assert!(most > 20, "it never went off: at most {most} processes");
+    assert!(board.says(&["ps"]).contains("bomb"));
+    let groups = board.groups("bomb");
+    board.says(&["stop", "bomb"]);
+    let left: Vec<_> = groups.iter().filter(|dir| dir.exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    request(&address);
+}
+
+#[test]
+fn root_a_full_volume_is_full_for_its_service_alone() {
+    let name = "root_a_full_volume_is_full_for_its_service_alone";
+    let mount =
+        |volume: &str| format!(r#""mounts": [{{ "type": "volume", "source": "{volume}", "target": "/data" }}],"#);
+    let hog = ["probe", "try", "fill /data/x 64", "pause 100000000"];
+    let other = ["probe", "try", "pause 500", "fill /data/x 2", "pause 100000000"];
+    let services = [server(), service("hog", &hog, &mount("small")), service("other", &other, &mount("own"))];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    let volume = board.path("state/volumes/small");
+    std::fs::create_dir_all(&volume).unwrap();
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(&volume).status();
+    assert!(mounted.unwrap().success());
+    let unmount = Unmount(volume);
+    board.up();
+    board.until_logged("hog", "MiB, then ENOSPC");
+    board.until_logged("other", "2 MiB written");
+    request(&address(&board));
+    board.says(&["down"]);
+    drop(unmount);
+}
+
+/// Unmounts also where the test failed.
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn root_a_flood_of_a_million_lines_costs_nobody_anything() {
+    let name = "root_a_flood_of_a_million_lines_costs_nobody_anything";
+    let flood = ["probe", "try", "flood 1000000 20", "flood 50 65536"];
+    let once = r#""restart": { "policy": "no" }, "enabled": false,"#;
+    let Some(mut board) = Board::new(name, &[server(), service("flood", &flood, once)]) else { return };
+    board.up();
+    let address = address(&board);
+    let pid = supervisor(&board);
+    let before = memory(&pid);
+    board.says(&["start", "flood"]);
+    let init = board.field("flood", "init");
+    let (mut most, mut answered) = (0, 0);
+    while board.field("flood", "state") == "running" {
+        request(&address);
+        answered += 1;
+        most = most.max(memory(&init));
+    }
+    board.until_logged("flood", "ended: exit code 0");
+    println!("{answered} answers; init at most {most}K, supervisor {before}K before, {}K after", memory(&pid));
+    assert!(memory(&pid) <= before + 64, "the supervisor grew from {before}K to {}K", memory(&pid));
+    assert!(most <= 400, "the init grew to {most}K");
+    let ring = std::fs::metadata(board.path("run/services/flood/log")).unwrap().len();
+    assert!(ring <= (32 << 10) + 256, "{ring}");
+    let log = board.logs("flood");
+    assert!(log.contains("lines dropped by the rate limit"), "{log}");
+    assert!(log.chars().all(|c| c == '\n' || !c.is_control()), "a control character reaches the terminal");
+    request(&address);
+}
+
+#[test]
+fn root_what_one_user_uses_up_another_still_gets() {
+    let name = "root_what_one_user_uses_up_another_still_gets";
+    let wanted = ["shm-until-refused 100000", "mqueue-until-refused 100000", "inotify-until-refused 100000"];
+    let mut words = vec!["probe", "try"];
+    words.extend(wanted);
+    words.extend(["open-until-refused 2000000", "pause 100000000"]);
+    // Users of their own: inotify instances and message bytes are counted for a user, not for a container.
+    let hog = service("hog", &words, r#""user": "2002:2002","#);
+    let Some(mut board) = Board::new(name, &[server(), hog]) else { return };
+    board.up();
+    board.until_logged("hog", "EMFILE");
+    let log = board.logs("hog");
+    for attempt in wanted {
+        let line = log.lines().find(|line| line.contains(attempt)).unwrap();
+        assert!(line.contains(" taken, then "), "{line}");
+    }
+    request(&address(&board));
+    let again = board.says(&[
+        "exec",
+        "server",
+        "probe",
+        "try",
+        "shm-until-refused 10",
+        "mqueue-until-refused 3",
+        "inotify-until-refused 10",
+        "open-until-refused 100",
+        "fork-until-refused 5",
+    ]);
+    assert_eq!(again.matches("no refusal").count(), 5, "{again}");
+    // The supervisor, and root's own tools, have theirs too.
+    board.says(&["restart", "hog"]);
+    let mut follow = board.command(&["logs", "-f", "hog"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 16];
+    follow.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+    assert!(said(&board.coracle(&["ps"])).contains("running"));
+}
