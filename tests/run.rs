@@ -202,9 +202,44 @@ fn kernel_run_dies_with_its_caller() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(wait(false), "it ends with the killed command");
-    // The group outlives a killed command; nothing is in it any more.
-    for group in glob(&format!("coracle-run-run-{}", child.id())) {
-        std::fs::remove_dir(group).unwrap();
+    // The group outlives a killed command; nothing is in it any more, and the next run removes it.
+    let group = format!("coracle-run-run-{}", child.id());
+    let gone = (0..500).any(|_| {
+        assert_eq!(root.run(&["/bin/sh", "-c", "exit 7"]).status.code(), Some(7));
+        glob(&group).is_empty() || {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            false
+        }
+    });
+    assert!(gone, "{:?}", glob(&group));
+}
+
+#[test]
+fn kernel_run_leaves_the_group_of_another_that_still_runs() {
+    let Some(root) = Rootfs::new("kernel_run_leaves_the_group_of_another_that_still_runs") else { return };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+    command.args(["run", "--name", "long-lived", "--rootfs"]).arg(root.0.path());
+    let script = "echo ready; read line; exit 4";
+    let pipe = std::process::Stdio::piped;
+    let mut child = command.args(["/bin/sh", "-c", script]).stdin(pipe()).stdout(pipe()).spawn().unwrap();
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    let name = format!("coracle-run-long-lived-{}", child.id());
+    let before = glob(&name);
+    assert!(!before.is_empty());
+    assert_eq!(root.run(&["/bin/sh", "-c", "exit 7"]).status.code(), Some(7));
+    assert_eq!(glob(&name), before);
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    assert_eq!(glob(&name), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn kernel_run_tells_death_by_a_real_time_signal() {
+    let Some(root) = Rootfs::new("kernel_run_tells_death_by_a_real_time_signal") else { return };
+    for signal in [34, 50, 64] {
+        let out = root.run(&["/bin/sh", "-c", &format!("busybox kill -{signal} $$; exit 1")]);
+        assert_eq!(out.status.code(), Some(128 + signal), "{}", error(&out));
     }
 }
 

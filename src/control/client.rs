@@ -104,7 +104,13 @@ impl Client {
             .set_read_timeout(patience)
             .and_then(|()| stream.set_write_timeout(Some(QUICK)))
             .and_then(|()| stream.write_all(buffer.get(..used).unwrap_or_default()));
-        sent.map_err(|error| self.broken(&error))?;
+        let closed =
+            |error: &std::io::Error| matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+        match sent {
+            // Whoever closes the connection at once has said why before.
+            Err(error) if !closed(&error) => return Err(self.broken(&error)),
+            _ => {}
+        }
         let mut line = Vec::new();
         loop {
             self.read_line(&mut line)?;
@@ -116,7 +122,9 @@ impl Client {
                 ))
             };
             let head = wire::parse_head(&line).ok_or_else(foreign)?;
-            if head.id != id {
+            // What is said to a client that is turned away answers no request.
+            let turned_away = head.id == 0 && head.kind == Kind::Done;
+            if head.id != id && !turned_away {
                 continue;
             }
             match head.kind {
@@ -208,6 +216,19 @@ mod tests {
             .unwrap();
         assert_eq!(bodies, ["{\"name\":\"a\"}"]);
         assert_eq!((done.ok, done.code, done.message.as_str()), (false, 4, "no \"b\""));
+    }
+
+    #[test]
+    fn a_client_that_is_turned_away_at_once_hears_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join(SOCKET)).unwrap();
+        let mut client = Client::connect(dir.path()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"{\"id\":0,\"kind\":\"done\",\"ok\":false,\"code\":1,\"message\":\"not you\"}\n").unwrap();
+        // Closed before the client has written anything.
+        drop(stream);
+        let done = client.ask(Verb::List, "", 0, &mut |_| {}).unwrap();
+        assert_eq!((done.ok, done.message.as_str()), (false, "not you"));
     }
 
     #[test]
