@@ -10,7 +10,6 @@ use crate::sandbox::cgroup::{Group, Join};
 use crate::sandbox::enter::{self, Doors, Guest, Refused};
 use crate::sandbox::foreground::signals;
 use crate::sandbox::ids::Ids;
-use crate::sandbox::sealed;
 use crate::supervisor::instance::Instance;
 use crate::sys::terminal;
 use crate::sys::wait::{send_signal, wait_any};
@@ -83,7 +82,6 @@ fn attempt(args: &ExecArgs) -> Result<u8, Refusal> {
         return Err((exit::USAGE, format!("--env {bad}: an entry is KEY=VALUE")));
     }
     let size = if args.tty { Some(tty::size().map_err(|sentence| (exit::USAGE, sentence))?) } else { None };
-    sealed::ensure().map_err(failed)?;
     let service = &args.service;
     let running = Instance::read(&args.run_dir, service).map_err(failed)?;
     let running = running.filter(|instance| instance.main.is_alive() && instance.init.is_alive());

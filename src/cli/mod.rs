@@ -23,7 +23,9 @@ mod words;
 
 use crate::base::exit;
 use crate::base::suggest::did_you_mean;
+use crate::sandbox::sealed;
 use argh::{EarlyExit, FromArgs, SubCommands};
+use std::ffi::OsString;
 
 /// The run directory unless `--run-dir` names another: control socket, logs and records of one supervisor.
 pub const RUN_DIR: &str = "/run/coracle";
@@ -73,10 +75,26 @@ enum Command {
 #[argh(subcommand, name = "version", help_triggers("-h", "--help"))]
 struct VersionArgs {}
 
+/// The commands that start processes in containers, from a binary that nothing in there can write to.
+const STARTS_PROCESSES: [&str; 3] = ["exec", "run", "up"];
+
 /// Runs the command line and gives the process's exit code.
 pub fn main() -> std::process::ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(word) = words.get(1).and_then(|word| word.to_str()).filter(|word| STARTS_PROCESSES.contains(word))
+        && let Err(sentence) = sealed::ensure(&words)
+    {
+        output::complain(&sentence);
+        return if word == "up" { exit::FAILED } else { exit::RUN_FAILED }.into();
+    }
+    start(words)
+}
+
+/// Not in the frame of [`main`], which is there before the binary is sealed and once more after it.
+#[inline(never)]
+fn start(words: Vec<OsString>) -> std::process::ExitCode {
     crate::sys::wait::keep_ended_children();
-    let given: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();
+    let given: Result<Vec<String>, _> = words.into_iter().skip(1).map(OsString::into_string).collect();
     let code = match given {
         Ok(words) => dispatch(&words),
         Err(word) => {

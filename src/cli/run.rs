@@ -16,7 +16,6 @@ use crate::plan::{
 use crate::sandbox::cgroup::{Group, Options, RUN_PREFIX, Tree};
 use crate::sandbox::foreground::Foreground;
 use crate::sandbox::prepare::{Order, Root, device_rules, has_overlayfs, prepare};
-use crate::sandbox::sealed;
 use crate::sandbox::spec::{Net, Stdio};
 use crate::sys::path;
 use argh::FromArgs;
@@ -117,7 +116,6 @@ fn failed(error: impl core::fmt::Display) -> Refusal {
 }
 
 fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
-    sealed::ensure().map_err(failed)?;
     let (image, command) = root(args)?;
     let service = service(args, command)?;
     let stdio = match args.tty {

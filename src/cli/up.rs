@@ -7,7 +7,6 @@ use crate::base::exit;
 use crate::control::client::{Answer, Client};
 use crate::control::wire::Verb;
 use crate::plan::Plan;
-use crate::sandbox::sealed;
 use crate::supervisor::board::{self, Board};
 use crate::supervisor::run::{Refused, Supervisor};
 use crate::sys::process::{self, Forked};
@@ -40,10 +39,6 @@ pub struct UpArgs {
 
 /// Runs the command.
 pub fn run(args: &UpArgs) -> u8 {
-    if let Err(sentence) = sealed::ensure() {
-        output::complain(&sentence);
-        return exit::FAILED;
-    }
     let plan = match load(&args.config) {
         Ok(plan) => plan,
         Err(code) => return code,
@@ -112,7 +107,7 @@ fn detach(plan: Plan, args: &UpArgs) -> u8 {
         Ok(pipe) => pipe,
         Err(error) => return failed("make a pipe to the background", &error),
     };
-    match process::clone(0, false, None) {
+    match process::clone(0, None) {
         Err(errno) => failed("go into the background", &errno),
         Ok(Forked::Child) => {
             drop(reader);
@@ -126,7 +121,7 @@ fn detach(plan: Plan, args: &UpArgs) -> u8 {
             };
             std::process::exit(i32::from(code))
         }
-        Ok(Forked::Parent(..)) => {
+        Ok(Forked::Parent(_)) => {
             drop((plan, writer));
             match ready(reader) {
                 Ok(()) if args.wait => wait(&run_dir),

@@ -12,12 +12,12 @@ use crate::plan::{CapSet, RlimitKind};
 use crate::seccomp::BpfProgram;
 use crate::sys::heap::HEAP;
 use crate::sys::process::{self, Forked};
-use crate::sys::{Errno, path, title};
+use crate::sys::{Errno, path, stack, title};
 use nix::fcntl::OFlag;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// What an init does once its steps are walked. It never returns; it calls [`spawn_main`] if
-/// [`InitContext::setup`] is `Ok`, reports over the channel, and then [`settle`]s.
+/// [`InitContext::setup`] is `Ok`, [`settle`]s while main is on its way, and reports the outcome over the channel.
 pub type Init = fn(InitContext<'_>) -> !;
 
 /// What the init holds of the world outside its container. Opened by the parent; all optional.
@@ -111,19 +111,48 @@ fn begin(spec: &Spec) -> Result<(), Failure> {
     }
 }
 
-/// Starts the first process and returns its pid once it has executed its program; on failure it is reaped already.
-///
-/// The new process reports a failure through a close-on-exec pipe: end of file means that the program runs.
-pub fn spawn_main(main: &Main, stdio: [RawFd; 3]) -> Result<i32, Failure> {
+/// A first process on its way to its program. It reports a failure through a close-on-exec pipe: end of file means that
+/// the program runs.
+#[derive(Debug)]
+pub struct Starting {
+    pid: i32,
+    report: OwnedFd,
+}
+
+impl Starting {
+    /// The descriptor that [`Starting::finish`] reads from.
+    pub fn descriptor(&self) -> RawFd {
+        self.report.as_raw_fd()
+    }
+
+    /// Waits until the program runs and returns its pid; on failure the process is reaped already.
+    pub fn finish(self) -> Result<i32, Failure> {
+        let mut bytes = [0; Failure::BYTES];
+        let got = loop {
+            match nix::unistd::read(&self.report, &mut bytes) {
+                Err(nix::Error::EINTR) => {}
+                got => break got.unwrap_or(0),
+            }
+        };
+        match Failure::decode(&bytes) {
+            Some(failure) if got == Failure::BYTES => {
+                process::reap(self.pid);
+                Err(failure)
+            }
+            _ => Ok(self.pid),
+        }
+    }
+}
+
+/// Forks the first process, which goes on by itself; its parent has time for other things before it asks for the outcome.
+pub fn spawn_main(main: &Main, stdio: [RawFd; 3]) -> Result<Starting, Failure> {
     let fork_failed = |errno: nix::Error| Failure::new(Stage::Fork, errno.into(), b"clone");
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fork_failed)?;
+    let (report, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fork_failed)?;
     let join = main.join.as_ref();
     let into = join.and_then(|join| join.into.as_ref());
-    let forked = match process::clone(0, false, into.map(AsRawFd::as_raw_fd)) {
+    let forked = match process::clone(0, into.map(AsRawFd::as_raw_fd)) {
         // Without clone3 main writes itself into the group, at the price of a grace period of the kernel.
-        Err(Errno(libc::ENOSYS | libc::EINVAL)) if into.is_some() => {
-            process::clone(0, false, None).map(|side| (side, true))
-        }
+        Err(Errno(libc::ENOSYS | libc::EINVAL)) if into.is_some() => process::clone(0, None).map(|side| (side, true)),
         side => side.map(|side| (side, false)),
     };
     match forked {
@@ -139,23 +168,7 @@ pub fn spawn_main(main: &Main, stdio: [RawFd; 3]) -> Result<i32, Failure> {
             let _ = nix::unistd::write(&write, &failure.encode());
             process::exit_now(failure.exit_code().into())
         }
-        Ok((Forked::Parent(pid, _), _)) => {
-            drop(write);
-            let mut bytes = [0; Failure::BYTES];
-            let got = loop {
-                match nix::unistd::read(&read, &mut bytes) {
-                    Err(nix::Error::EINTR) => {}
-                    got => break got.unwrap_or(0),
-                }
-            };
-            match Failure::decode(&bytes) {
-                Some(failure) if got == Failure::BYTES => {
-                    process::reap(pid);
-                    Err(diagnose(failure, main))
-                }
-                _ => Ok(pid),
-            }
-        }
+        Ok((Forked::Parent(pid), _)) => Ok(Starting { pid, report }),
     }
 }
 
@@ -256,6 +269,8 @@ fn execute(main: &Main) -> Failure {
         match errno.0 {
             libc::ENOENT | libc::ENOTDIR if !path::exists(program) => {}
             libc::ENOENT => return failure.with_note(Note::Interpreter),
+            libc::ENOEXEC if path::starts_with(program, b"\x7fELF") => return failure.with_note(Note::ForeignMachine),
+            libc::ENOEXEC => return failure.with_note(Note::NoFormat),
             libc::EACCES => drop(reason.get_or_insert(failure)),
             _ => return failure,
         }
@@ -264,29 +279,14 @@ fn execute(main: &Main) -> Failure {
     reason.unwrap_or(Failure::new(Stage::Exec, Errno(libc::ENOENT), name))
 }
 
-/// Says more about a program that the kernel would not load. Done by the init, which no filter binds yet.
-fn diagnose(failure: Failure, main: &Main) -> Failure {
-    let tried = main.programs.strings().iter().find(|program| program.to_bytes() == failure.detail());
-    match (failure.stage, failure.errno.0, tried) {
-        (Stage::Exec, libc::ENOEXEC, Some(program)) => {
-            failure.with_note(match path::starts_with(program, b"\x7fELF") {
-                true => Note::ForeignMachine,
-                false => Note::NoFormat,
-            })
-        }
-        _ => failure,
-    }
-}
-
 pub(super) fn rlimit_name(resource: i32) -> &'static str {
     let known = RlimitKind::ALL.iter().find(|(kind, _)| super::prepare::resource(*kind) == resource);
     known.map_or("rlimit", |(_, name)| name)
 }
 
-/// Confines the init once main runs: everything but `keep` is closed, CAP_KILL is all that is left, and `filter` lets it
-/// start nothing and open nothing new of the network, and the heap, with what it inherited of other services, is given
-/// back. After it the caller must not allocate, nor touch what an
-/// [`InitContext`] refers to.
+/// Confines the init once main is forked: everything but `keep` is closed, CAP_KILL is all that is left, `filter` lets it
+/// start nothing and open nothing new of the network, and the heap and the parent's stack, with what was inherited of
+/// other services, are given back. After it the caller must not allocate, nor touch what an [`InitContext`] refers to.
 pub fn settle(keep: &[RawFd], filter: &BpfProgram) -> Result<(), Failure> {
     let fail = |what: &'static str| move |errno| Failure::new(Stage::Confine, errno, what.as_bytes());
     process::close_all_but(keep).map_err(fail("close_range"))?;
@@ -297,5 +297,6 @@ pub fn settle(keep: &[RawFd], filter: &BpfProgram) -> Result<(), Failure> {
         Err(errno) => return Err(fail("seccomp")(errno)),
     }
     HEAP.wipe();
+    stack::wipe();
     Ok(())
 }

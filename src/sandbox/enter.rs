@@ -3,7 +3,7 @@
 
 use super::capabilities::Credentials;
 use super::cgroup::Join;
-use super::child;
+use super::child::{self, Starting};
 use super::command;
 use super::ids::Ids;
 use super::spec::Main;
@@ -124,7 +124,7 @@ impl Guest {
             cgroup_namespace: true,
             terminal: self.terminal,
         };
-        child::spawn_main(&main, stdio).map_err(Refused::Start)
+        child::spawn_main(&main, stdio).and_then(Starting::finish).map_err(Refused::Start)
     }
 }
 

@@ -128,20 +128,24 @@ fn init(context: InitContext<'_>) -> ! {
         // The caller ended before this process could ask to be killed with it.
         process::exit_now(exit::RUN_FAILED.into());
     }
-    let main = match context.setup.and_then(|()| spawn_main(context.main, context.stdio)) {
-        Ok(main) => main,
+    let starting = match context.setup.and_then(|()| spawn_main(context.main, context.stdio)) {
+        Ok(starting) => starting,
         Err(failure) => fail(failure),
     };
-    if let Some(master) = &context.terminal {
+    if let Some(master) = context.terminal {
         let fds = [master.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&fds)];
         if let Err(errno) = sendmsg::<()>(channel, &[IoSlice::new(b"t")], &rights, MsgFlags::MSG_NOSIGNAL, None) {
             fail(Failure::new(Stage::Session, errno.into(), b"terminal"));
         }
     }
-    if let Err(failure) = settle(&[channel], context.filter) {
+    if let Err(failure) = settle(&[channel, starting.descriptor()], context.filter) {
         fail(failure);
     }
+    let main = match starting.finish() {
+        Ok(main) => main,
+        Err(failure) => fail(failure),
+    };
     let set = signals();
     loop {
         match set.wait() {

@@ -11,20 +11,22 @@ use crate::sys::{Errno, mount, path};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 
 /// Seals that keep a memory file as it is.
 const SEALS: SealFlag = SealFlag::F_SEAL_WRITE.union(SealFlag::F_SEAL_SHRINK).union(SealFlag::F_SEAL_GROW);
 
-/// Returns at once if this binary cannot be written through `/proc/self/exe`; otherwise executes it again, with the same
-/// words and environment, from where it cannot.
+/// Returns at once if this binary cannot be written through `/proc/self/exe`; otherwise executes it again, with these
+/// words (the first is the program's name) and the same environment, from where it cannot.
+///
+/// To be called before anything else is done: what was touched before is paid for twice.
 ///
 /// # Errors
 /// A sentence; nothing has changed then.
-pub fn ensure() -> Result<(), String> {
+pub fn ensure(words: &[OsString]) -> Result<(), String> {
     let binary = path::open(c"/proc/self/exe", OFlag::O_RDONLY)
         .map_err(|errno| format!("the own binary cannot be opened through /proc/self/exe: {errno}"))?;
     if is_sealed(&binary) {
@@ -34,17 +36,10 @@ pub fn ensure() -> Result<(), String> {
         Ok(mounted) => mounted,
         Err(_) => sealed_copy(binary).map_err(|error| format!("the own binary cannot be sealed: {error}"))?,
     };
-    let strings = |list: Vec<Vec<u8>>| {
-        // Words and environment came from execve(2), so none holds a NUL byte.
-        CStrings::new(list.into_iter().filter_map(|text| CString::new(text).ok()).collect())
-    };
-    let words = strings(std::env::args_os().map(OsStringExt::into_vec).collect());
-    let entry = |(key, value): (std::ffi::OsString, std::ffi::OsString)| {
-        [key.into_vec(), b"=".to_vec(), value.into_vec()].concat()
-    };
-    let env = strings(std::env::vars_os().map(entry).collect());
+    // The words came from execve(2), so none holds a NUL byte.
+    let words = CStrings::new(words.iter().filter_map(|word| CString::new(word.as_bytes()).ok()).collect());
     let program = CString::new(format!("/proc/self/fd/{}", safe.as_raw_fd())).unwrap_or_default();
-    let errno = process::execve(&program, &words, &env);
+    let errno = process::execve_same_env(&program, &words);
     Err(format!("the own binary cannot be executed again from where it is sealed: {errno}"))
 }
 

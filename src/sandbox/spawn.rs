@@ -6,8 +6,8 @@ use super::child::{self, Init, Outlets};
 use super::spec::{Net, Spec, Stdio};
 use super::stage::{Failure, Stage};
 use crate::sys::Result;
-use crate::sys::process::{self, Forked};
 use crate::sys::title;
+use crate::sys::{process, stack};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::os::fd::OwnedFd;
@@ -42,13 +42,9 @@ fn start(spec: &Spec, outlets: Outlets, init: Init) -> Result<Spawned> {
         flags |= process::NEW_NET;
     }
     title::find();
-    match process::clone(flags, true, None)? {
-        Forked::Child => child::run(spec, theirs, pipes, outlets, init),
-        Forked::Parent(pid, pidfd) => {
-            fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            Ok(Spawned { pid, pidfd, channel: ours })
-        }
-    }
+    let (pid, pidfd) = stack::clone_onto(flags, || child::run(spec, theirs, pipes, outlets, init))?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(Spawned { pid, pidfd, channel: ours })
 }
 
 /// A pipe from the first process to the init.

@@ -48,12 +48,11 @@ pub fn run(context: InitContext<'_>) -> ! {
     let reporter = Reporter { channel: &channel, exit: outlets.exit.as_ref() };
     // Before main exists, so that its end is seen however soon it comes.
     let children = setup.and_then(|()| child_signal());
-    let started = children.and_then(|children| child::spawn_main(main, stdio).map(|pid| (children, pid)));
-    let (children, main) = match started {
+    let started = children.and_then(|children| child::spawn_main(main, stdio).map(|starting| (children, starting)));
+    let (children, starting) = match started {
         Ok(started) => started,
         Err(failure) => reporter.never_started(failure),
     };
-    reporter.say(FromInit::Started { main });
     let now = stamp();
     let mut log = Log {
         ring: outlets.ring.and_then(|ring| Writer::open(ring).ok()),
@@ -63,6 +62,23 @@ pub fn run(context: InitContext<'_>) -> ! {
         unwritten: 0,
         now,
     };
+    let kept = [&dev_log, &outlets.exit, &outlets.pin].map(Option::as_ref);
+    let own = [Some(&channel), stdout.as_ref(), stderr.as_ref()].into_iter().chain(kept);
+    let mut keep = heapless::Vec::<i32, 16>::new();
+    keep.extend(own.flatten().map(AsRawFd::as_raw_fd));
+    keep.extend([children.as_fd().as_raw_fd(), starting.descriptor()]);
+    keep.extend(log.ring.iter().map(|ring| ring.as_fd().as_raw_fd()));
+    keep.extend(log.sink.iter().flat_map(Sink::descriptors));
+    if let Err(failure) = child::settle(&keep, filter) {
+        // An unconfined init is worse than none.
+        let _ = send_signal(-1, SIGKILL);
+        reporter.never_started(failure);
+    }
+    let main = match starting.finish() {
+        Ok(main) => main,
+        Err(failure) => reporter.never_started(failure),
+    };
+    reporter.say(FromInit::Started { main });
     let init = Init {
         reporter,
         children: &children,
@@ -74,18 +90,6 @@ pub fn run(context: InitContext<'_>) -> ! {
         err: Source::new(stderr.as_ref(), Stream::Err),
         dev_log: dev_log.as_ref(),
     };
-    let kept = [&dev_log, &outlets.exit, &outlets.pin].map(Option::as_ref);
-    let own = [Some(&channel), stdout.as_ref(), stderr.as_ref()].into_iter().chain(kept);
-    let mut keep = heapless::Vec::<i32, 16>::new();
-    keep.extend(own.flatten().map(AsRawFd::as_raw_fd));
-    keep.extend([children.as_fd().as_raw_fd()]);
-    keep.extend(log.ring.iter().map(|ring| ring.as_fd().as_raw_fd()));
-    keep.extend(log.sink.iter().flat_map(Sink::descriptors));
-    if let Err(failure) = child::settle(&keep, filter) {
-        // An unconfined init is worse than none.
-        let _ = send_signal(-1, SIGKILL);
-        init.reporter.never_started(failure);
-    }
     init.watch(&mut log)
 }
 

@@ -9,6 +9,7 @@ pub mod landlock;
 pub mod mount;
 pub mod path;
 pub mod process;
+pub mod stack;
 pub mod terminal;
 pub mod title;
 #[cfg(all(panic = "abort", target_env = "musl", not(target_arch = "arm")))]

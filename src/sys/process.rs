@@ -67,8 +67,8 @@ struct CloneArgs {
 pub enum Forked {
     /// The child.
     Child,
-    /// The parent: the child's pid, and its pidfd where the kernel gives one (5.2).
-    Parent(i32, Option<OwnedFd>),
+    /// The parent, with the child's pid.
+    Parent(i32),
 }
 
 /// `clone3(2)` (5.3), or `clone(2)` where the kernel answers ENOSYS: a copy of this process, as by fork(2), in the new
@@ -76,13 +76,8 @@ pub enum Forked {
 ///
 /// The caller must be single-threaded or its child must restrict itself to system calls: no allocation, no lock. With
 /// `cgroup` there is no older call that does the same, so ENOSYS is passed on.
-pub fn clone(flags: u64, pidfd: bool, cgroup: Option<RawFd>) -> Result<Forked> {
-    let mut fd: libc::c_int = -1;
+pub fn clone(flags: u64, cgroup: Option<RawFd>) -> Result<Forked> {
     let mut args = CloneArgs { flags, exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
-    if pidfd {
-        args.flags |= libc::CLONE_PIDFD as u64;
-        args.pidfd = &raw mut fd as u64;
-    }
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup as u64;
@@ -91,39 +86,38 @@ pub fn clone(flags: u64, pidfd: bool, cgroup: Option<RawFd>) -> Result<Forked> {
     // of this stack, so returning twice is as sound as fork(2).
     let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
     let answer = match check(answer) {
-        Err(Errno(libc::ENOSYS)) if cgroup.is_none() => return old_clone(flags, pidfd),
-        answer => answer?,
+        Err(Errno(libc::ENOSYS)) if cgroup.is_none() => old_clone(flags),
+        answer => answer,
     };
-    Ok(sides(answer, fd))
+    Ok(match answer? {
+        0 => Forked::Child,
+        pid => Forked::Parent(pid as i32),
+    })
 }
 
-fn sides(answer: libc::c_long, fd: libc::c_int) -> Forked {
-    if answer == 0 {
-        return Forked::Child;
-    }
-    // SAFETY: the kernel wrote a new descriptor that nothing else owns.
-    let pidfd = (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) });
-    Forked::Parent(answer as i32, pidfd)
-}
-
-/// `clone(2)`: flags, stack, parent_tid and two more whose order differs between architectures, but which are unused.
-/// CLONE_PIDFD (5.2) stores the descriptor in parent_tid; kernels before it ignore the flag, so the store stays -1.
-fn old_clone(flags: u64, pidfd: bool) -> Result<Forked> {
-    let mut fd: libc::c_int = -1;
-    let mut word = flags as libc::c_ulong | libc::SIGCHLD as libc::c_ulong;
-    if pidfd {
-        word |= libc::CLONE_PIDFD as libc::c_ulong;
-    }
+/// `clone(2)`: flags, stack, and three more whose order differs between architectures, but which are unused.
+fn old_clone(flags: u64) -> Result<libc::c_long> {
+    let word = flags as libc::c_ulong | libc::SIGCHLD as libc::c_ulong;
     let none = core::ptr::null_mut::<libc::c_void>();
     // SAFETY: a null stack without CLONE_VM means the child continues on its copy of this one, as by fork(2).
-    let answer = unsafe { libc::syscall(libc::SYS_clone, word, none, &raw mut fd, none, none) };
-    Ok(sides(check(answer)?, fd))
+    check(unsafe { libc::syscall(libc::SYS_clone, word, none, none, none, none) })
 }
 
 /// `execve(2)`: becomes the program at `path`; returns only with an error.
 pub fn execve(path: &CStr, argv: &CStrings, env: &CStrings) -> Errno {
     // SAFETY: both arrays end in a null pointer and point to NUL-terminated strings that live in the lists.
     unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
+    Errno(nix::errno::Errno::last_raw())
+}
+
+/// `execve(2)` with the environment that this process was started with; returns only with an error.
+pub fn execve_same_env(path: &CStr, argv: &CStrings) -> Errno {
+    unsafe extern "C" {
+        /// environ(7)
+        static environ: *const *const libc::c_char;
+    }
+    // SAFETY: as for `execve`; the C library keeps `environ` as the kernel passed it, and coracle never changes it.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), environ) };
     Errno(nix::errno::Errno::last_raw())
 }
 

@@ -114,9 +114,9 @@ pub fn start(store: &Store, job: Job) -> Result<Started, ImageError> {
         lock: staging.lock_fd(),
     };
     let namespaces = process::NEW_NS | process::NEW_PID | process::NEW_IPC | process::NEW_UTS | process::NEW_NET;
-    match process::clone(namespaces, false, None) {
+    match process::clone(namespaces, None) {
         Ok(Forked::Child) => ready.run(),
-        Ok(Forked::Parent(pid, _)) => Ok(Started::Working(Worker {
+        Ok(Forked::Parent(pid)) => Ok(Started::Working(Worker {
             pid,
             reaped: false,
             pipe: File::from(read),

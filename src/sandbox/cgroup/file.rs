@@ -1,19 +1,28 @@
 //! Reading and writing the small files of the cgroup file system.
 
 use super::Error;
-use crate::sys::{Errno, Result};
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use crate::sys::{Errno, Result, path};
+use nix::fcntl::OFlag;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 
 /// Longest file that is read whole, in bytes; `memory.stat` has 1.5 KiB, `cgroup.procs` more with many processes.
 const FILE_BYTES: u64 = 1 << 20;
+/// Bytes asked for at first: most files then take one read.
+const READ_BYTES: usize = 2048;
+
+/// `folder/name`, opened. Never creates a file.
+pub fn open(folder: &str, name: &str, flags: OFlag) -> Result<File> {
+    let path = CString::new(format!("{folder}/{name}")).map_err(|_| Errno(libc::EINVAL))?;
+    path::open(&path, flags).map(File::from)
+}
 
 /// The text of `folder/name`, without the last newline.
 pub fn read(folder: &str, name: &str) -> Result<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    File::open(format!("{folder}/{name}"))?.take(FILE_BYTES).read_to_string(&mut text)?;
+    let mut text = String::with_capacity(READ_BYTES);
+    open(folder, name, OFlag::O_RDONLY)?.take(FILE_BYTES).read_to_string(&mut text)?;
     text.truncate(text.trim_end().len());
     Ok(text)
 }
@@ -25,15 +34,14 @@ pub fn number(folder: &str, name: &str) -> Option<u64> {
 
 /// Writes `value` to `folder/name` in one write(2), as the kernel wants it. Never creates a file.
 pub fn write(folder: &str, name: &str, value: &str) -> Result<()> {
-    let mut file = OpenOptions::new().write(true).open(format!("{folder}/{name}"))?;
-    Ok(file.write_all(value.as_bytes())?)
+    Ok(open(folder, name, OFlag::O_WRONLY)?.write_all(value.as_bytes())?)
 }
 
 /// Writes `value` to `folder/name`, then reads what the file shows, through the same descriptor.
 pub fn write_and_read(folder: &str, name: &str, value: &str) -> Result<String> {
-    let mut file = OpenOptions::new().read(true).write(true).open(format!("{folder}/{name}"))?;
+    let mut file = open(folder, name, OFlag::O_RDWR)?;
     file.write_all(value.as_bytes())?;
-    let mut text = vec![0; 4096];
+    let mut text = [0; 4096];
     let length = file.read_at(&mut text, 0)?;
     let shown = text.get(..length).and_then(|shown| core::str::from_utf8(shown).ok()).unwrap_or_default();
     Ok(shown.trim_end().to_string())

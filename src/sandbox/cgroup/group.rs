@@ -96,11 +96,10 @@ impl Group {
         let mut join = Join { into: None, procs: None, tasks: Vec::with_capacity(self.dirs.len()) };
         for dir in &self.dirs {
             let opened = |name: &str, flags: OFlag| {
-                let path = format!("{}/{name}", dir.path);
-                open(path.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| Error::Failed {
+                file::open(&dir.path, name, flags).map(OwnedFd::from).map_err(|errno| Error::Failed {
                     doing: "open",
-                    path,
-                    errno: errno.into(),
+                    path: format!("{}/{name}", dir.path),
+                    errno,
                 })
             };
             if dir.version == 2 {

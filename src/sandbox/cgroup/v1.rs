@@ -5,6 +5,8 @@ use super::limits::Setting;
 use super::{Controller, Error, Result, file, tree};
 use crate::plan::Feature;
 use crate::sys::Errno;
+use nix::fcntl::OFlag;
+use std::io::Write;
 
 /// Makes the common folder and gives it what a v1 folder does not inherit by itself.
 pub fn prepare_folder(path: &str, controllers: &[Controller]) -> Result<()> {
@@ -56,22 +58,24 @@ pub fn write_memory(folder: &str, setting: &Setting, all: &[Setting], page: u64)
 
 /// Refuses every device, then allows those of `rules` (devices.rst).
 pub fn write_devices(folder: &str, rules: &[Rule]) -> Result<()> {
-    let put = |name: &str, value: &str| {
-        file::write(folder, name, value).map_err(|errno| match errno {
-            Errno(libc::ENOENT) => {
-                Error::Missing { feature: Feature::Devices, reason: format!("{folder}/{name} is not there") }
-            }
-            errno => Error::Refused {
-                feature: Feature::Devices,
-                file: format!("{folder}/{name}"),
-                value: value.to_string(),
-                errno,
-            },
-        })
+    let refused = |name: &str, value: &str, errno| match errno {
+        Errno(libc::ENOENT) => {
+            Error::Missing { feature: Feature::Devices, reason: format!("{folder}/{name} is not there") }
+        }
+        errno => Error::Refused {
+            feature: Feature::Devices,
+            file: format!("{folder}/{name}"),
+            value: value.to_string(),
+            errno,
+        },
     };
-    put("devices.deny", "a")?;
+    file::write(folder, "devices.deny", "a").map_err(|errno| refused("devices.deny", "a", errno))?;
+    let allow = "devices.allow";
+    let mut file = file::open(folder, allow, OFlag::O_WRONLY).map_err(|errno| refused(allow, "", errno))?;
     for rule in rules.iter().filter(|rule| rule.access.0 != 0) {
-        put("devices.allow", &line(rule))?;
+        // The kernel takes one rule with each write.
+        let line = line(rule);
+        file.write_all(line.as_bytes()).map_err(|error| refused(allow, &line, error.into()))?;
     }
     let shows = file::read(folder, "devices.list").unwrap_or_else(|errno| errno.to_string());
     if shows.lines().all(|line| rules.iter().any(|rule| covers(rule, line))) {
