@@ -14,15 +14,18 @@
 #include <linux/filter.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -35,42 +38,39 @@ static void die(const char *step) { dprintf(2, "floor: %s: %s\n", step, strerror
 static void put(const char *dir, const char *file, const char *text) {
     char path[512];
     snprintf(path, sizeof path, "%s/%s", dir, file);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int fd = openat(AT_FDCWD, path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 || write(fd, text, strlen(text)) < 0) die(path);
     close(fd);
 }
 
-/* The cgroup of this process in `controller`'s v1 hierarchy, or of the v2 tree for an empty name. */
+static char membership[4096]; /* /proc/self/cgroup */
+
+/* The cgroup of this process in `controller`'s v1 hierarchy, or in the v2 tree for an empty name. */
 static int own_group(const char *controller, char *out, size_t size) {
-    char line[512], *path;
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    int found = 0;
-    while (!found && fgets(line, sizeof line, file)) {
-        char *names = strchr(line, ':') + 1;
-        path = strchr(names, ':');
-        *path++ = 0;
-        path[strcspn(path, "\n")] = 0;
-        if (!strcmp(names, controller)) {
-            snprintf(out, size, "/sys/fs/cgroup%s%s%s", *controller ? "/" : "", controller, strcmp(path, "/") ? path : "");
-            found = 1;
-        }
-    }
-    fclose(file);
-    return found;
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, ":%s:", controller);
+    char *path = strstr(membership, wanted);
+    if (!path) return 0;
+    path += strlen(wanted);
+    int length = strcspn(path, "\n");
+    if (length == 1) length = 0; /* the root */
+    snprintf(out, size, "/sys/fs/cgroup%s%s%.*s", *controller ? "/" : "", controller, length, path);
+    return 1;
 }
 
-static const char *const V1[] = { "memory", "pids", "devices", "freezer", "cpu" };
-#define CONTROLLERS 5
-static char groups[CONTROLLERS][512], top[CONTROLLERS][512];
+static const char *const V1[] = { "memory", "pids", "devices", "freezer" };
+#define CONTROLLERS 4
+static char groups[CONTROLLERS][512];
 static int tasks[CONTROLLERS], joined, v2 = -1;
 
 static void make_groups(const char *memory) {
     char base[400];
+    int fd = openat(AT_FDCWD, "/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, membership, sizeof membership - 1) < 0) die("/proc/self/cgroup");
+    close(fd);
     for (int i = 0; i < CONTROLLERS; i++) {
         if (!own_group(V1[i], base, sizeof base)) continue;
-        snprintf(top[joined], sizeof top[0], "%s/floor", base);
-        mkdir(top[joined], 0755);
-        snprintf(groups[joined], sizeof groups[0], "%s/floor/%d", base, getpid());
+        snprintf(groups[joined], sizeof groups[0], "%s/floor-%d", base, getpid());
         MUST(mkdir(groups[joined], 0755), groups[joined]);
         if (!strcmp(V1[i], "memory")) {
             put(groups[joined], "memory.limit_in_bytes", memory);
@@ -80,19 +80,20 @@ static void make_groups(const char *memory) {
         if (!strcmp(V1[i], "devices")) {
             static const char *const allow[] = { "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm" };
             put(groups[joined], "devices.deny", "a");
-            for (unsigned n = 0; n < sizeof allow / sizeof *allow; n++) put(groups[joined], "devices.allow", allow[n]);
+            char path[600];
+            snprintf(path, sizeof path, "%s/devices.allow", groups[joined]);
+            MUST(fd = openat(AT_FDCWD, path, O_WRONLY | O_CLOEXEC), path);
+            for (unsigned n = 0; n < sizeof allow / sizeof *allow; n++) MUST(write(fd, allow[n], strlen(allow[n])), path);
+            close(fd);
         }
         char path[600];
         snprintf(path, sizeof path, "%s/tasks", groups[joined]);
-        MUST(tasks[joined] = open(path, O_WRONLY | O_CLOEXEC), path);
+        MUST(tasks[joined] = openat(AT_FDCWD, path, O_WRONLY | O_CLOEXEC), path);
         joined++;
     }
     if (!joined && own_group("", base, sizeof base)) {
-        snprintf(top[0], sizeof top[0], "%s/floor", base);
-        mkdir(top[0], 0755);
-        put(base, "cgroup.subtree_control", "+memory +pids +cpu");
-        put(top[0], "cgroup.subtree_control", "+memory +pids +cpu");
-        snprintf(groups[0], sizeof groups[0], "%s/floor/%d", base, getpid());
+        put(base, "cgroup.subtree_control", "+memory +pids");
+        snprintf(groups[0], sizeof groups[0], "%s/floor-%d", base, getpid());
         MUST(mkdir(groups[0], 0755), groups[0]);
         put(groups[0], "memory.max", memory);
         put(groups[0], "memory.swap.max", "0");
@@ -104,7 +105,7 @@ static void make_groups(const char *memory) {
 }
 
 static void drop_groups(void) {
-    for (int i = 0; i < CONTROLLERS && groups[i][0]; i++) { rmdir(groups[i]); rmdir(top[i]); }
+    for (int i = 0; i < CONTROLLERS && groups[i][0]; i++) rmdir(groups[i]);
 }
 
 static void node(const char *path, int mode, int major_number, int minor_number) {
@@ -140,12 +141,12 @@ static void build_root(const char *rootfs) {
     MUST(mount("mqueue", "dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0), "mqueue");
     static const char *const scratch[] = { "tmp", "run", "var/tmp" };
     for (int i = 0; i < 3; i++) mount("tmpfs", scratch[i], "tmpfs", MS_NOSUID | MS_NODEV, i == 1 ? "mode=755" : "mode=1777");
-    static const char *const masks[] = { "proc/acpi", "proc/asound", "proc/interrupts", "proc/kcore", "proc/keys", "proc/latency_stats",
-        "proc/sched_debug", "proc/scsi", "proc/timer_list", "proc/timer_stats", "sys/devices/virtual/powercap", "sys/firmware" };
-    for (unsigned i = 0; i < sizeof masks / sizeof *masks; i++) {
-        if (mount("dev/null", masks[i], 0, MS_BIND, 0) < 0 && errno == ENOTDIR)
-            mount("tmpfs", masks[i], "tmpfs", MS_RDONLY, "size=0k");
-    }
+    static const char *const files[] = { "proc/interrupts", "proc/kcore", "proc/keys", "proc/latency_stats", "proc/sched_debug",
+        "proc/timer_list", "proc/timer_stats" };
+    static const char *const folders[] = { "proc/acpi", "proc/asound", "proc/scsi", "sys/devices/virtual/powercap", "sys/fs/cgroup" };
+    MUST(mount("tmpfs", "sys/firmware", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k"), "mask");
+    for (unsigned i = 0; i < sizeof folders / sizeof *folders; i++) mount("sys/firmware", folders[i], 0, MS_BIND, 0);
+    for (unsigned i = 0; i < sizeof files / sizeof *files; i++) mount("dev/null", files[i], 0, MS_BIND, 0);
     static const char *const readonly[] = { "proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger" };
     for (unsigned i = 0; i < sizeof readonly / sizeof *readonly; i++) {
         if (mount(readonly[i], readonly[i], 0, MS_BIND | MS_REC, 0) < 0) continue;
@@ -155,6 +156,10 @@ static void build_root(const char *rootfs) {
     MUST(umount2(".", MNT_DETACH), "detach");
     MUST(chdir("/"), "chdir /");
     sethostname("floor", 5);
+    struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    MUST(ioctl(fd, SIOCSIFFLAGS, &lo), "loopback");
+    close(fd);
 }
 
 static void filter(void) {
