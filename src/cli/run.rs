@@ -19,6 +19,7 @@ use crate::sandbox::prepare::{Order, Root, device_rules, has_overlayfs, prepare}
 use crate::sandbox::spec::{Net, Stdio};
 use crate::sys::path;
 use argh::FromArgs;
+use core::mem::ManuallyDrop;
 use nix::fcntl::OFlag;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -127,6 +128,7 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
     };
     let group = Cgroup::make(&service, args.name.is_some())?;
     let join = group.0.join().map_err(failed)?;
+    // Never freed: the container shares its pages, and freeing would copy each of them, right before this process ends.
     let spec = prepare(Order {
         service: &service,
         image: &image.config,
@@ -138,6 +140,7 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
         cgroup: None,
         die_with_parent: true,
     })
+    .map(ManuallyDrop::new)
     .map_err(failed)?;
     let running = Foreground::start(&spec).map_err(|failure| (failure.exit_code(), failure.to_string()))?;
     // While the container starts: it waits for nothing here.
