@@ -5,10 +5,10 @@ mod image_common;
 
 use coracle::image::tar::{Entry, Kind};
 use image_common::*;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Unpacks `bytes` and expects a refusal with all of `words` in it, and nothing visible afterwards.
@@ -258,47 +258,6 @@ fn a_full_disk_is_said_and_leaves_nothing() {
         assert!(ran.err.contains(word), "no {word:?} in {}", ran.err);
     }
     assert_eq!(scene.visible(), Vec::<String>::new());
-}
-
-/// A rootfs tarball of one large file of zeros, which costs no disk.
-fn large_tarball(path: &Path) {
-    const SIZE: usize = 96 << 20;
-    let header = &tar_of(&[file("etc/large", 0)])[..512];
-    let mut header = header.to_vec();
-    header[124..136].copy_from_slice(format!("{SIZE:011o}\0").as_bytes());
-    header[148..156].fill(b' ');
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut file = File::create(path).unwrap();
-    file.write_all(&header).unwrap();
-    file.set_len(512 + SIZE as u64 + 1024).unwrap();
-}
-
-/// Starts to unpack a large tarball and waits until the worker writes.
-fn half_way(scene: &Scene) -> Child {
-    large_tarball(&scene.path("x.tar"));
-    let state = scene.path("state");
-    let child = Command::new(COMMAND)
-        .args(["unpack", "--state", state.to_str().unwrap(), scene.path("x.tar").to_str().unwrap()])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let begun = Instant::now();
-    let writing = || {
-        let jobs = fs::read_dir(state.join("staging")).into_iter().flatten().flatten();
-        jobs.into_iter()
-            .any(|job| fs::metadata(job.path().join("new-0/tree/etc/large")).is_ok_and(|file| file.len() > 0))
-    };
-    while !writing() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the unpacker never began to write");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child
-}
-
-fn end(child: Child) -> Ran {
-    ran(child.wait_with_output().unwrap())
 }
 
 #[test]

@@ -5,10 +5,12 @@ use coracle::image::tar::write::Writer;
 use coracle::image::tar::{Entry, Kind, Mtime};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 pub const COMMAND: &str = env!("CARGO_BIN_EXE_coracle");
 
@@ -265,4 +267,51 @@ pub fn config(architecture: &str, diffs: &str) -> String {
 pub fn archive(members: &[(String, Vec<u8>)]) -> Vec<u8> {
     let members: Vec<(&str, &[u8])> = members.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
     tar(&members)
+}
+
+/// A rootfs tarball of one large file of zeros, which costs no disk.
+pub fn large_tarball(path: &Path) {
+    const SIZE: usize = 96 << 20;
+    let header = &tar_of(&[file("etc/large", 0)])[..512];
+    let mut header = header.to_vec();
+    header[124..136].copy_from_slice(format!("{SIZE:011o}\0").as_bytes());
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut file = File::create(path).unwrap();
+    file.write_all(&header).unwrap();
+    file.set_len(512 + SIZE as u64 + 1024).unwrap();
+}
+
+/// Starts to unpack a large tarball and waits until the worker writes.
+pub fn half_way(scene: &Scene) -> Child {
+    large_tarball(&scene.path("x.tar"));
+    let state = scene.path("state");
+    let child = Command::new(COMMAND)
+        .args(["unpack", "--state", state.to_str().unwrap(), scene.path("x.tar").to_str().unwrap()])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let writing = || {
+        let jobs = fs::read_dir(state.join("staging")).into_iter().flatten().flatten();
+        jobs.into_iter()
+            .any(|job| fs::metadata(job.path().join("new-0/tree/etc/large")).is_ok_and(|file| file.len() > 0))
+    };
+    while !writing() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the unpacker never began to write");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+pub fn end(child: Child) -> Ran {
+    ran(child.wait_with_output().unwrap())
+}
+
+/// The process that unpacks for a running command.
+pub fn worker_of(command: &Child) -> i32 {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", command.id())).unwrap();
+    children.split_whitespace().next().expect("the command has a worker").parse().unwrap()
 }
