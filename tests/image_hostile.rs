@@ -6,7 +6,7 @@ mod image_common;
 use coracle::image::tar::{Entry, Kind};
 use image_common::*;
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -320,5 +320,39 @@ fn an_archive_that_is_replaced_while_it_is_read_is_refused() {
     fs::rename(scene.path("new"), scene.path("x.tar")).unwrap();
     let ran = end(child);
     assert!(ran.code == 78 && ran.err.contains("while it was read"), "{}", ran.err);
+    assert_eq!(scene.visible(), Vec::<String>::new());
+}
+
+#[test]
+fn two_gigabytes_of_zeros_behind_the_end_cost_no_memory() {
+    if !root("two_gigabytes_of_zeros_behind_the_end_cost_no_memory") {
+        return;
+    }
+    let scene = Scene::new();
+    fs::write(scene.path("x.tar"), tar(&[("etc/name", b"x")])).unwrap();
+    fs::OpenOptions::new().write(true).open(scene.path("x.tar")).unwrap().set_len(2 << 30).unwrap();
+    let told = scene.unpacked("x.tar");
+    assert!(told.contains("1 layer"), "{told}");
+    let hex = scene.layers("x.tar");
+    assert_eq!(fs::read(scene.layer(&hex[0]).join("etc/name")).unwrap(), b"x");
+}
+
+#[test]
+fn a_million_entries_are_refused_at_the_cap() {
+    if !root("a_million_entries_are_refused_at_the_cap") {
+        return;
+    }
+    let scene = Scene::new();
+    // The same folder again and again: the cheapest entry there is.
+    let header = &tar_of(&[Entry { kind: Kind::Directory, mode: 0o755, ..file("folder", 0) }])[..512];
+    let mut out = BufWriter::new(fs::File::create(scene.path("x.tar")).unwrap());
+    for _ in 0..1_000_000 {
+        out.write_all(header).unwrap();
+    }
+    out.write_all(&[0; 1024]).unwrap();
+    drop(out.into_inner().unwrap());
+    // Unpacking the default of 400,000 takes half a minute in a debug build.
+    let ran = scene.coracle("unpack", &["--max-entries", "50000", "x.tar"]);
+    assert!(ran.code == 78 && ran.err.contains("entries") && ran.err.contains("x.tar"), "{} {}", ran.code, ran.err);
     assert_eq!(scene.visible(), Vec::<String>::new());
 }
