@@ -96,7 +96,7 @@ fn a_worker_that_was_taken_over_is_refused_what_its_capabilities_would_allow() {
     }
     let filter = compile(Profile::Worker, CapSet(KEPT), false);
     let (mut read, mut write) = std::io::pipe().unwrap();
-    match process::clone(0, false, None).unwrap() {
+    match process::clone(0, None).unwrap() {
         // Nothing here allocates: another thread may have held the lock of the heap.
         Forked::Child => {
             let loaded = load(&filter).is_ok();
@@ -108,7 +108,7 @@ fn a_worker_that_was_taken_over_is_refused_what_its_capabilities_would_allow() {
             let _ = write.write_all(&bytes);
             process::exit_now(0)
         }
-        Forked::Parent(pid, _) => {
+        Forked::Parent(pid) => {
             drop(write);
             let mut bytes = Vec::new();
             read.read_to_end(&mut bytes).unwrap();
