@@ -3,6 +3,10 @@
 //! One thread, one epoll set. Ended children are told by SIGCHLD through a signalfd and found with waitid(2), which all
 //! kernels have and which also finds orphans that came to us; every child is ours until it is waited for, so its number
 //! cannot change hands. One timerfd carries the earliest deadline of all; without a deadline nothing wakes the loop.
+//!
+//! Two things may take up to 50 ms, and only where processes of the service resist: freezing a group, which killing needs
+//! too on v1 and before Linux 5.14, and removing one whose processes are still ending. Neither depends on anything but
+//! the kernel.
 #![forbid(unsafe_code)]
 
 use super::action::Actions;
