@@ -5,6 +5,7 @@ use super::{images, output, tty};
 use crate::base::name::Name;
 use crate::base::units::{Millis, parse_bytes, parse_percent};
 use crate::base::{exit, units};
+use crate::config::values;
 use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
 use crate::image::record;
@@ -312,7 +313,13 @@ fn volume(text: &str) -> Result<Mount, Refusal> {
         true => MountKind::Bind(source.into()),
         false => MountKind::Volume(Name::new(source).map_err(|_| bad())?),
     };
+    place("--volume", target)?;
     Ok(Mount { kind, target: target.into(), read_only })
+}
+
+/// Whether something may be mounted at `target`: the same places as in a config.
+fn place(option: &str, target: &str) -> Result<(), Refusal> {
+    values::target(target).map_err(|bad| usage(format!("{option}: the target {}", bad.message)))
 }
 
 /// `TARGET` or `TARGET:SIZE`.
@@ -323,5 +330,6 @@ fn tmpfs(text: &str) -> Result<Mount, Refusal> {
         None => (text, units::Bytes(16 << 20)),
     };
     let target = Some(target).filter(|target| target.starts_with('/')).ok_or_else(bad)?;
+    place("--tmpfs", target)?;
     Ok(Mount { kind: MountKind::Tmpfs(size), target: target.into(), read_only: false })
 }

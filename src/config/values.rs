@@ -262,7 +262,7 @@ pub fn parts(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A place where something can be mounted.
-fn target(text: &str) -> Read<()> {
+pub fn target(text: &str) -> Read<()> {
     path(text)?;
     let mut parts = parts(text);
     match (parts.next(), parts.next()) {

@@ -15,13 +15,16 @@ use crate::base::xxh64::Xxh64;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// The run directory that needs no `--run-dir`.
 pub const DEFAULT: &str = "/run/coracle";
+
+/// How often a directory that vanishes under the hands is made anew: others end meanwhile, but not without end.
+const ATTEMPTS: usize = 1000;
 
 /// A run directory that this process has locked.
 #[derive(Debug)]
@@ -45,16 +48,16 @@ impl RunDir {
     /// # Errors
     /// It is taken, or it can be neither made nor opened.
     pub fn claim(path: &Path) -> Result<RunDir, Unclaimed> {
-        loop {
-            // Whoever ends removes the directory while it has the lock: what was locked may be gone by then.
+        for _ in 0..ATTEMPTS {
+            // Whoever ends removes the directory while it has the lock: what was found, or even locked, may be gone by
+            // then.
             match RunDir::attempt(path) {
-                Err(Unclaimed::Failed(error)) if error.kind() == io::ErrorKind::NotFound => {}
-                // It was there when it was to be made, and gone, at least for a moment, at the next look.
                 Err(Unclaimed::Failed(error))
-                    if error.kind() == io::ErrorKind::AlreadyExists && (path.is_dir() || !path.exists()) => {}
+                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {}
                 claimed => return claimed,
             }
         }
+        RunDir::attempt(path)
     }
 
     fn attempt(path: &Path) -> Result<RunDir, Unclaimed> {
@@ -69,7 +72,7 @@ impl RunDir {
         let (locked, now) = (lock.metadata().map_err(Unclaimed::Failed)?, fs::metadata(&path));
         let now = now.map_err(Unclaimed::Failed)?;
         if (locked.dev(), locked.ino()) != (now.dev(), now.ino()) {
-            return Err(Unclaimed::Failed(io::ErrorKind::NotFound.into()));
+            return Err(Unclaimed::Failed(ErrorKind::NotFound.into()));
         }
         trusted(&now).map_err(Unclaimed::Failed)?;
         DirBuilder::new().recursive(true).mode(0o700).create(path.join("services")).map_err(Unclaimed::Failed)?;
@@ -196,6 +199,13 @@ mod tests {
             }
         };
         std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(claims))));
+    }
+
+    #[test]
+    fn a_directory_that_can_never_be_made_is_an_error_not_a_loop() {
+        for path in ["/proc/none", "/proc/version", "/proc/version/below"] {
+            assert!(matches!(RunDir::claim(Path::new(path)), Err(Unclaimed::Failed(_))), "{path}");
+        }
     }
 
     #[test]
