@@ -399,3 +399,36 @@ fn root_down_cleans_up_whenever_the_supervisor_was_killed() {
         assert_eq!(groups(), Vec::<PathBuf>::new(), "round {round}");
     }
 }
+
+#[test]
+fn root_restarts_use_up_nothing() {
+    let quick = r#", "restart": { "policy": "always", "delay": "10ms", "max_delay": "10ms" }"#;
+    let services = [service("crash", "echo x; exit 1", quick), service("calm", "exec sleep 1000", "")];
+    let Some(mut board) = Board::new("root_restarts_use_up_nothing", &services.join(",")) else { return };
+    board.up();
+    let process = PathBuf::from(format!("/proc/{}", board.pid()));
+    let entries = |path: PathBuf| fs::read_dir(path).unwrap().count();
+    // Anonymous memory in KiB, descriptors, children, the groups' parents' entries: of a supervisor at rest.
+    let used = |restarts: usize| {
+        let end = Instant::now() + Duration::from_secs(60);
+        while board.field("crash", "restarts").parse().unwrap_or(0) < restarts {
+            assert!(Instant::now() < end, "{restarts} restarts never came: {}", text(&board.coracle(&["ps"])));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let stopped = board.coracle(&["stop", "crash"]);
+        assert!(stopped.status.success(), "{}", text(&stopped));
+        let memory = fs::read_to_string(process.join("smaps_rollup")).unwrap();
+        let memory = memory.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
+        let memory: usize = memory.trim().trim_end_matches(" kB").parse().unwrap();
+        let children = fs::read_to_string(process.join(format!("task/{}/children", board.pid()))).unwrap();
+        let folders = board.groups().iter().filter_map(|group| group.parent()).map(|all| entries(all.into())).sum();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let ours = mounts.matches(board.dir.path().to_str().unwrap()).count();
+        (memory, [entries(process.join("fd")), children.split_whitespace().count(), folders, ours])
+    };
+    let (before, held) = used(40);
+    assert!(board.coracle(&["start", "crash"]).status.success());
+    let (after, held_after) = used(300);
+    assert_eq!(held_after, held, "descriptors, children, cgroup entries, mounts");
+    assert!(after <= before + 8, "{before} KiB became {after} KiB");
+}

@@ -41,11 +41,11 @@ extern "C" fn begin<F: FnOnce() -> c_int>(birth: *mut c_void) -> c_int {
 ///
 /// As for [`super::process::clone`]: single-threaded, or `work` restricts itself to system calls.
 pub fn clone_onto<F: FnOnce() -> c_int>(flags: u64, work: F) -> Result<(i32, Option<OwnedFd>)> {
-    let stack = Stack::new()?;
-    let mut birth = Birth { work: ManuallyDrop::new(work), own: stack.base + PAGE };
+    let place = place()?;
+    let mut birth = Birth { work: ManuallyDrop::new(work), own: place + PAGE };
     let mut fd: c_int = -1;
     let word = flags as c_int | libc::SIGCHLD | libc::CLONE_PIDFD;
-    let top = (stack.base + STACK_BYTES) as *mut c_void;
+    let top = (place + STACK_BYTES) as *mut c_void;
     // SAFETY: without CLONE_VM the child works on copies: of the new stack, on which nothing lies yet, and of `birth`,
     // which it alone takes the work out of. Kernels that lack CLONE_PIDFD ignore it.
     let pid = unsafe { libc::clone(begin::<F>, top, word, (&raw mut birth).cast(), &raw mut fd) };
@@ -57,32 +57,25 @@ pub fn clone_onto<F: FnOnce() -> c_int>(flags: u64, work: F) -> Result<(i32, Opt
     Ok((pid, (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })))
 }
 
-/// Memory for a stack, with a page below that must not be touched. The child keeps its copy when this one is dropped.
-struct Stack {
-    base: usize,
-}
-
-impl Stack {
-    fn new() -> Result<Stack> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
-        let rights = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping, wherever the kernel puts it.
-        let base = unsafe { libc::mmap(core::ptr::null_mut(), STACK_BYTES, rights, flags, -1, 0) };
-        if base == libc::MAP_FAILED {
-            return Err(Errno(nix::errno::Errno::last_raw()));
-        }
-        let stack = Stack { base: base as usize };
-        // SAFETY: the lowest page of the mapping just made.
-        super::check(unsafe { libc::mprotect(base, PAGE, libc::PROT_NONE) }.into())?;
-        Ok(stack)
+/// Where children get their stacks, each its own copy: memory that no parent touches, with a page below that nobody may.
+/// Made once.
+fn place() -> Result<usize> {
+    static PLACE: AtomicUsize = AtomicUsize::new(0);
+    match PLACE.load(Ordering::Relaxed) {
+        0 => {}
+        made => return Ok(made),
     }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // SAFETY: this process's own mapping, which nothing in it ever ran on.
-        unsafe { libc::munmap(self.base as *mut c_void, STACK_BYTES) };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping, wherever the kernel puts it.
+    let base = unsafe { libc::mmap(core::ptr::null_mut(), STACK_BYTES, rights, flags, -1, 0) };
+    if base == libc::MAP_FAILED {
+        return Err(Errno(nix::errno::Errno::last_raw()));
     }
+    // SAFETY: the lowest page of the mapping just made.
+    super::check(unsafe { libc::mprotect(base, PAGE, libc::PROT_NONE) }.into())?;
+    PLACE.store(base as usize, Ordering::Relaxed);
+    Ok(base as usize)
 }
 
 /// In a child of [`clone_onto`]: gives back the inherited stack, up to the words and the environment of the program at
