@@ -293,9 +293,12 @@ impl Tree {
         for name in file::children(self.base_of(place)) {
             let maker = name.strip_prefix(&self.prefix).and_then(|name| name.rsplit_once('-')?.1.parse::<u32>().ok());
             if maker.is_some_and(|maker| !std::path::Path::new(&format!("/proc/{maker}")).exists()) {
-                // The kernel refuses to remove what still has processes in it: another one will come by.
-                for place in &self.hierarchies {
-                    let _ = file::remove(&format!("{}/{name}", self.base_of(place)));
+                // The kernel refuses to remove what still has processes in it: another one will come by. The folder that is
+                // looked into keeps the name until the others have lost it.
+                let path = |place| format!("{}/{name}", self.base_of(place));
+                let others = self.hierarchies.iter().filter(|other| other.mount != place.mount);
+                if others.filter(|other| file::remove(&path(other)).is_err()).count() == 0 {
+                    let _ = file::remove(&path(place));
                 }
             }
         }
