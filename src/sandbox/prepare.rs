@@ -186,6 +186,10 @@ fn image_file(root: &Root, name: &CStr) -> Result<Vec<u8>> {
             Err(Errno(libc::ENOENT | libc::ENOTDIR)) => continue,
             // A whiteout is a device that no driver serves: the file was removed by this layer.
             Err(Errno(libc::ENXIO)) => return Ok(Vec::new()),
+            Err(Errno(libc::ELOOP)) => {
+                let sentence = "is a symbolic link, or lies behind one, so no user can be looked up in it";
+                return Err(Error::Wrong(format!("the image's /{} {sentence}; make it a plain file", lossy(name))));
+            }
             Err(errno) => return Err(Error::Wrong(format!("the image's /{} cannot be read: {errno}", lossy(name)))),
         };
         let size = file.metadata().map_err(|error| Error::Failed(format!("/{}: {error}", lossy(name))))?;

@@ -255,6 +255,9 @@ fn bind_on(bind: &Bind, made: &mut Made) -> Result<()> {
         flags |= libc::MS_NODEV;
     }
     let place = target(made, &bind.target, bind.directory, Links::InRoot)?;
+    if !bind.directory && nix::sys::stat::fstat(&place)?.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        return Err(Errno(libc::EISDIR));
+    }
     let source = made.sources.pop_front().ok_or(Errno(libc::ENOENT))?;
     match mount::clone_tree(source.as_raw_fd(), attributes).and_then(|tree| mount::attach(&tree, place.as_fd())) {
         Err(errno) if mount::is_missing(errno) => {}

@@ -205,7 +205,13 @@ impl fmt::Display for Failure {
     /// One sentence: what failed, on what, why, and the way out where there is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let detail = String::from_utf8_lossy(self.detail());
-        let detail = detail.escape_debug();
+        // What lies beneath the new root has no slash in front before the root is entered.
+        let above = match self.stage {
+            Stage::File => "/etc/",
+            Stage::Target | Stage::Mount | Stage::Device | Stage::Link | Stage::Mask | Stage::ReadOnly => "/",
+            _ => "",
+        };
+        let detail = format!("{}{}", if detail.starts_with('/') { "" } else { above }, detail.escape_debug());
         match (self.stage, self.note, self.errno.0) {
             (Stage::Exec, Note::Interpreter, _) => write!(
                 f,
@@ -247,6 +253,12 @@ impl fmt::Display for Failure {
                 f,
                 "the mount point {detail} is missing and the file system there is read-only; create it in the image"
             ),
+            (Stage::Mount, _, libc::EISDIR) => {
+                write!(f, "{detail} is a folder, and what is to be mounted there is a file: name a file in it")
+            }
+            (Stage::Mount, _, libc::ENOTDIR) => {
+                write!(f, "{detail} is no folder, and what is to be mounted there is one: name another target")
+            }
             (stage, ..) => write!(f, "{}: {detail}: {}", stage.sentence(), self.errno),
         }
     }
@@ -276,6 +288,14 @@ mod tests {
         bytes[0] = 25;
         bytes[2] = 255;
         assert_eq!(Failure::decode(&bytes), None);
+    }
+
+    #[test]
+    fn a_mount_on_the_wrong_kind_of_target_says_which_is_which() {
+        let on_folder = Failure::new(Stage::Mount, Errno(libc::EISDIR), b"data").to_string();
+        assert!(on_folder.starts_with("/data is a folder") && on_folder.contains("is a file"), "{on_folder}");
+        let on_file = Failure::new(Stage::Mount, Errno(libc::ENOTDIR), b"etc/hosts").to_string();
+        assert!(on_file.starts_with("/etc/hosts is no folder"), "{on_file}");
     }
 
     #[test]
