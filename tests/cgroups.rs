@@ -121,9 +121,9 @@ fn start(group: &Group, command: &[&str]) -> Running {
     }
     shell.arg("--").args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = shell.spawn().unwrap();
-    // It has joined every hierarchy once the shell has become the command.
+    // It has joined every hierarchy once the shell has become the command; amid execve(2) the words are empty.
     let words = format!("/proc/{}/cmdline", child.id());
-    while std::fs::read_to_string(&words).is_ok_and(|words| words.contains("exit 99")) {
+    while std::fs::read_to_string(&words).is_ok_and(|words| words.is_empty() || words.contains("exit 99")) {
         if child.try_wait().unwrap().is_some() {
             break;
         }
