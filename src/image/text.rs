@@ -93,7 +93,8 @@ pub fn quote(out: &mut String, text: &str) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c < ' ' => {
+            // Also DEL and the 8-bit controls, which some terminals obey.
+            c if c.is_control() => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),
@@ -123,6 +124,13 @@ mod tests {
         a: Option<List<Text, 2>>,
         #[serde(default)]
         b: Text,
+    }
+
+    #[test]
+    fn no_control_character_of_an_image_reaches_the_terminal_through_json() {
+        let mut text = String::new();
+        quote(&mut text, "a\u{1b}[2J\u{7f}\u{9b}2J\u{e9}");
+        assert_eq!(text, "\"a\\u001b[2J\\u007f\\u009b2J\u{e9}\"");
     }
 
     #[test]
