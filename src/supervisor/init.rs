@@ -79,7 +79,7 @@ pub fn run(context: InitContext<'_>) -> ! {
         Err(failure) => reporter.never_started(failure),
     };
     reporter.say(FromInit::Started { main });
-    let init = Init {
+    let mut init = Init {
         reporter,
         children: &children,
         main,
@@ -211,7 +211,9 @@ impl<'a> Source<'a> {
         Source { pipe, stream, lines: Lines::default() }
     }
 
-    /// Reads at most `most` chunks into the log; `false` once there is nothing to read.
+    /// Reads at most `most` chunks into the log; `false` once there is nothing to read. Not inlined: the chunk would lie
+    /// in the frame of the loop, and each init would hold a page more for good.
+    #[inline(never)]
     fn read(&mut self, most: usize, log: &mut Log) -> bool {
         let Some(pipe) = self.pipe else { return false };
         let mut chunk = [0u8; CHUNK_BYTES];
@@ -254,7 +256,7 @@ struct Init<'a> {
 
 impl Init<'_> {
     /// The loop: sleeps until something happens, handles it, and ends after main.
-    fn watch(mut self, log: &mut Log) -> ! {
+    fn watch(&mut self, log: &mut Log) -> ! {
         let mut unreaped = true;
         loop {
             if unreaped {
@@ -340,6 +342,8 @@ impl Init<'_> {
         true
     }
 
+    /// Not inlined, as [`Source::read`].
+    #[inline(never)]
     fn read_syslog(&mut self, most: usize, log: &mut Log) {
         let Some(socket) = self.dev_log else { return };
         let mut datagram = [0u8; CHUNK_BYTES];
