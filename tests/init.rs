@@ -106,6 +106,7 @@ fn start_in(dir: tempfile::TempDir, script: &[&str], rate: u32) -> Running {
         net: Net::New,
         stdio: Stdio::Pipes,
         join: None,
+        cgroup_namespace: false,
         cgroup: None,
         die_with_parent: true,
     };

@@ -127,8 +127,9 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
         }
         false => Stdio::Inherit,
     };
-    let group = Cgroup::make(&service, args.name.is_some())?;
-    let join = group.0.join().map_err(failed)?;
+    let tree = Tree::discover_flat(RUN_PREFIX).map_err(failed)?;
+    let make = |tree| Cgroup::make(tree, &service, args.name.is_some());
+    let group = if tree.stays() { Err(tree) } else { Ok(make(tree)?) };
     // Never freed: the container shares its pages, and freeing would copy each of them, right before this process ends.
     let spec = prepare(Order {
         service: &service,
@@ -137,14 +138,17 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
         state: &args.state,
         net: if service.network == Network::Host { Net::Host } else { Net::New },
         stdio,
-        join: Some(join),
+        join: None,
+        cgroup_namespace: true,
         cgroup: None,
         die_with_parent: true,
     })
     .map(ManuallyDrop::new)
     .map_err(failed)?;
     let running = Foreground::start(&spec).map_err(|failure| (failure.exit_code(), failure.to_string()))?;
-    // While the container starts: it waits for nothing here.
+    // While the steps are walked: the init starts main when it is told where main belongs.
+    let group = group.or_else(make)?;
+    running.join(&group.0.join().map_err(failed)?).map_err(failed)?;
     group.1.sweep();
     let terminal = if args.tty { running.terminal() } else { None };
     let end = match terminal {
@@ -162,8 +166,7 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
 struct Cgroup(Group, Tree);
 
 impl Cgroup {
-    fn make(service: &Service, name_is_given: bool) -> Result<Cgroup, Refusal> {
-        let mut tree = Tree::discover_flat(RUN_PREFIX).map_err(failed)?;
+    fn make(mut tree: Tree, service: &Service, name_is_given: bool) -> Result<Cgroup, Refusal> {
         let rules = device_rules(service);
         // It tells whose it is, for `Tree::sweep`.
         let name = match service.name.as_str() {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::capabilities::{Step, become_user, keep_only};
+use super::cgroup::Join;
 use super::rootfs;
 use super::spawn::Pipe;
 use super::spec::{Main, Net, Spec, Stdio};
@@ -145,10 +146,9 @@ impl Starting {
 }
 
 /// Forks the first process, which goes on by itself; its parent has time for other things before it asks for the outcome.
-pub fn spawn_main(main: &Main, stdio: [RawFd; 3]) -> Result<Starting, Failure> {
+pub fn spawn_main(main: &Main, join: Option<&Join>, stdio: [RawFd; 3]) -> Result<Starting, Failure> {
     let fork_failed = |errno: nix::Error| Failure::new(Stage::Fork, errno.into(), b"clone");
     let (report, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fork_failed)?;
-    let join = main.join.as_ref();
     let into = join.and_then(|join| join.into.as_ref());
     let forked = match process::clone(0, into.map(AsRawFd::as_raw_fd)) {
         // Without clone3 main writes itself into the group, at the price of a grace period of the kernel.
@@ -161,7 +161,7 @@ pub fn spawn_main(main: &Main, stdio: [RawFd; 3]) -> Result<Starting, Failure> {
             let procs = join.and_then(|join| join.procs.as_ref()).filter(|_| late);
             let joined = procs.map_or(Ok(()), |procs| process::write_all(procs.as_raw_fd(), b"0"));
             let failure = match joined {
-                Ok(()) => become_main(main, stdio, write.as_raw_fd()),
+                Ok(()) => become_main(main, join, stdio, write.as_raw_fd()),
                 Err(errno) => Failure::new(Stage::Join, errno, b"cgroup.procs"),
             };
             // A failure that cannot be told still ends the process with its exit code.
@@ -174,18 +174,18 @@ pub fn spawn_main(main: &Main, stdio: [RawFd; 3]) -> Result<Starting, Failure> {
 
 /// Turns the calling process, a fresh fork inside the container, into the first process: cgroup, session, limits,
 /// user, capabilities, filter, program. Returns only with the failure, which is told through `report`.
-fn become_main(main: &Main, stdio: [RawFd; 3], report: RawFd) -> Failure {
-    match prepare_main(main, stdio, report) {
+fn become_main(main: &Main, join: Option<&Join>, stdio: [RawFd; 3], report: RawFd) -> Failure {
+    match prepare_main(main, join, stdio, report) {
         Err(failure) => failure,
         Ok(()) => execute(main),
     }
 }
 
-fn prepare_main(main: &Main, stdio: [RawFd; 3], report: RawFd) -> Result<(), Failure> {
+fn prepare_main(main: &Main, join: Option<&Join>, stdio: [RawFd; 3], report: RawFd) -> Result<(), Failure> {
     let fail = |stage: Stage, what: &'static str| move |errno| Failure::new(stage, errno, what.as_bytes());
     // Until it executes its program, it is seen from inside.
     title::set(c"coracle-main");
-    for tasks in main.join.iter().flat_map(|join| &join.tasks) {
+    for tasks in join.iter().flat_map(|join| &join.tasks) {
         process::write_all(tasks.as_raw_fd(), b"0").map_err(fail(Stage::Join, "tasks"))?;
     }
     if main.cgroup_namespace {

@@ -124,7 +124,7 @@ impl Guest {
             cgroup_namespace: true,
             terminal: self.terminal,
         };
-        child::spawn_main(&main, stdio).and_then(Starting::finish).map_err(Refused::Start)
+        child::spawn_main(&main, main.join.as_ref(), stdio).and_then(Starting::finish).map_err(Refused::Start)
     }
 }
 

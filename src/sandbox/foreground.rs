@@ -5,19 +5,23 @@
 //! a pid namespace, so the caller passes signals on by sending them to the init, which sends them to main.
 #![forbid(unsafe_code)]
 
+use super::cgroup::Join;
 use super::child::{InitContext, Outlets, settle, spawn_main};
 use super::spawn::spawn;
 use super::spec::Spec;
 use super::stage::{Failure, Stage};
 use crate::base::exit;
-use crate::sys::process;
 use crate::sys::wait::{send_signal, wait_any};
+use crate::sys::{Errno, process};
 use nix::cmsg_space;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::setsid;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// Most descriptors of a [`Join`]: two for v2, one for each v1 controller.
+const JOINS: usize = 10;
 
 /// The signals that are passed on: all that someone may send to end or steer a program, and that can be caught.
 const PASSED_ON: [Signal; 12] = [
@@ -55,6 +59,24 @@ impl Foreground {
         signals().thread_block().map_err(failed)?;
         let spawned = spawn(spec, Outlets::default(), init)?;
         Ok(Foreground { init: spawned.pid, channel: spawned.channel })
+    }
+
+    /// Tells the container's init where main belongs; until then main is not started.
+    pub fn join(&self, join: &Join) -> Result<(), Failure> {
+        let part = |fd: &Option<OwnedFd>| fd.as_ref().map(AsRawFd::as_raw_fd);
+        let mut fds: heapless::Vec<RawFd, JOINS> = heapless::Vec::new();
+        let all =
+            part(&join.into).into_iter().chain(part(&join.procs)).chain(join.tasks.iter().map(AsRawFd::as_raw_fd));
+        for fd in all {
+            fds.push(fd).map_err(|_| Failure::new(Stage::Join, Errno(libc::E2BIG), b"too many hierarchies"))?;
+        }
+        let bytes = [u8::from(join.into.is_some()), u8::from(join.procs.is_some())];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        // An init whose steps failed has ended; why is in the channel.
+        match sendmsg::<()>(self.channel.as_raw_fd(), &[IoSlice::new(&bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None) {
+            Ok(_) | Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => Ok(()),
+            Err(errno) => Err(Failure::new(Stage::Join, errno.into(), b"sendmsg")),
+        }
     }
 
     /// Waits for the master of the container's terminal; `None` if the start failed.
@@ -107,10 +129,41 @@ impl Foreground {
                 Ok(Failure::BYTES) => return Failure::decode(&bytes),
                 // The terminal's message, looked at already.
                 Ok(1) => {}
+                // Said once, before what is queued, if the init ended without reading where main belongs.
+                Err(nix::Error::ECONNRESET) => {}
                 _ => return None,
             }
         }
     }
+}
+
+/// What [`Foreground::join`] sends; `None` at the end of the channel.
+fn receive_join(channel: RawFd) -> Result<Option<Join>, Failure> {
+    let failed = |errno: nix::Error| Failure::new(Stage::Join, errno.into(), b"recvmsg");
+    let mut bytes = [0; 2];
+    let mut space = cmsg_space!([RawFd; JOINS]);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let (got, fds) = loop {
+        match recvmsg::<()>(channel, &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(nix::Error::EINTR) => {}
+            Err(errno) => return Err(failed(errno)),
+            Ok(message) => {
+                let mut fds: heapless::Vec<OwnedFd, JOINS> = heapless::Vec::new();
+                for control in message.cmsgs().map_err(failed)? {
+                    let ControlMessageOwned::ScmRights(received) = control else { continue };
+                    fds.extend(received.into_iter().map(process::own).take(JOINS - fds.len()));
+                }
+                break (message.bytes, fds);
+            }
+        }
+    };
+    if got == 0 {
+        return Ok(None);
+    }
+    let mut fds = fds.into_iter();
+    let mut part = |there: u8| if there == 1 { fds.next() } else { None };
+    let [into, procs] = [part(bytes[0]), part(bytes[1])];
+    Ok(Some(Join { into, procs, tasks: fds.collect() }))
 }
 
 /// Process 1 of the container.
@@ -123,12 +176,13 @@ fn init(context: InitContext<'_>) -> ! {
     };
     // Out of the caller's foreground group, so that Ctrl-C does not arrive twice: from the terminal and passed on.
     let _ = setsid();
-    let mut one = [0];
-    if nix::sys::socket::recv(channel, &mut one, MsgFlags::MSG_DONTWAIT) == Ok(0) {
-        // The caller ended before this process could ask to be killed with it.
-        process::exit_now(exit::RUN_FAILED.into());
-    }
-    let starting = match context.setup.and_then(|()| spawn_main(context.main, context.stdio)) {
+    let join = match context.setup.and_then(|()| receive_join(channel)) {
+        Ok(Some(join)) => join,
+        // The caller ended, perhaps before this process could ask to be killed with it.
+        Ok(None) => process::exit_now(exit::RUN_FAILED.into()),
+        Err(failure) => fail(failure),
+    };
+    let starting = match spawn_main(context.main, Some(&join), context.stdio) {
         Ok(starting) => starting,
         Err(failure) => fail(failure),
     };

@@ -38,6 +38,8 @@ pub struct Order<'a> {
     pub stdio: Stdio,
     /// How the first process gets into its cgroup.
     pub join: Option<Join>,
+    /// Whether it gets a cgroup namespace rooted at that cgroup.
+    pub cgroup_namespace: bool,
     /// A cgroup v2 folder that the container may look at.
     pub cgroup: Option<OwnedFd>,
     /// Whether the container ends with the process that starts it.
@@ -140,7 +142,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         filter: seccomp::for_service(service.seccomp, service.capabilities, false),
         rlimits: rlimits(service),
         oom_score_adj: oom_score_adj(service.oom_score_adj),
-        cgroup_namespace: order.join.is_some(),
+        cgroup_namespace: order.cgroup_namespace,
         join: order.join,
         terminal,
     };

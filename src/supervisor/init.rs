@@ -48,7 +48,8 @@ pub fn run(context: InitContext<'_>) -> ! {
     let reporter = Reporter { channel: &channel, exit: outlets.exit.as_ref() };
     // Before main exists, so that its end is seen however soon it comes.
     let children = setup.and_then(|()| child_signal());
-    let started = children.and_then(|children| child::spawn_main(main, stdio).map(|starting| (children, starting)));
+    let started = children
+        .and_then(|children| child::spawn_main(main, main.join.as_ref(), stdio).map(|starting| (children, starting)));
     let (children, starting) = match started {
         Ok(started) => started,
         Err(failure) => reporter.never_started(failure),

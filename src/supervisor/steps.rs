@@ -37,6 +37,7 @@ pub(super) fn order<'a>(
         },
         stdio: Stdio::Pipes,
         cgroup: join.as_ref().and_then(|join| join.into.as_ref()?.try_clone().ok()),
+        cgroup_namespace: true,
         join,
         die_with_parent: false,
     }

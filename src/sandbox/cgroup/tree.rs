@@ -79,6 +79,12 @@ impl Tree {
         }
     }
 
+    /// Whether making a group leaves this process where it is. On v2 it may have to move first, and alone: then nothing
+    /// may be cloned before.
+    pub fn stays(&self) -> bool {
+        self.hierarchies.iter().all(|one| one.version == 1)
+    }
+
     /// Whether `controller` can be had, and if not, why. The answer of a look at what is mounted; making a group may
     /// still find more.
     pub fn has(&self, controller: Controller) -> core::result::Result<(), String> {
