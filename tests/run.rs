@@ -276,8 +276,8 @@ fn a_folder_of_sys_can_be_mounted_though_the_new_root_is_assembled_over_sys() {
 fn the_end_is_seen_where_the_caller_ignores_sigchld() {
     // An ignored SIGCHLD is handed down by execve(2), and the kernel then reaps children itself.
     let Some(rootfs) = Rootfs::new("the_end_is_seen_where_the_caller_ignores_sigchld") else { return };
-    let mut command = Command::new("bash");
-    command.args(["-c", "trap '' CHLD; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_coracle"), "run", "--rootfs"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' CHLD; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_coracle"), "run", "--rootfs"]);
     let mut child = command.arg(rootfs.0.path()).args(["/bin/sh", "-c", "exit 7"]).spawn().unwrap();
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     let status = loop {
