@@ -7,7 +7,7 @@ use coracle::image::config::ImageConfig;
 use coracle::log::reader::Reader;
 use coracle::log::ring;
 use coracle::log::sink::Sink;
-use coracle::plan::{CapSet, Limits, LogPolicy, Memory, Network, Restart, RootFs, Seccomp, Service, Stop};
+use coracle::plan::{self, Limits, Memory, Service, Stop};
 use coracle::sandbox::child::Outlets;
 use coracle::sandbox::prepare::{Order, Root, prepare};
 use coracle::sandbox::spawn::{Spawned, spawn};
@@ -60,29 +60,13 @@ fn rootfs(dir: &Path) -> PathBuf {
 }
 
 fn service(script: &[&str]) -> Service {
+    let root = plan::Root::Image("".into());
     Service {
-        name: Name::new("test").unwrap(),
-        image: "".into(),
         command: script.iter().map(|word| (*word).into()).collect(),
-        user: None,
         env: vec!["PATH=/bin".into()],
-        working_dir: None,
-        hostname: None,
-        limits: Limits::with_memory(Memory::Unlimited),
-        rlimits: Vec::new(),
-        oom_score_adj: 0,
-        root_fs: RootFs::ReadOnly,
-        mounts: Vec::new(),
-        needs: Vec::new(),
-        restart: Restart::default(),
         stop: Stop { signal: None, timeout: Millis(1000) },
         start_timeout: Millis(1000),
-        network: Network::None,
-        capabilities: CapSet::EMPTY,
-        seccomp: Seccomp::Default,
-        devices: Vec::new(),
-        log: LogPolicy::default(),
-        enabled: true,
+        ..Service::new(Name::new("test").unwrap(), root, Limits::with_memory(Memory::Unlimited))
     }
 }
 

@@ -3,10 +3,7 @@
 
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
-use coracle::plan::{
-    CapSet, Limits, LogPolicy, Memory, Need, Network, Plan, Restart, RestartPolicy, RootFs, Seccomp, Service, Stop,
-    Then,
-};
+use coracle::plan::{Limits, Memory, Need, Plan, Restart, RestartPolicy, Root, Service, Stop, Then};
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{State, step};
 use coracle::supervisor::event::{Event, Index, InstanceEvent, Order, Status, Token};
@@ -31,18 +28,6 @@ fn random_plan(random: &mut Random) -> Plan {
     let policies = [RestartPolicy::Always, RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::No];
     let services = (0..count)
         .map(|i| Service {
-            name: Name::new(&format!("s{i}")).unwrap(),
-            image: "x.tar".into(),
-            command: Vec::new(),
-            user: None,
-            env: Vec::new(),
-            working_dir: None,
-            hostname: None,
-            limits: Limits::with_memory(Memory::Max(Bytes(1 << 20))),
-            rlimits: Vec::new(),
-            oom_score_adj: 0,
-            root_fs: RootFs::ReadOnly,
-            mounts: Vec::new(),
             needs: (0..i).filter(|_| random.one_in(3)).map(Need::Started).collect(),
             restart: Restart {
                 policy: policies[random.below(4) as usize],
@@ -54,12 +39,12 @@ fn random_plan(random: &mut Random) -> Plan {
             },
             stop: Stop { signal: None, timeout: Millis(random.below(10_000)) },
             start_timeout: Millis(1 + random.below(30_000)),
-            network: Network::None,
-            capabilities: CapSet::EMPTY,
-            seccomp: Seccomp::Default,
-            devices: Vec::new(),
-            log: LogPolicy::default(),
             enabled: !random.one_in(5),
+            ..Service::new(
+                Name::new(&format!("s{i}")).unwrap(),
+                Root::Image("x.tar".into()),
+                Limits::with_memory(Memory::Max(Bytes(1 << 20))),
+            )
         })
         .collect();
     Plan { services, start_order: (0..count).collect(), ..Plan::default() }
@@ -214,8 +199,8 @@ impl World {
         assert_eq!(number, *last + 1, "instances are counted");
         *last = number;
         assert!(!self.alive.contains_key(&index), "service {index} is started twice");
-        for Need::Started(need) in &self.plan.services[usize::from(index)].needs {
-            let phase = self.state.services()[usize::from(*need)].phase;
+        for need in self.plan.services[usize::from(index)].needs.iter().map(Need::service) {
+            let phase = self.state.services()[usize::from(need)].phase;
             assert!(matches!(phase, Phase::Running | Phase::Done), "{index} is started, but {need} is {phase:?}");
         }
         let at = |event| Event::Instance(index, number, event);
@@ -286,7 +271,7 @@ impl World {
                 Phase::Stopping(Ending::Stuck) => assert!(body.is_some()),
                 Phase::Stopping(_) | Phase::Backoff => assert!(service.deadline.is_some(), "{index} {service:?}"),
                 Phase::Waiting => {
-                    let unmet = |Need::Started(need): &Need| !self.state.services()[usize::from(*need)].meets_need();
+                    let unmet = |need: &Need| !self.state.services()[usize::from(need.service())].meets_need();
                     assert!(self.plan.services[index].needs.iter().any(unmet), "{index} waits for nothing");
                 }
                 Phase::Preparing => {

@@ -353,11 +353,13 @@ fn root_an_idle_supervisor_and_its_inits_never_wake() {
         };
         pids.iter().map(own).collect()
     };
-    // The last client's connection is being closed.
-    std::thread::sleep(Duration::from_millis(500));
-    let before = switches();
-    std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(switches(), before);
+    // What the last client and a busy machine left to be done comes to an end; a timer or a poll never would.
+    let quiet = (0..10).any(|_| {
+        let before = switches();
+        std::thread::sleep(Duration::from_secs(3));
+        switches() == before
+    });
+    assert!(quiet, "something wakes them at least every three seconds: {:?}", switches());
 }
 
 #[test]

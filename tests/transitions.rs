@@ -5,10 +5,7 @@
 
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
-use coracle::plan::{
-    CapSet, Limits, LogPolicy, Memory, Need, Network, Plan, Restart, RestartPolicy, RootFs, Seccomp, Service, Stop,
-    Then,
-};
+use coracle::plan::{Limits, Memory, Need, Plan, Restart, RestartPolicy, Root, Service, Stop, Then};
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{State, step};
 use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
@@ -16,29 +13,13 @@ use coracle::supervisor::service::Phase;
 use std::fmt::Write as _;
 
 fn service(name: &str, needs: &[u16], policy: RestartPolicy) -> Service {
+    let limits = Limits::with_memory(Memory::Max(Bytes(1 << 20)));
     Service {
-        name: Name::new(name).unwrap(),
-        image: "x.tar".into(),
-        command: Vec::new(),
-        user: None,
-        env: Vec::new(),
-        working_dir: None,
-        hostname: None,
-        limits: Limits::with_memory(Memory::Max(Bytes(1 << 20))),
-        rlimits: Vec::new(),
-        oom_score_adj: 0,
-        root_fs: RootFs::ReadOnly,
-        mounts: Vec::new(),
         needs: needs.iter().map(|need| Need::Started(*need)).collect(),
         restart: Restart { policy, tries: 3, then: Then::Stop, ..Restart::default() },
         stop: Stop { signal: None, timeout: Millis(2000) },
         start_timeout: Millis(3000),
-        network: Network::None,
-        capabilities: CapSet::EMPTY,
-        seccomp: Seccomp::Default,
-        devices: Vec::new(),
-        log: LogPolicy::default(),
-        enabled: true,
+        ..Service::new(Name::new(name).unwrap(), Root::Image("x.tar".into()), limits)
     }
 }
 

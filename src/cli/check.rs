@@ -167,8 +167,8 @@ fn ordered(plan: &Plan) -> impl Iterator<Item = &Service> {
 
 fn needs(plan: &Plan, service: &Service) -> Vec<String> {
     let name = |need: &Need| {
-        let Need::Started(index) = need;
-        plan.services.get(usize::from(*index)).map(|needed| needed.name.to_string())
+        let index = need.service();
+        plan.services.get(usize::from(index)).map(|needed| needed.name.to_string())
     };
     service.needs.iter().filter_map(name).collect()
 }
@@ -182,7 +182,7 @@ fn memory_text(memory: Memory) -> String {
 
 /// Where the service's image is, as a person finds it.
 fn image_place(plan: &Plan, board: &Board, service: &Service) -> Option<(String, Vec<String>)> {
-    let reference = Reference::parse(&service.image).ok()?;
+    let reference = Reference::parse(service.image()?).ok()?;
     let found = reference.find(&plan.device.images, |path| board.files.exists(path))?;
     let shadowed = found.shadowed.iter().map(|path| board.files.shown(path)).collect();
     Some((board.files.shown(&found.path), shadowed))
@@ -201,7 +201,7 @@ fn table(plan: &Plan, board: &Board) -> Table {
         let image = match image_place(plan, board, service) {
             Some((path, shadowed)) if shadowed.is_empty() => path,
             Some((path, shadowed)) => format!("{path} (hides {})", shadowed.join(", ")),
-            None => format!("{} (missing)", service.image),
+            None => format!("{} (missing)", service.image().unwrap_or_default()),
         };
         table.row(vec![
             start,

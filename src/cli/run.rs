@@ -3,7 +3,7 @@
 
 use super::{images, output, tty};
 use crate::base::name::Name;
-use crate::base::units::{Millis, parse_bytes, parse_percent};
+use crate::base::units::{parse_bytes, parse_percent};
 use crate::base::{exit, units};
 use crate::config::values;
 use crate::image::config::ImageConfig;
@@ -11,8 +11,7 @@ use crate::image::platform::Platform;
 use crate::image::record;
 use crate::image::worker::{self, Job};
 use crate::plan::{
-    CapSet, Limits, LogPolicy, Memory, Mount, MountKind, Network, Restart, RestartPolicy, RootFs, Seccomp, Service,
-    Stop, UserSpec,
+    self, CapSet, Limits, Memory, Mount, MountKind, Network, Restart, RestartPolicy, RootFs, Seccomp, Service, UserSpec,
 };
 use crate::sandbox::cgroup::{Group, Options, RUN_PREFIX, Tree};
 use crate::sandbox::foreground::Foreground;
@@ -268,23 +267,16 @@ fn service(args: &RunArgs, command: Vec<Box<str>>) -> Result<Service, Refusal> {
         return Err(usage(format!("--env {bad}: an entry is KEY=VALUE")));
     }
     let tmpfs = args.tmpfs.iter().map(|text| tmpfs(text));
+    let name = Name::new(&name).map_err(|bad| usage(format!("--name {name}: {bad}")))?;
     Ok(Service {
-        name: Name::new(&name).map_err(|bad| usage(format!("--name {name}: {bad}")))?,
-        image: "".into(),
         command,
         user,
         env: args.env.iter().map(|entry| entry.as_str().into()).collect(),
         working_dir: args.workdir.as_deref().map(Into::into),
         hostname: args.hostname.as_deref().map(Into::into),
-        limits,
-        rlimits: Vec::new(),
-        oom_score_adj: 0,
         root_fs: if args.scratch { RootFs::Scratch } else { RootFs::ReadOnly },
         mounts: args.volume.iter().map(|text| volume(text)).chain(tmpfs).collect::<Result<_, _>>()?,
-        needs: Vec::new(),
         restart: Restart { policy: RestartPolicy::No, ..Restart::default() },
-        stop: Stop { signal: None, timeout: Millis::from_secs(10) },
-        start_timeout: Millis::from_secs(30),
         network: match args.network.as_str() {
             "none" => Network::None,
             "host" => Network::Host,
@@ -298,9 +290,8 @@ fn service(args: &RunArgs, command: Vec<Box<str>>) -> Result<Service, Refusal> {
             "off" => Seccomp::Off,
             other => return Err(usage(format!("--seccomp {other}: default, strict, log or off"))),
         },
-        devices: Vec::new(),
-        log: LogPolicy::default(),
-        enabled: true,
+        // What the root is made of is the caller's business: it has been found already.
+        ..Service::new(name, plan::Root::Image("".into()), limits)
     })
 }
 

@@ -5,14 +5,9 @@ use super::validate::{Context, boxed};
 use super::values;
 use crate::base::units::{Bytes, Millis};
 use crate::plan::{
-    CapSet, DeviceNode, DeviceRules, IoLimit, Limits, LogPolicy, Memory, Mount, MountKind, Network, Restart, Rlimit,
-    RlimitKind, RootFs, Seccomp, Service, Stop,
+    CapSet, DeviceNode, DeviceRules, IoLimit, Limits, LogPolicy, Memory, Mount, MountKind, Restart, Rlimit, RlimitKind,
+    Root, Service, Stop,
 };
-
-/// The default of `start_timeout`.
-const START_TIMEOUT: Millis = Millis::from_secs(30);
-/// The default of `stop.timeout`.
-const STOP_TIMEOUT: Millis = Millis::from_secs(10);
 
 /// The service without its needs, or `None` if something mandatory is missing, which the scanner has reported.
 pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Option<Service> {
@@ -23,42 +18,38 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let rlimits = rlimits(context, &raw.rlimits);
     let mounts = mounts(context, &raw.mounts, limits.as_ref());
     let restart = restart(context, &raw.restart);
-    let stop = Stop {
-        signal: context.read(raw.stop.signal, values::stop_signal),
-        timeout: duration(context, raw.stop.timeout).unwrap_or(STOP_TIMEOUT),
-    };
+    let signal = context.read(raw.stop.signal, values::stop_signal);
+    let stop_timeout = duration(context, raw.stop.timeout);
     let devices = devices(context, &raw.devices);
     let log = log(context, &raw.log);
     let capabilities = capabilities(context, &raw.capabilities);
     let user = context.read(raw.user, values::user);
-    let start_timeout = duration(context, raw.start_timeout).unwrap_or(START_TIMEOUT);
+    let start_timeout = duration(context, raw.start_timeout);
     if let Some(first) = raw.command.first().filter(|first| first.is_empty()) {
         let span = context.span(first);
         context.sink.problem(span, "the command's program is empty", Some("write its name or path".into()));
     }
+    let default = Service::new(name?, Root::Image(boxed(raw.image?)), limits?);
     Some(Service {
-        name: name?,
-        image: boxed(raw.image?),
         command: raw.command.iter().map(|word| boxed(word)).collect(),
         user,
         env: raw.env.iter().map(|entry| boxed(entry)).collect(),
         working_dir: raw.working_dir.map(boxed),
         hostname: raw.hostname.map(boxed),
-        limits: limits?,
         rlimits,
-        oom_score_adj: raw.oom_score_adj.unwrap_or(0),
-        root_fs: raw.root_fs.unwrap_or(RootFs::ReadOnly),
+        oom_score_adj: raw.oom_score_adj.unwrap_or(default.oom_score_adj),
+        root_fs: raw.root_fs.unwrap_or(default.root_fs),
         mounts,
-        needs: Vec::new(),
         restart,
-        stop,
-        start_timeout,
-        network: raw.network.unwrap_or(Network::None),
+        stop: Stop { signal, timeout: stop_timeout.unwrap_or(default.stop.timeout) },
+        start_timeout: start_timeout.unwrap_or(default.start_timeout),
+        network: raw.network.unwrap_or(default.network),
         capabilities,
-        seccomp: raw.seccomp.unwrap_or(Seccomp::Default),
+        seccomp: raw.seccomp.unwrap_or(default.seccomp),
         devices,
         log,
-        enabled: raw.enabled.unwrap_or(true),
+        enabled: raw.enabled.unwrap_or(default.enabled),
+        ..default
     })
 }
 

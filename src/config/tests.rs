@@ -78,7 +78,7 @@ fn every_key_reaches_the_plan() {
     assert_eq!((caps.pax, caps.zstd_window, caps.manifest), (Bytes(32 << 10), Bytes(4 << 20), Bytes(128 << 10)));
 
     let broker = &plan.services[0];
-    assert_eq!(&*broker.image, "mosquitto.tar#eclipse/mosquitto:2.0");
+    assert_eq!(broker.image(), Some("mosquitto.tar#eclipse/mosquitto:2.0"));
     assert_eq!(&*broker.command[2], "/mosquitto.conf");
     assert_eq!(&*broker.command[3], "\u{1f600} \"quoted\"");
     assert_eq!(&*broker.env[1], "SITE=a//b /* c */");

@@ -151,6 +151,7 @@ fn device(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Device {
         allow_missing,
         log_ring: context.size(raw.log.ring).unwrap_or(default.log_ring),
         image_caps,
+        ..default
     }
 }
 

@@ -1,6 +1,6 @@
 //! What concerns the whole board.
 
-use super::FeatureSet;
+use super::{Boot, FeatureSet};
 use crate::base::units::Bytes;
 
 /// The device part of a plan.
@@ -22,6 +22,8 @@ pub struct Device {
     pub log_ring: Bytes,
     /// Caps on images, each against one kind of hostile archive.
     pub image_caps: ImageCaps,
+    /// What PID 1 brings up before the first service.
+    pub boot: Boot,
 }
 
 impl Default for Device {
@@ -35,6 +37,7 @@ impl Default for Device {
             allow_missing: FeatureSet::default(),
             log_ring: Bytes(32 << 10),
             image_caps: ImageCaps::default(),
+            boot: Boot::default(),
         }
     }
 }

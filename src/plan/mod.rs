@@ -3,19 +3,21 @@
 //! `config` makes it from a file, `cli::run` from arguments; everything above only reads it.
 #![forbid(unsafe_code)]
 
+pub mod boot;
 pub mod capability;
 pub mod device;
 pub mod feature;
 pub mod limits;
 pub mod service;
 
+pub use boot::{BoardMount, Boot, Rescue, Sysctl, Watchdog};
 pub use capability::CapSet;
 pub use device::Device;
 pub use feature::{Feature, FeatureSet};
 pub use limits::{IoLimit, Limits, Memory, Rlimit, RlimitKind};
 pub use service::{
-    DeviceNode, DeviceRules, LogPolicy, Mount, MountKind, Need, Network, Restart, RestartPolicy, RootFs, Seccomp,
-    Service, Stop, Then, UserSpec,
+    Condition, DeviceNode, DeviceRules, Kind, LogPolicy, Mount, MountKind, Need, Network, Restart, RestartPolicy, Root,
+    RootFs, Seccomp, Secret, Service, Stop, Then, UserSpec,
 };
 
 /// A device with its services.

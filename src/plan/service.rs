@@ -9,15 +9,24 @@ use crate::base::units::{Bytes, Millis};
 pub struct Service {
     /// Its name.
     pub name: Name,
-    /// The image: a file name looked up in the device's image folders or an absolute path, optionally with `#name:tag`
-    /// or `#sha256:…` behind it (see [`crate::image::reference`]).
-    pub image: Box<str>,
+    /// What its root file system is made of.
+    pub root: Root,
+    /// Whether it runs until it is stopped, or does one thing and ends.
+    pub kind: Kind,
+    /// What must hold on the board for it to start at all; otherwise it is skipped, as done.
+    pub when: Vec<Condition>,
     /// Command and arguments; empty: the image's entrypoint and cmd.
     pub command: Vec<Box<str>>,
     /// User and group; `None`: the image's.
     pub user: Option<UserSpec>,
-    /// `KEY=value` entries, over the image's.
+    /// `KEY=value` entries, over those of the files and the image.
     pub env: Vec<Box<str>>,
+    /// Files of the host with `KEY=value` lines, over the image's entries; a later one wins.
+    pub env_files: Vec<Box<str>>,
+    /// Files of the host that are copied to a tmpfs inside.
+    pub secrets: Vec<Secret>,
+    /// The terminal that becomes its standard input, output, error and controlling terminal, for a getty.
+    pub tty: Option<Box<str>>,
     /// Working directory; `None`: the image's.
     pub working_dir: Option<Box<str>>,
     /// Host name inside; `None`: the service's name.
@@ -52,6 +61,90 @@ pub struct Service {
     pub log: LogPolicy,
     /// `false`: known, shown, not started at boot.
     pub enabled: bool,
+    /// Whether it also runs in rescue: what makes a board reachable.
+    pub lifeline: bool,
+}
+
+impl Service {
+    /// A service with all defaults.
+    pub fn new(name: Name, root: Root, limits: Limits) -> Service {
+        Service {
+            name,
+            root,
+            kind: Kind::Daemon,
+            when: Vec::new(),
+            command: Vec::new(),
+            user: None,
+            env: Vec::new(),
+            env_files: Vec::new(),
+            secrets: Vec::new(),
+            tty: None,
+            working_dir: None,
+            hostname: None,
+            limits,
+            rlimits: Vec::new(),
+            oom_score_adj: 0,
+            root_fs: RootFs::ReadOnly,
+            mounts: Vec::new(),
+            needs: Vec::new(),
+            restart: Restart::default(),
+            stop: Stop { signal: None, timeout: Millis::from_secs(10) },
+            start_timeout: Millis::from_secs(30),
+            network: Network::None,
+            capabilities: CapSet::EMPTY,
+            seccomp: Seccomp::Default,
+            devices: Vec::new(),
+            log: LogPolicy::default(),
+            enabled: true,
+            lifeline: false,
+        }
+    }
+
+    /// The image, if its root comes from one.
+    pub fn image(&self) -> Option<&str> {
+        match &self.root {
+            Root::Image(image) => Some(image),
+            Root::Host => None,
+        }
+    }
+}
+
+/// What the root file system of a service is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// An image: a file name looked up in the device's image folders or an absolute path, optionally with `#name:tag` or
+    /// `#sha256:…` behind it (see [`crate::image::reference`]).
+    Image(Box<str>),
+    /// The host's own root: a program of the firmware under the same supervision, limits and logs, without the sandbox.
+    Host,
+}
+
+/// Whether a service runs until it is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// It runs until it is stopped; that it ends is an incident.
+    Daemon,
+    /// It does one thing and ends; with exit code 0 it is done.
+    Oneshot,
+}
+
+/// What must hold on the board for a service to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// This path of the host exists.
+    Exists(Box<str>),
+    /// This path of the host does not exist.
+    Missing(Box<str>),
+}
+
+/// A file of the host that a service gets a copy of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Its path on the host.
+    pub file: Box<str>,
+    /// Its path inside, on a tmpfs: owned by the service's user, mode 0400.
+    pub target: Box<str>,
 }
 
 /// Who a service runs as. Names are looked up in the image's passwd and group files.
@@ -100,8 +193,18 @@ pub enum MountKind {
 /// What must be there before a service starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
-    /// The service with this index is running.
+    /// The service with this index is running, or done.
     Started(u16),
+    /// The oneshot with this index has ended with exit code 0.
+    Done(u16),
+}
+
+impl Need {
+    /// The service that is needed.
+    pub fn service(&self) -> u16 {
+        let (Need::Started(index) | Need::Done(index)) = self;
+        *index
+    }
 }
 
 /// What happens when a service ends.

@@ -8,7 +8,7 @@ use crate::base::exit;
 use crate::base::signal;
 use crate::base::units::Millis;
 use crate::control::wire::{DoneLine, Kind, ServiceLine, StateWord, cut};
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use core::fmt;
 
 /// The word for a service's phase.
@@ -96,7 +96,7 @@ pub fn service_line(
         name: cut(name(plan, index)),
         state: state_word(service),
         reason: cut(&Why(plan, service).to_string()),
-        image: cut(configured.map_or("", |service| &service.image)),
+        image: cut(configured.and_then(plan::Service::image).unwrap_or_default()),
         pid: pids.0,
         init: pids.1,
         age_ms: now.since(service.since).0,

@@ -135,9 +135,10 @@ pub fn service_problems(plan: &Plan, index: usize, board: &Board) -> Vec<BoardPr
 }
 
 fn image(device: &Device, service: &Service, files: &Files, add: &mut impl FnMut(String, String)) {
-    let reference = match Reference::parse(&service.image) {
+    let Some(image) = service.image() else { return };
+    let reference = match Reference::parse(image) {
         Ok(reference) => reference,
-        Err(bad) => return add(format!("image {:?} cannot be looked for: {bad}", service.image), String::new()),
+        Err(bad) => return add(format!("image {image:?} cannot be looked for: {bad}"), String::new()),
     };
     if reference.find(&device.images, |path| files.exists(path)).is_some() {
         return;

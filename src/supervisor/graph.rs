@@ -15,9 +15,7 @@ pub type Marks = [bool; SERVICES];
 
 /// What service `index` needs.
 pub fn needs(plan: &Plan, index: Index) -> impl Iterator<Item = Index> {
-    plan.services.get(usize::from(index)).into_iter().flat_map(|service| &service.needs).map(|need| match need {
-        Need::Started(needed) => *needed,
-    })
+    plan.services.get(usize::from(index)).into_iter().flat_map(|service| &service.needs).map(Need::service)
 }
 
 /// The first need of service `index` that is not met.

@@ -119,8 +119,9 @@ impl Default for Images {
 }
 
 fn locate(device: &Device, service: &Service) -> Result<Reference, String> {
-    let reference = Reference::parse(&service.image).map_err(|bad| format!("{:?}: {bad}", service.image))?;
+    let image = service.image().ok_or("its root is the host's, not an image's")?;
+    let reference = Reference::parse(image).map_err(|bad| format!("{image:?}: {bad}"))?;
     let found = reference.find(&device.images, |path| path.exists());
-    let found = found.ok_or_else(|| format!("the image {:?} is in none of the image folders", service.image))?;
+    let found = found.ok_or_else(|| format!("the image {image:?} is in none of the image folders"))?;
     Ok(reference.located_at(&found.path))
 }

@@ -8,7 +8,7 @@ use super::run::Supervisor;
 use crate::base::signal;
 use crate::image::text::{quote, quote_list};
 use crate::plan::{
-    Feature, Memory, MountKind, Need, Network, RestartPolicy, RlimitKind, RootFs, Seccomp, Service as Configured, Then,
+    Feature, Memory, MountKind, Network, RestartPolicy, RlimitKind, RootFs, Seccomp, Service as Configured, Then,
 };
 use crate::sandbox::cgroup::Controller;
 use core::fmt::Display;
@@ -87,13 +87,13 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
         .raw("instance", service.number)
         .raw("oom_kills", service.oom_kills)
         .raw("enabled", configured.enabled)
-        .text("image", &configured.image);
+        .text("image", configured.image().unwrap_or_default());
     let group = slot.and_then(|slot| slot.group.as_ref()).map(|group| group.record()).unwrap_or_default();
     let folders = group.split('\t').filter_map(|dir| dir.splitn(3, ':').nth(2));
     object.list("cgroup", folders);
     process(&mut object, configured);
     sandbox(&mut object, configured);
-    let needs = configured.needs.iter().map(|Need::Started(needed)| answer::name(plan, *needed));
+    let needs = configured.needs.iter().map(|need| answer::name(plan, need.service()));
     object.list("needs", needs);
     supervision(&mut object, configured);
     object.end()

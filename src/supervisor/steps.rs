@@ -102,7 +102,8 @@ fn list(
     join: Option<Join>,
 ) -> Result<String, String> {
     let record = images.lookup(device, service)?.ok_or_else(|| {
-        format!("the image {:?} is not unpacked: `coracle unpack {}` does that", service.image, service.image)
+        let image = service.image().unwrap_or_default();
+        format!("the image {image:?} is not unpacked: `coracle unpack {image}` does that")
     })?;
     let root = root(images.store(device)?, &record, overlayfs)?;
     let spec = prepare(order(device, service, &record, root, net, join)).map_err(|error| error.to_string())?;

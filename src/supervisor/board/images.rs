@@ -22,21 +22,22 @@ pub fn image_problems(plan: &Plan, board: &Board) -> Vec<BoardProblem> {
     let mut found = Vec::new();
     let mut known: Vec<(&str, Result<Inspected, ImageError>)> = Vec::new();
     for (index, service) in plan.services.iter().enumerate() {
-        let Ok(reference) = Reference::parse(&service.image) else { continue };
+        let Some(image) = service.image() else { continue };
+        let Ok(reference) = Reference::parse(image) else { continue };
         let Some(hit) = reference.find(&plan.device.images, |path| board.files.exists(path)) else { continue };
-        if !known.iter().any(|(image, _)| *image == &*service.image) {
+        if !known.iter().any(|(known, _)| *known == image) {
             let place = board.files.place(&hit.path).unwrap_or(hit.path);
             let result = look(&place, &reference, platform, &plan.device);
-            known.push((&service.image, result.map_err(|error| error.at(place.display()))));
+            known.push((image, result.map_err(|error| error.at(place.display()))));
         }
-        let Some((_, result)) = known.iter().find(|(image, _)| *image == &*service.image) else { continue };
+        let Some((_, result)) = known.iter().find(|(known, _)| *known == image) else { continue };
         let mut add = |message: String, hint: &str| {
             found.push(BoardProblem { service: Some(index), message, hint: hint.into() });
         };
         match result {
             Err(error) => add(format!("image {error}"), ""),
-            Ok(image) if service.command.is_empty() && names_no_program(&image.config) => {
-                add(format!("image {:?} names no program", service.image), "add \"command\": [\"/path/of/program\"]");
+            Ok(found) if service.command.is_empty() && names_no_program(&found.config) => {
+                add(format!("image {image:?} names no program"), "add \"command\": [\"/path/of/program\"]");
             }
             Ok(_) => {}
         }
