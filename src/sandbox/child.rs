@@ -10,7 +10,7 @@ use super::stage::{Failure, Note, Stage};
 use crate::log::sink::Sink;
 use crate::plan::capability::KILL;
 use crate::plan::{CapSet, RlimitKind};
-use crate::seccomp::BpfProgram;
+use crate::seccomp::Filter;
 use crate::sys::heap::HEAP;
 use crate::sys::process::{self, Forked};
 use crate::sys::{Errno, path, stack, title};
@@ -56,7 +56,7 @@ pub struct InitContext<'a> {
     /// What to run.
     pub main: &'a Main,
     /// The filter that it settles under.
-    pub filter: &'a BpfProgram,
+    pub filter: &'a Filter,
     /// The descriptors that main gets as 0, 1 and 2 (-1: `/dev/null`).
     pub stdio: [RawFd; 3],
 }
@@ -287,7 +287,7 @@ pub(super) fn rlimit_name(resource: i32) -> &'static str {
 /// Confines the init once main is forked: everything but `keep` is closed, CAP_KILL is all that is left, `filter` lets it
 /// start nothing and open nothing new of the network, and the heap and the parent's stack, with what was inherited of
 /// other services, are given back. After it the caller must not allocate, nor touch what an [`InitContext`] refers to.
-pub fn settle(keep: &[RawFd], filter: &BpfProgram) -> Result<(), Failure> {
+pub fn settle(keep: &[RawFd], filter: &Filter) -> Result<(), Failure> {
     let fail = |what: &'static str| move |errno| Failure::new(Stage::Confine, errno, what.as_bytes());
     process::close_all_but(keep).map_err(fail("close_range"))?;
     keep_only(CapSet::EMPTY.with(KILL)).map_err(fail("capabilities"))?;

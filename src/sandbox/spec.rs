@@ -6,7 +6,7 @@
 use super::capabilities::Credentials;
 use super::cgroup::Join;
 use super::stage::Stage;
-use crate::seccomp::BpfProgram;
+use crate::seccomp::Filter;
 use crate::sys::process::CStrings;
 use core::fmt;
 use std::ffi::{CStr, CString};
@@ -20,7 +20,7 @@ pub struct Spec {
     /// The first process.
     pub main: Main,
     /// The init's own system call filter ([`crate::seccomp::Profile::Init`]).
-    pub init_filter: BpfProgram,
+    pub init_filter: Filter,
     /// The network namespace.
     pub net: Net,
     /// Whether the init is killed when the process that spawned it ends (`run`), or outlives it (`up`).
@@ -247,7 +247,7 @@ pub struct Main {
     /// Who it runs as, with which capabilities.
     pub credentials: Credentials,
     /// The compiled system call filter, if any.
-    pub filter: Option<BpfProgram>,
+    pub filter: Option<Filter>,
     /// Resource limits: number, soft, hard.
     pub rlimits: Vec<(i32, u64, u64)>,
     /// Value to write to `oom_score_adj`; `None`: what it inherits is right.

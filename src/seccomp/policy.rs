@@ -132,8 +132,8 @@ pub struct Policy {
 
 impl Policy {
     /// The policy of `profile` for a process with the capabilities `caps`.
-    pub fn new(profile: Profile, caps: CapSet) -> Policy {
-        let log = profile == Profile::Log;
+    pub const fn new(profile: Profile, caps: CapSet) -> Policy {
+        let log = matches!(profile, Profile::Log);
         let mut policy = Policy {
             decisions: [Decision::Fixed(REFUSED); COUNT],
             caps,
@@ -142,23 +142,23 @@ impl Policy {
             log,
         };
         match profile {
-            Profile::Init => policy.allow(INIT),
+            Profile::Init => policy.decide(INIT, Verdict::Allow),
             Profile::Worker => {
-                policy.allow(WORKER);
+                policy.decide(WORKER, Verdict::Allow);
                 policy.rule(WORKER_RULES);
             }
             Profile::Default | Profile::Strict | Profile::Log => {
-                for group in GROUPS {
-                    let verdict = match group.access {
+                let mut at = 0;
+                while at < GROUPS.len() {
+                    let verdict = match GROUPS[at].access {
                         Access::Always => Verdict::Allow,
-                        Access::NotStrict if profile != Profile::Strict => Verdict::Allow,
+                        Access::NotStrict if !matches!(profile, Profile::Strict) => Verdict::Allow,
                         Access::With(any) if any.0 & caps.0 != 0 => Verdict::Allow,
                         Access::NotStrict | Access::With(_) => REFUSED,
                         Access::Never(verdict) => verdict,
                     };
-                    for call in group.calls {
-                        policy.decisions[*call as usize] = Decision::Fixed(verdict);
-                    }
+                    policy.decide(GROUPS[at].calls, verdict);
+                    at += 1;
                 }
                 policy.rule(RULES);
             }
@@ -180,7 +180,7 @@ impl Policy {
     }
 
     /// What is done with `call`.
-    pub fn decision(&self, call: Sys) -> Decision {
+    pub const fn decision(&self, call: Sys) -> Decision {
         match self.decisions[call as usize] {
             Decision::Fixed(verdict) => Decision::Fixed(self.shown(verdict)),
             by_arguments => by_arguments,
@@ -188,25 +188,30 @@ impl Policy {
     }
 
     /// `verdict` as this policy speaks it: under [`Profile::Log`] a refusal becomes a record.
-    pub fn shown(&self, verdict: Verdict) -> Verdict {
+    pub const fn shown(&self, verdict: Verdict) -> Verdict {
         match verdict {
             Verdict::Errno(_) | Verdict::Kill if self.log => Verdict::Log,
             verdict => verdict,
         }
     }
 
-    fn allow(&mut self, calls: &[Sys]) {
-        for call in calls {
-            self.decisions[*call as usize] = Decision::Fixed(Verdict::Allow);
+    const fn decide(&mut self, calls: &[Sys], verdict: Verdict) {
+        let mut at = 0;
+        while at < calls.len() {
+            self.decisions[calls[at] as usize] = Decision::Fixed(verdict);
+            at += 1;
         }
     }
 
-    fn rule(&mut self, rules: &'static [Rule]) {
-        for rule in rules {
+    const fn rule(&mut self, rules: &'static [Rule]) {
+        let mut at = 0;
+        while at < rules.len() {
+            let rule = &rules[at];
             self.decisions[rule.call as usize] = match rule.lifted_by.0 & self.caps.0 {
                 0 => Decision::ByArguments(rule),
                 _ => Decision::Fixed(Verdict::Allow),
             };
+            at += 1;
         }
     }
 }

@@ -54,7 +54,7 @@ pub const COUNT: usize = Sys::ALL.len();
 
 impl Sys {
     /// Its number on `arch`, if that has it.
-    pub fn number(self, arch: Arch) -> Option<u32> {
+    pub const fn number(self, arch: Arch) -> Option<u32> {
         let column = match arch {
             Arch::X86_64 => &X86_64,
             Arch::I686 => &I686,
@@ -64,8 +64,8 @@ impl Sys {
         };
         match column[self as usize] {
             ABSENT => None,
-            private @ ARM_PRIVATE.. => Some(0xf0000 + u32::from(private - ARM_PRIVATE)),
-            number => Some(u32::from(number)),
+            private @ ARM_PRIVATE.. => Some(0xf0000 + (private - ARM_PRIVATE) as u32),
+            number => Some(number as u32),
         }
     }
 }

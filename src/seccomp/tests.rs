@@ -9,11 +9,11 @@ use super::*;
 
 const NONE: CapSet = CapSet::EMPTY;
 
-fn program(profile: Profile, caps: CapSet, arch: Arch) -> BpfProgram {
-    assemble::assemble(&Policy::new(profile, caps), [arch].into_iter())
+fn program(profile: Profile, caps: CapSet, arch: Arch) -> Vec<sock_filter> {
+    assemble::assemble(&Policy::new(profile, caps), &[arch]).instructions().to_vec()
 }
 
-fn ask(program: &BpfProgram, arch: Arch, call: Sys, args: &[u64]) -> Verdict {
+fn ask(program: &[sock_filter], arch: Arch, call: Sys, args: &[u64]) -> Verdict {
     let mut all = [0; 6];
     all[..args.len()].copy_from_slice(args);
     run(program, &Call::new(arch, call.number(arch).unwrap(), all))
@@ -222,7 +222,7 @@ fn a_foreign_architecture_is_killed_or_held_to_the_same_policy() {
         }
         let Some(partner) = arch.partner() else { continue };
         let policy = Policy::new(Profile::Default, NONE);
-        let both = assemble::assemble(&policy, [arch, partner].into_iter());
+        let both = assemble::assemble(&policy, &[arch, partner]).instructions().to_vec();
         let theirs = program(Profile::Default, NONE, partner);
         for number in numbers() {
             for args in [[0; 6], [0x1000_0011; 6], [38; 6], [0x5412; 6]] {
@@ -283,7 +283,7 @@ fn a_full_64_bit_condition_looks_at_both_halves() {
     ] {
         let rule = Box::leak(Box::new(Rule { call: Sys::read, cases, otherwise: REFUSED, lifted_by: NONE }));
         let policy = Policy::of_rules(core::slice::from_ref(rule));
-        let program = assemble::assemble(&policy, [arch].into_iter());
+        let program = assemble::assemble(&policy, &[arch]).instructions().to_vec();
         assert_eq!(ask(&program, arch, Sys::read, &[0, 0, good]), Verdict::Allow);
         for bad in bad {
             assert_eq!(ask(&program, arch, Sys::read, &[0, 0, bad]), REFUSED, "{bad:#x}");

@@ -14,7 +14,7 @@
 use crate::image::ImageError;
 use crate::plan::CapSet;
 use crate::plan::device::ImageCaps;
-use crate::seccomp::{BpfProgram, Profile, compile, load};
+use crate::seccomp::{Filter, Profile, compile, load};
 use crate::sys::{Errno, caps, landlock, mount, path, process};
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -32,7 +32,7 @@ const FILES: u64 = 1024;
 
 /// What the child needs ready, made before the clone.
 pub struct Walls {
-    filter: BpfProgram,
+    filter: Filter,
     caps: ImageCaps,
 }
 
