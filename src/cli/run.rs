@@ -13,7 +13,7 @@ use crate::image::worker::{self, Job};
 use crate::plan::{
     self, CapSet, Limits, Memory, Mount, MountKind, Network, Restart, RestartPolicy, RootFs, Seccomp, Service, UserSpec,
 };
-use crate::sandbox::cgroup::{Group, Options, RUN_PREFIX, Tree};
+use crate::sandbox::cgroup::{self, Group, Options, RUN_PREFIX, Tree};
 use crate::sandbox::foreground::Foreground;
 use crate::sandbox::prepare::{Order, Root, device_rules, has_overlayfs, prepare};
 use crate::sandbox::spec::{Net, Stdio};
@@ -126,9 +126,8 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
         }
         false => Stdio::Inherit,
     };
-    let tree = Tree::discover_flat(RUN_PREFIX).map_err(failed)?;
-    let make = |tree| Cgroup::make(tree, &service, args.name.is_some());
-    let group = if tree.stays() { Err(tree) } else { Ok(make(tree)?) };
+    let make = || Cgroup::make(Tree::discover_flat(RUN_PREFIX).map_err(failed)?, &service, args.name.is_some());
+    let group = if cgroup::stays_put() { None } else { Some(make()?) };
     // Never freed: the container shares its pages, and freeing would copy each of them, right before this process ends.
     let spec = prepare(Order {
         service: &service,
@@ -146,7 +145,7 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
     .map_err(failed)?;
     let running = Foreground::start(&spec).map_err(|failure| (failure.exit_code(), failure.to_string()))?;
     // While the steps are walked: the init starts main when it is told where main belongs.
-    let group = group.or_else(make)?;
+    let group = group.map_or_else(make, Ok)?;
     running.join(&group.0.join().map_err(failed)?).map_err(failed)?;
     group.1.sweep();
     let terminal = if args.tty { running.terminal() } else { None };
@@ -215,7 +214,8 @@ fn root(args: &RunArgs) -> Result<(Image, Vec<Box<str>>), Refusal> {
     Ok((image, words(&args.words)))
 }
 
-/// Unpacks the image into the state folder, unless it is there.
+/// Unpacks the image into the state folder, unless it is there. Not inlined: with --rootfs its frame is not paid for.
+#[inline(never)]
 fn image_root(args: &RunArgs, image: &str) -> Result<Image, Refusal> {
     // What these say has been said by then.
     let said = |code: u8| (code, String::new());

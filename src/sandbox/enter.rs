@@ -12,7 +12,6 @@ use crate::plan::{CapSet, RlimitKind, Seccomp, UserSpec};
 use crate::seccomp;
 use crate::sys::path;
 use crate::sys::process::{self, CStrings};
-use crate::sys::title;
 use nix::fcntl::OFlag;
 use std::ffi::CString;
 use std::io::Read;
@@ -41,7 +40,6 @@ impl Doors {
     /// # Errors
     /// A sentence.
     pub fn open(init: i32) -> Result<Doors, String> {
-        title::find();
         let open = |(name, kind): (&'static str, u64)| {
             let file = std::fs::File::open(format!("/proc/{init}/ns/{name}"));
             file.map(|file| (name, kind, OwnedFd::from(file))).map_err(|error| {

@@ -396,7 +396,10 @@ fn rlimits(service: &Service) -> Vec<(i32, u64, u64)> {
 /// What to write, if it is not what is inherited anyway: writing an equal value is refused to those who may not lower
 /// it.
 fn oom_score_adj(wanted: i16) -> Option<CString> {
-    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
+    let mut text = [0; 16];
+    let file = path::open(c"/proc/self/oom_score_adj", OFlag::O_RDONLY);
+    let length = file.ok().and_then(|file| nix::unistd::read(&file, &mut text).ok()).unwrap_or(0);
+    let own = text.get(..length).and_then(|text| core::str::from_utf8(text).ok());
     let own = own.and_then(|text| text.trim().parse().ok()).unwrap_or(0i16);
     (own != wanted).then(|| CString::new(wanted.to_string()).ok()).flatten()
 }

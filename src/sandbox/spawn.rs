@@ -6,7 +6,6 @@ use super::child::{self, Init, Outlets};
 use super::spec::{Net, Spec, Stdio};
 use super::stage::{Failure, Stage};
 use crate::sys::Result;
-use crate::sys::title;
 use crate::sys::{process, stack};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -41,7 +40,6 @@ fn start(spec: &Spec, outlets: Outlets, init: Init) -> Result<Spawned> {
     if spec.net == Net::New {
         flags |= process::NEW_NET;
     }
-    title::find();
     let (pid, pidfd) = stack::clone_onto(flags, || child::run(spec, theirs, pipes, outlets, init))?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(Spawned { pid, pidfd, channel: ours })

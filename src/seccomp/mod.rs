@@ -66,9 +66,15 @@ pub fn compile(profile: Profile, caps: CapSet, compat: bool) -> Filter {
             Profile::Worker => ready!(Worker),
         };
     }
+    assembled(&Policy::new(profile, caps), compat)
+}
+
+/// Not inlined: its working space is large, and a start that takes a ready filter has no use for it.
+#[inline(never)]
+fn assembled(policy: &Policy, compat: bool) -> Filter {
     let both = [Arch::NATIVE, Arch::NATIVE.partner().unwrap_or(Arch::NATIVE)];
     let arches = if compat && Arch::NATIVE.partner().is_some() { &both[..] } else { &both[..1] };
-    Cow::Owned(assemble::assemble(&Policy::new(profile, caps), arches).instructions().to_vec())
+    Cow::Owned(assemble::assemble(policy, arches).instructions().to_vec())
 }
 
 /// The filter of a service, `None` if it is to have none.

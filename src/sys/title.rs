@@ -2,33 +2,37 @@
 //!
 //! An init is a clone of the supervisor and would show the container the supervisor's words, with paths of the host.
 
-use std::ffi::CStr;
-use std::sync::OnceLock;
+use std::ffi::{CStr, c_char};
 
-/// Where the kernel has put this program's words: first byte, and behind the last one. The clone has them at the same
-/// place.
-static WORDS: OnceLock<Option<(usize, usize)>> = OnceLock::new();
-
-/// Finds this program's words, once: `arg_start` and `arg_end` of `proc_pid_stat(5)` (3.5). To be called before the
-/// clone, while `/proc` is the host's.
-pub fn find() {
-    WORDS.get_or_init(|| parse(&std::fs::read_to_string("/proc/self/stat").ok()?));
+unsafe extern "C" {
+    /// program_invocation_name(3): the first word, where the kernel has put it.
+    static program_invocation_name: *const c_char;
+    /// environ(7): the kernel's own array, since coracle never changes its environment.
+    static environ: *const *const c_char;
 }
 
-/// The fields 48 and 49. The second field, a name in parentheses, may hold anything.
-fn parse(stat: &str) -> Option<(usize, usize)> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(48 - 3);
-    let (start, end) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    (0 < start && start < end).then_some((start, end))
+/// Where the kernel has put this program's words: the first byte, and behind the last one. `None`: there are none.
+///
+/// execve(2) leaves the pointers to the words, a null pointer, and the pointers to the environment one behind the other,
+/// and the words themselves without a gap.
+fn words() -> Option<(usize, usize)> {
+    // SAFETY: the C library sets both before main. Two places before the environment's pointers is the last word's, a
+    // NUL-terminated string, or, without any word, their number: 0.
+    let (first, last) = unsafe { (program_invocation_name, environ.sub(2).read()) };
+    if first.is_null() || last < first {
+        return None;
+    }
+    // SAFETY: as above; `last` is no null pointer.
+    let length = unsafe { libc::strlen(last) };
+    Some((first.expose_provenance(), last.addr() + length + 1))
 }
 
-/// Shows `name` in place of the words, if [`find`] has found them, and as `prctl(2)` PR_SET_NAME. Allocates nothing. For
-/// a clone alone: this process's own `std::env::args` are gone afterwards.
+/// Shows `name` in place of the words, and as `prctl(2)` PR_SET_NAME. Allocates nothing. For a clone alone: this
+/// process's own `std::env::args` are gone afterwards.
 pub fn set(name: &CStr) {
     // SAFETY: the kernel reads at most 16 bytes of a NUL-terminated string.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
-    let Some((start, end)) = WORDS.get().copied().flatten() else { return };
+    let Some((start, end)) = words() else { return };
     let shown = name.to_bytes();
     for (at, address) in (start..end).enumerate() {
         let byte = match shown.get(at) {
@@ -50,10 +54,11 @@ mod tests {
     #[test]
     fn the_words_lie_where_the_kernel_says() {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let (start, end) = parse(&stat).unwrap();
-        let words: usize = std::env::args_os().map(|word| word.len() + 1).sum();
-        assert_eq!(end - start, words);
-        assert_eq!(parse("1 (a) b) S 1"), None);
-        assert_eq!(parse(""), None);
+        // proc_pid_stat(5): the fields 48 and 49. The second field, a name in parentheses, may hold anything.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let place: Vec<usize> =
+            fields.split_whitespace().skip(45).take(2).map(|field| field.parse().unwrap()).collect();
+        let (start, end) = words().unwrap();
+        assert_eq!(place, [start, end]);
     }
 }

@@ -17,7 +17,8 @@ const NAME_BYTES: usize = 256;
 
 /// Opens `path` beneath `root`. Links are read and walked as if the root were `/`, or refused; `..` never leaves the
 /// root. What a link leads to is decided by the text read from it, so a swap during the walk changes where it ends
-/// beneath the root, but not that it ends there.
+/// beneath the root, but not that it ends there. Not inlined: only old kernels need its large frame.
+#[inline(never)]
 pub(super) fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlag, links: Links) -> Result<OwnedFd> {
     if links == Links::Refuse && path.to_bytes().starts_with(b"/") {
         return Err(Errno(libc::EXDEV));

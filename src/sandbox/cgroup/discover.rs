@@ -61,6 +61,15 @@ pub fn hierarchies(proc_cgroup: &str, mountinfo: &str) -> Vec<Hierarchy> {
     found
 }
 
+/// Whether v1 has each controller that v2 could have, by `/proc/self/cgroup`.
+pub fn v1_has_all(proc_cgroup: &str) -> bool {
+    let has = |wanted: &str| {
+        let mut lists = proc_cgroup.lines().filter_map(|line| line.split(':').nth(1));
+        lists.any(|names| names.split(',').any(|name| name == wanted))
+    };
+    Controller::ALL.into_iter().filter(|one| one.v2_name().is_some()).all(|one| has(one.v1_name()))
+}
+
 fn has_option(options: &str, wanted: &str) -> bool {
     options.split(',').any(|option| option == wanted)
 }
@@ -131,6 +140,15 @@ mod tests {
 
     fn unified(found: &[Hierarchy]) -> Option<&str> {
         found.iter().find(|hierarchy| hierarchy.version == 2).map(|hierarchy| hierarchy.own.as_str())
+    }
+
+    #[test]
+    fn a_controller_that_v2_may_have_is_noticed() {
+        let all = "9:name=systemd:/\n8:pids:/\n7:blkio:/a\n5:cpuset:/\n4:cpu,cpuacct:/x:y\n3:memory:/\n0::/\n";
+        assert!(v1_has_all(all));
+        assert!(!v1_has_all(&all.replace("pids", "freezer")));
+        assert!(!v1_has_all("0::/\n"));
+        assert!(!v1_has_all(""));
     }
 
     const SYSTEMD_HYBRID_MOUNTS: &str = "\

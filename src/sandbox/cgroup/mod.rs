@@ -33,7 +33,7 @@ pub use devices::Rule as DeviceRule;
 pub use error::Error;
 pub use group::{Group, Join};
 pub use stats::Stats;
-pub use tree::{Options, Tree};
+pub use tree::{Options, Tree, stays_put};
 
 use crate::plan::Feature;
 

@@ -1,6 +1,6 @@
 //! The place for groups: finding it, making groups in it, recognising and removing what is left in it.
 
-use super::discover::{Hierarchy, hierarchies};
+use super::discover::{Hierarchy, hierarchies, v1_has_all};
 use super::group::{Dir, Group, remove_tree};
 use super::limits::{IoDevice, Setting};
 use super::{Controller, DeviceRule, Error, Result, file, limits, v1, v2};
@@ -77,12 +77,6 @@ impl Tree {
             unified: None,
             prepared: Vec::new(),
         }
-    }
-
-    /// Whether making a group leaves this process where it is. On v2 it may have to move first, and alone: then nothing
-    /// may be cloned before.
-    pub fn stays(&self) -> bool {
-        self.hierarchies.iter().all(|one| one.version == 1)
     }
 
     /// Whether `controller` can be had, and if not, why. The answer of a look at what is mounted; making a group may
@@ -322,6 +316,12 @@ impl Tree {
         self.prepared.clear();
         Ok(())
     }
+}
+
+/// Whether making a group is sure to leave this process where it is. On v2 it may have to move first, and alone: then
+/// nothing may be cloned before.
+pub fn stays_put() -> bool {
+    file::read("/proc/self", "cgroup").is_ok_and(|text| v1_has_all(&text))
 }
 
 /// Notes what is missing, or fails with it.
