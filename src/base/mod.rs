@@ -9,4 +9,3 @@ pub mod signal;
 pub mod sort;
 pub mod suggest;
 pub mod units;
-pub mod xxh64;

@@ -3,34 +3,35 @@
 //! It finds what flash and power cuts do to files. Whoever can write the store can write the record as well.
 #![forbid(unsafe_code)]
 
-use crate::base::xxh64::Xxh64;
 use crate::sys::xattr;
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use std::ffi::CString;
 use std::fs::File;
+use std::hash::Hasher;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use twox_hash::XxHash64;
 
 /// Deepest tree walked: one descriptor for each level; unpacking allows less.
 const DEPTH: usize = 512;
 
 /// The checksum of the tree below `root`.
 pub fn checksum(root: OwnedFd) -> io::Result<u64> {
-    let mut sum = Xxh64::default();
+    let mut sum = XxHash64::default();
     let mut buffer = vec![0u8; 64 << 10];
     folder(root, DEPTH, &mut sum, &mut buffer)?;
     Ok(sum.finish())
 }
 
 /// Adds a field with its length, so that no two trees give the same bytes.
-fn field(sum: &mut Xxh64, bytes: &[u8]) {
-    sum.update(&(bytes.len() as u64).to_le_bytes());
-    sum.update(bytes);
+fn field(sum: &mut XxHash64, bytes: &[u8]) {
+    sum.write(&(bytes.len() as u64).to_le_bytes());
+    sum.write(bytes);
 }
 
-fn meta(sum: &mut Xxh64, stat: &FileStat) {
+fn meta(sum: &mut XxHash64, stat: &FileStat) {
     let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
     #[allow(clippy::useless_conversion)]
     let device = if kind == SFlag::S_IFCHR || kind == SFlag::S_IFBLK { u64::from(stat.st_rdev) } else { 0 };
@@ -46,10 +47,10 @@ fn meta(sum: &mut Xxh64, stat: &FileStat) {
         i64::from(stat.st_mtime) as u64,
         stat.st_mtime_nsec as u64,
     ];
-    numbers.iter().for_each(|number| sum.update(&number.to_le_bytes()));
+    numbers.iter().for_each(|number| sum.write(&number.to_le_bytes()));
 }
 
-fn attributes(sum: &mut Xxh64, fd: &OwnedFd) -> io::Result<()> {
+fn attributes(sum: &mut XxHash64, fd: &OwnedFd) -> io::Result<()> {
     let failed = |errno: crate::sys::Errno| io::Error::from_raw_os_error(errno.0);
     for name in xattr::list(fd.as_fd()).map_err(failed)? {
         // What a security module adds is its own, not the image's.
@@ -62,7 +63,7 @@ fn attributes(sum: &mut Xxh64, fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn folder(fd: OwnedFd, depth: usize, sum: &mut Xxh64, buffer: &mut [u8]) -> io::Result<()> {
+fn folder(fd: OwnedFd, depth: usize, sum: &mut XxHash64, buffer: &mut [u8]) -> io::Result<()> {
     if depth == 0 {
         return Err(io::Error::other("the tree is too deep"));
     }
@@ -77,7 +78,7 @@ fn folder(fd: OwnedFd, depth: usize, sum: &mut Xxh64, buffer: &mut [u8]) -> io::
         }
     }
     crate::base::sort::sort(&mut names);
-    sum.update(&(names.len() as u64).to_le_bytes());
+    sum.write(&(names.len() as u64).to_le_bytes());
     for name in names {
         field(sum, name.as_bytes());
         entry(&fd, &name, depth, sum, buffer)?;
@@ -85,7 +86,7 @@ fn folder(fd: OwnedFd, depth: usize, sum: &mut Xxh64, buffer: &mut [u8]) -> io::
     Ok(())
 }
 
-fn entry(parent: &OwnedFd, name: &CString, depth: usize, sum: &mut Xxh64, buffer: &mut [u8]) -> io::Result<()> {
+fn entry(parent: &OwnedFd, name: &CString, depth: usize, sum: &mut XxHash64, buffer: &mut [u8]) -> io::Result<()> {
     let stat = fstatat(parent, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
@@ -97,7 +98,7 @@ fn entry(parent: &OwnedFd, name: &CString, depth: usize, sum: &mut Xxh64, buffer
             meta(sum, &stat);
             let file = openat(parent, name.as_c_str(), flags, Mode::empty())?;
             attributes(sum, &file)?;
-            content(File::from(file), sum, buffer)
+            content(File::from(file), stat.st_size as u64, sum, buffer)
         }
         SFlag::S_IFLNK => {
             meta(sum, &stat);
@@ -111,15 +112,20 @@ fn entry(parent: &OwnedFd, name: &CString, depth: usize, sum: &mut Xxh64, buffer
     }
 }
 
-fn content(mut file: File, sum: &mut Xxh64, buffer: &mut [u8]) -> io::Result<()> {
-    loop {
+/// Adds what is in a file of `left` bytes, as many as there are.
+fn content(mut file: File, mut left: u64, sum: &mut XxHash64, buffer: &mut [u8]) -> io::Result<()> {
+    while left > 0 {
         match file.read(buffer) {
             Ok(0) => return Ok(()),
-            Ok(length) => sum.update(buffer.get(..length).unwrap_or_default()),
+            Ok(length) => {
+                sum.write(buffer.get(..length).unwrap_or_default());
+                left = left.saturating_sub(length as u64);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

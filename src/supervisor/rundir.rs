@@ -11,7 +11,6 @@
 #![forbid(unsafe_code)]
 
 use super::instance::{self, Instance};
-use crate::base::xxh64::Xxh64;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, DirBuilder, File};
@@ -19,6 +18,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use twox_hash::XxHash64;
 
 /// The run directory that needs no `--run-dir`.
 pub const DEFAULT: &str = "/run/coracle";
@@ -95,9 +95,8 @@ impl RunDir {
         if self.path == Path::new(DEFAULT) {
             return "coracle".to_owned();
         }
-        let mut sum = Xxh64::default();
-        sum.update(self.path.as_os_str().as_encoded_bytes());
-        format!("coracle-{:08x}", sum.finish() as u32)
+        let sum = XxHash64::oneshot(0, self.path.as_os_str().as_encoded_bytes());
+        format!("coracle-{:08x}", sum as u32)
     }
 
     /// The directory of a service, made if it is missing.
