@@ -30,17 +30,24 @@ fn pattern(text: Text) -> Option<&'static str> {
         Text::Memory(..) => "^([0-9]+[KMG]?|unlimited)$",
         Text::Amount => "^([0-9]+[KMG]?|unlimited)$",
         Text::Duration(..) => "^[0-9]+(ms|s|m|h)$",
+        Text::DurationOrNone(..) => "^(0|[0-9]+(ms|s|m|h))$",
         Text::Percent(..) => "^[0-9]+%$",
         Text::Name => "^[a-z0-9][a-z0-9._-]{0,62}$",
         Text::HostName => "^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$",
-        Text::Path | Text::Target => "^/",
+        Text::Path | Text::Target | Text::BoardTarget => "^/",
+        Text::SecretTarget => "^/run/.",
+        Text::WatchdogDevice => "^(auto|/dev/.+)$",
+        Text::Module => "^[A-Za-z0-9_-]+$",
+        Text::Sysctl => "^[^.]+[.].",
+        Text::MountOptions => "^[^, ]+(,[^, ]+)*$",
         Text::DevicePath => "^/dev/.",
         Text::Env => "^[^=]+=",
-        Text::Need => "^[a-z0-9][a-z0-9._-]{0,62}(:started)?$",
+        Text::Need => "^[a-z0-9][a-z0-9._-]{0,62}(:started|:done)?$",
         Text::Cpus => "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$",
         Text::Any | Text::Source | Text::Image | Text::User | Text::Signal | Text::Capability | Text::Feature => {
             return None;
         }
+        Text::Line | Text::BoardSource | Text::FsType => return None,
     })
 }
 
@@ -77,6 +84,11 @@ fn schema_object(object: &Object, indent: usize) -> String {
     if !required.is_empty() {
         write!(out, ", \"required\": [{}]", required.join(", ")).unwrap();
     }
+    let either = |name: &&str| format!("{{ \"required\": [{}] }}", Quoted(name));
+    if !object.either.is_empty() {
+        let choices: Vec<String> = object.either.iter().map(either).collect();
+        write!(out, ", \"anyOf\": [{}]", choices.join(", ")).unwrap();
+    }
     write!(out, ",\n{gap}\"patternProperties\": {{ \"^{FREE_PREFIX}\": {{}} }},\n{gap}\"properties\": {{\n").unwrap();
     for (place, key) in object.keys.iter().enumerate() {
         let comma = if place + 1 == object.keys.len() { "" } else { "," };
@@ -111,11 +123,14 @@ fn takes(kind: &Kind) -> String {
             Text::SizeOrNone(min, max) => format!("`\"0\"` or size, {} to {}", Bytes(*min), Bytes(*max)),
             Text::Memory(min, max) => format!("size, {} to {}, or `\"unlimited\"`", Bytes(*min), Bytes(*max)),
             Text::Duration(min, max) => format!("duration, {} to {}", Millis(*min), Millis(*max)),
+            Text::DurationOrNone(min, max) => format!("`\"0\"` or duration, {} to {}", Millis(*min), Millis(*max)),
             Text::Percent(min, max) => format!("share, {min}% to {max}%"),
             Text::Amount => "number, size or `\"unlimited\"`, in quotes".into(),
             Text::Name => "name".into(),
             Text::HostName => "host name".into(),
-            Text::Path | Text::Target => "absolute path".into(),
+            Text::Path | Text::Target | Text::BoardTarget => "absolute path".into(),
+            Text::SecretTarget => "path below /run".into(),
+            Text::WatchdogDevice => "`\"auto\"` or path below /dev".into(),
             Text::DevicePath => "path below /dev".into(),
             _ => "text".into(),
         },

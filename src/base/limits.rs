@@ -24,6 +24,16 @@ pub const NEEDS: usize = 16;
 pub const DEVICES: usize = 32;
 /// Resource limits (`rlimits`) of one service: Linux has 16.
 pub const RLIMITS: usize = 16;
+/// Files with environment entries (`env_files`) of one service.
+pub const ENV_FILES: usize = 8;
+/// Secrets of one service.
+pub const SECRETS: usize = 16;
+/// Kernel modules that a board loads: a kernel with all drivers as modules needs some dozens.
+pub const MODULES: usize = 64;
+/// Kernel parameters that a board sets.
+pub const SYSCTLS: usize = 64;
+/// File systems that a board mounts.
+pub const BOARD_MOUNTS: usize = 16;
 /// Block devices with limits of one service.
 pub const IO_LIMITS: usize = 8;
 /// Image folders of a device.

@@ -3,14 +3,17 @@
 //! 1. `blank` turns comments and trailing commas into spaces.
 //! 2. `scan` walks the text along the one table of keys ([`keys`]), reports what is wrong, and blanks it.
 //! 3. `serde-json-core` fills the `raw` types from what is left.
-//! 4. `validate` and `service` make the plan of them, whose types cannot express a mistake.
+//! 4. `validate`, `device`, `service`, `root` and `mounts` make the plan of them, whose types cannot express a mistake.
 #![forbid(unsafe_code)]
 
 mod blank;
+mod device;
 pub mod keys;
+mod mounts;
 mod order;
 pub mod problem;
 mod raw;
+mod root;
 mod scan;
 mod service;
 mod validate;

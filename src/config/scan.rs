@@ -222,6 +222,18 @@ impl Scanner<'_, '_, '_> {
                 let hint = format!("add \"{}\": {}", key.name, key.example);
                 self.sink.problem(span, format!("{} lacks the key {:?}", object.name, key.name), Some(hint));
             }
+            let there = |name: &&str| object.find(name).is_some_and(|(n, _)| frame.seen >> n & 1 == 1);
+            if !object.either.is_empty() && !object.either.iter().any(there) {
+                let span = Span { start: frame.start, end: frame.start + 1 };
+                let example = |name: &&str| object.find(name).map(|(_, key)| format!("\"{name}\": {}", key.example));
+                let hint = object.either.iter().filter_map(example).collect::<Vec<_>>().join(" or ");
+                let names = object.either.join("\" or \"");
+                self.sink.problem(
+                    span,
+                    format!("{} lacks the key \"{names}\"", object.name),
+                    Some(format!("add {hint}")),
+                );
+            }
             if core::ptr::eq(object, &SERVICE) {
                 self.services.push(span);
             }

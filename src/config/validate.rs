@@ -1,13 +1,14 @@
 //! From raw values to the plan: what a single value cannot show, one service and all of them together.
 
+use super::device;
 use super::order::{Edge, order};
 use super::problem::{Sink, Span};
 use super::raw;
 use super::scan::Scanned;
 use super::service;
-use super::values::{self, Read};
-use crate::base::units::Bytes;
-use crate::plan::{Device, FeatureSet, Need, Plan, Service};
+use super::values::{self, Read, Until};
+use crate::base::units::{Bytes, Millis};
+use crate::plan::{Device, Kind, Need, Plan, Service};
 use std::borrow::Cow;
 
 /// The text that raw values borrow from, and the sink for what is wrong with them.
@@ -41,6 +42,11 @@ impl<'a> Context<'a, '_, '_> {
     /// A size whose range the scanner has checked.
     pub fn size(&mut self, raw: Option<&str>) -> Option<Bytes> {
         self.read(raw, |text| values::size(text, 0, u64::MAX))
+    }
+
+    /// A duration whose range the scanner has checked.
+    pub fn duration(&mut self, raw: Option<&str>) -> Option<Millis> {
+        self.read(raw, |text| values::duration(text, 0, u64::MAX))
     }
 
     /// Reports every value of `list` that `same` finds again further up.
@@ -79,6 +85,28 @@ pub fn boxed(raw: &str) -> Box<str> {
     }
 }
 
+/// A list as written, empty if it is not.
+pub fn list<T, const N: usize>(raw: &Option<heapless::Vec<T, N>>) -> &[T] {
+    raw.as_deref().unwrap_or(&[])
+}
+
+/// A path as a key for comparing: `/a//b/.` is `/a/b`.
+pub fn plain_path(path: &str) -> String {
+    values::parts(path).fold(String::new(), |path, part| path + "/" + part)
+}
+
+/// Whether a mount on `outer` hides what is on `inner`: both paths, `outer` a folder above.
+pub fn hides(outer: &str, inner: &str) -> bool {
+    let (mut outer, mut inner) = (values::parts(outer), values::parts(inner));
+    loop {
+        match (outer.next(), inner.next()) {
+            (None, Some(_)) => return true,
+            (Some(a), Some(b)) if a == b => {}
+            _ => return false,
+        }
+    }
+}
+
 /// A service and where its name and its needs stand.
 struct Placed<'a> {
     name: &'a str,
@@ -89,14 +117,14 @@ struct Placed<'a> {
 pub fn plan(scanned: &Scanned, sink: &mut Sink<'_>) -> Plan {
     let mut context = Context { text: &scanned.text, sink };
     let device = match scanned.device.and_then(|span| context.fill::<raw::Device<'_>>(span)) {
-        Some(raw) => device(&mut context, &raw),
+        Some(raw) => device::device(&mut context, &raw),
         None => Device::default(),
     };
     let mut services = Vec::with_capacity(scanned.services.len());
     let mut placed = Vec::with_capacity(scanned.services.len());
     for span in &scanned.services {
         let raw = context.fill::<raw::Service<'_>>(*span).unwrap_or_default();
-        placed.push(Placed { name: raw.name.unwrap_or(""), needs: raw.needs.to_vec() });
+        placed.push(Placed { name: raw.name.unwrap_or(""), needs: list(&raw.needs).to_vec() });
         services.push(service::service(&mut context, &raw));
     }
     let named: Vec<&str> = placed.iter().map(|placed| placed.name).filter(|name| !name.is_empty()).collect();
@@ -109,52 +137,6 @@ pub fn plan(scanned: &Scanned, sink: &mut Sink<'_>) -> Plan {
     Plan { device, services: services.into_iter().flatten().collect(), start_order }
 }
 
-fn device(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Device {
-    let default = Device::default();
-    context.repeated(&raw.images, "the image folder", |path| values::parts(path).collect::<Vec<_>>().join("/"));
-    context.repeated(&raw.allow_missing, "the word", str::to_owned);
-    let mut allow_missing = FeatureSet::default();
-    for word in &raw.allow_missing {
-        if let Some(feature) = context.read(Some(word), values::feature) {
-            allow_missing = allow_missing.with(feature);
-        }
-    }
-    let memory = context.size(raw.memory);
-    let memory_reserve = context.size(raw.memory_reserve).unwrap_or(default.memory_reserve);
-    if let (Some(memory), Some(typed)) = (memory, raw.memory)
-        && memory <= memory_reserve
-    {
-        let span = context.span(raw.memory_reserve.unwrap_or(typed));
-        let message = format!("the reserve of {memory_reserve} leaves nothing of the memory of {memory}");
-        context.sink.problem(span, message, Some("services get \"memory\" less \"memory_reserve\"".into()));
-    }
-    let caps = &raw.image_caps;
-    let mut image_caps = default.image_caps;
-    let mut set = |target: &mut Bytes, raw| {
-        if let Some(size) = context.size(raw) {
-            *target = size;
-        }
-    };
-    set(&mut image_caps.bytes, caps.bytes);
-    set(&mut image_caps.pax, caps.pax);
-    set(&mut image_caps.zstd_window, caps.zstd_window);
-    set(&mut image_caps.manifest, caps.manifest);
-    image_caps.ratio = caps.ratio.unwrap_or(image_caps.ratio);
-    image_caps.entries = caps.entries.unwrap_or(image_caps.entries);
-    image_caps.path_depth = caps.path_depth.unwrap_or(image_caps.path_depth);
-    Device {
-        hostname: raw.hostname.map(boxed),
-        images: raw.images.iter().map(|path| boxed(path)).collect(),
-        state: raw.state.map_or(default.state, boxed),
-        memory,
-        memory_reserve,
-        allow_missing,
-        log_ring: context.size(raw.log.ring).unwrap_or(default.log_ring),
-        image_caps,
-        ..default
-    }
-}
-
 /// Turns names into indices; gives the edges of the graph.
 fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mut [Option<Service>]) -> Vec<Edge> {
     let names: Vec<Cow<'_, str>> = placed.iter().map(|placed| values::decoded(placed.name)).collect();
@@ -163,7 +145,7 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
         let bare = |need: &str| need.split(':').next().unwrap_or("").to_owned();
         context.repeated(&own.needs, "the need", bare);
         for raw in &own.needs {
-            let Some(name) = context.read(Some(raw), values::need) else { continue };
+            let Some((name, until)) = context.read(Some(raw), values::need) else { continue };
             let Some(target) = names.iter().position(|known| *known == name.as_str()) else {
                 let known = names.iter().map(|name| &**name).filter(|name| !name.is_empty());
                 let hint = crate::base::suggest::did_you_mean(name.as_str(), known.clone());
@@ -174,17 +156,30 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
                 continue;
             };
             edges.push((index, target));
-            let asleep = services.get(target).and_then(Option::as_ref).is_some_and(|target| !target.enabled);
-            let Some(Some(service)) = services.get_mut(index) else { continue };
-            service.needs.push(Need::Started(target as u16));
-            if asleep && service.enabled {
+            let needed = services.get(target).and_then(Option::as_ref);
+            let oneshot = needed.is_some_and(|needed| needed.kind == Kind::Oneshot);
+            let (asleep, lifeline) = needed.map_or((false, true), |needed| (!needed.enabled, needed.lifeline));
+            if until == Some(Until::Done) && !oneshot && needed.is_some() {
                 let span = context.span(raw);
+                let hint = format!("write {:?}, or give it \"type\": \"oneshot\"", name.as_str());
+                let message = format!("waits for {:?} to be done, but it is a daemon, which never is", name.as_str());
+                context.sink.problem(span, message, Some(hint));
+            }
+            let Some(Some(service)) = services.get_mut(index) else { continue };
+            service.needs.push(match until {
+                Some(Until::Started) => Need::Started(target as u16),
+                None if !oneshot => Need::Started(target as u16),
+                Some(Until::Done) | None => Need::Done(target as u16),
+            });
+            let own = service.name.as_str();
+            let span = context.span(raw);
+            if asleep && service.enabled {
                 let message = format!("needs {:?}, which is not enabled", name.as_str());
-                context.sink.warning(
-                    span,
-                    message,
-                    format!("{:?} waits until someone starts it", service.name.as_str()),
-                );
+                context.sink.warning(span, message, format!("{own:?} waits until someone starts it"));
+            }
+            if service.lifeline && !lifeline {
+                let message = format!("is a lifeline and needs {:?}, which is none", name.as_str());
+                context.sink.warning(span, message, "in rescue only lifelines run: make it one too");
             }
         }
     }

@@ -11,6 +11,8 @@ pub use service::SERVICE;
 pub struct Object {
     /// What messages call it: `a service`, `limits`.
     pub name: &'static str,
+    /// Keys of which it must have one.
+    pub either: &'static [&'static str],
     /// Its keys.
     pub keys: &'static [Key],
 }
@@ -73,6 +75,7 @@ impl Kind {
 /// The whole file.
 pub static FILE: Object = Object {
     name: "the config",
+    either: &[],
     keys: &[
         Key {
             default: "none",
