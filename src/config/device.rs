@@ -2,7 +2,7 @@
 
 use super::raw;
 use super::validate::{Context, boxed, hides, plain_path};
-use super::values::{self, board};
+use super::values::{self, Text, board};
 use crate::base::units::{Bytes, Millis};
 use crate::plan::{BoardMount, Boot, Device, FeatureSet, Rescue, Sysctl, Watchdog};
 
@@ -46,7 +46,7 @@ pub fn device(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Devic
     image_caps.entries = caps.entries.unwrap_or(image_caps.entries);
     image_caps.path_depth = caps.path_depth.unwrap_or(image_caps.path_depth);
     Device {
-        hostname: raw.hostname.map(boxed),
+        hostname: raw.hostname.map(|name| context.expanded(name, "hostname", Text::HostName)),
         images: raw.images.iter().map(|path| boxed(path)).collect(),
         state: raw.state.map_or(default.state, boxed),
         memory,

@@ -2,7 +2,9 @@
 
 use super::raw;
 use super::validate::{Context, boxed, hides, plain_path};
-use super::values;
+use super::values::{self, Text};
+use super::vars;
+use crate::base::name::Name;
 use crate::base::units::Bytes;
 use crate::plan::{Limits, Memory, Mount, MountKind};
 
@@ -52,10 +54,16 @@ fn mount_kind(
         (raw::MountType::Volume, Some(_), Some(true)) => {
             problem("a volume has a name, not a path", "use \"type\": \"bind\" for a path of the board")
         }
-        (raw::MountType::Volume, source, _) => context.read(source, values::name).map(MountKind::Volume),
+        (raw::MountType::Volume, Some(source), _) => {
+            let name = context.expanded(source, "source", Text::Name);
+            Name::new(&name).ok().map(MountKind::Volume)
+        }
         (raw::MountType::Bind, None, _) => problem("a bind mount needs its source", "add \"source\": \"/etc/ssl\""),
         (raw::MountType::Bind, Some(_), Some(false)) => {
             problem("a bind mount's source is an absolute path", "use \"type\": \"volume\" for a volume's name")
+        }
+        (raw::MountType::Bind, Some(source), _) if vars::has(source) => {
+            problem("a path has no variables", "only hostname, env, command and the names of volumes can have them")
         }
         (raw::MountType::Bind, source, _) => source.map(boxed).map(MountKind::Bind),
         (raw::MountType::Tmpfs, Some(_), _) => problem("a tmpfs has no source", "leave \"source\" out"),

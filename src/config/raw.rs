@@ -95,7 +95,17 @@ pub struct Rescue<'a> {
     pub reboot_after: Option<&'a str>,
 }
 
-/// One entry of `services`.
+/// An entry of `vars`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Var<'a> {
+    pub name: Option<&'a str>,
+    pub value: Option<&'a str>,
+    pub file: Option<&'a str>,
+    pub default: Option<&'a str>,
+}
+
+/// One entry of `services` or `overrides`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Service<'a> {

@@ -4,7 +4,7 @@ use super::mounts::mounts;
 use super::raw;
 use super::root::root;
 use super::validate::{Context, boxed, hides, list, plain_path};
-use super::values;
+use super::values::{self, Text};
 use crate::plan::{
     CapSet, Condition, DeviceNode, DeviceRules, IoLimit, Kind, Limits, LogPolicy, Memory, Mount, Restart,
     RestartPolicy, Rlimit, RlimitKind, RootFs, Secret, Service, Stop,
@@ -29,24 +29,28 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let user = context.read(raw.user, values::user);
     let start_timeout = context.duration(raw.start_timeout);
     let secrets = secrets(context, list(&raw.secrets), &mounts);
-    if let Some(first) = list(&raw.command).first().filter(|first| first.is_empty()) {
+    let root = root(context, raw);
+    let command: Vec<Box<str>> =
+        list(&raw.command).iter().map(|word| context.expanded(word, "command", Text::Any)).collect();
+    if let (Some(first), Some("")) = (list(&raw.command).first(), command.first().map(|first| &**first)) {
         let span = context.span(first);
         context.sink.problem(span, "the command's program is empty", Some("write its name or path".into()));
     }
-    let root = root(context, raw);
+    let env = list(&raw.env).iter().map(|entry| context.expanded(entry, "env", Text::Env)).collect();
+    let hostname = raw.hostname.map(|name| context.expanded(name, "hostname", Text::HostName));
     let texts = |raw: &[&str]| raw.iter().map(|text| boxed(text)).collect();
     let default = Service::new(name?, root?, limits?);
     Some(Service {
         kind,
         when: when(&raw.when),
-        command: texts(list(&raw.command)),
+        command,
         user,
-        env: texts(list(&raw.env)),
+        env,
         env_files: texts(list(&raw.env_files)),
         secrets,
         tty: raw.tty.map(boxed),
         working_dir: raw.working_dir.map(boxed),
-        hostname: raw.hostname.map(boxed),
+        hostname,
         rlimits,
         oom_score_adj: raw.oom_score_adj.unwrap_or(default.oom_score_adj),
         root_fs: match raw.root_fs {

@@ -51,6 +51,8 @@ fn survive(bytes: &[u8]) -> Result<Plan, Problems> {
     }
 }
 
+mod files;
+
 fn good(text: &str) -> Plan {
     survive(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems}"))
 }
@@ -96,7 +98,7 @@ fn every_key_reaches_the_plan() {
     assert_eq!((broker.rlimits[0].kind, broker.rlimits[0].hard), (RlimitKind::Nofile, 4096));
     assert_eq!((broker.rlimits[1].soft, broker.rlimits[1].hard), (u64::MAX, u64::MAX));
     assert_eq!((broker.oom_score_adj, broker.root_fs), (-500, RootFs::Scratch));
-    assert!(matches!(&broker.mounts[0].kind, MountKind::Volume(name) if name.as_str() == "broker-data"));
+    assert!(matches!(&broker.mounts[0].kind, MountKind::Volume(name) if name.as_str() == "broker-7"));
     assert!(matches!(&broker.mounts[1].kind, MountKind::Bind(path) if &**path == "/etc/ssl"));
     assert!(broker.mounts[1].read_only && broker.mounts[2].kind == MountKind::Tmpfs(Bytes(4 << 20)));
     assert_eq!(broker.needs, [Need::Started(2), Need::Started(1), Need::Done(3), Need::Done(4)]);
@@ -163,7 +165,9 @@ fn visit(object: &'static Object, whole: &dyn Fn(String) -> String, check: &mut 
             keys::Kind::Bool => values.extend(["true".into(), "false".into()]),
             keys::Kind::Word(words) => values.extend(words.iter().map(|word| format!("{word:?}"))),
             keys::Kind::Object(inner) => visit(inner, &|inner| with(&inner), check),
-            keys::Kind::Objects(inner, _) => visit(inner, &|inner| with(&format!("[{inner}]")), check),
+            keys::Kind::Objects(inner, _) | keys::Kind::Partial(inner, _) => {
+                visit(inner, &|inner| with(&format!("[{inner}]")), check)
+            }
             keys::Kind::Text(_) | keys::Kind::Texts(..) => {}
         }
         values.iter().for_each(|value| check(key, with(value)));
@@ -244,7 +248,7 @@ fn no_mutation_of_a_config_breaks_the_parser() {
 fn no_exchange_of_tokens_breaks_the_parser() {
     let mut random = Random::new();
     let mut cursor_text = FULL.as_bytes().to_vec();
-    blank::blank(&mut cursor_text, &mut Sink::new("c.json", FULL.as_bytes()));
+    blank::blank(&mut cursor_text, &mut Sink::new(&[Source { name: "c.json", bytes: FULL.as_bytes() }]));
     let mut cursor = crate::base::json::Cursor::new(&cursor_text, 16).unwrap();
     let mut tokens = Vec::new();
     while let Some(token) = cursor.next().unwrap() {

@@ -1,12 +1,13 @@
 //! From raw values to the plan: what a single value cannot show, one service and all of them together.
 
-use super::device;
 use super::order::{Edge, order};
 use super::problem::{Sink, Span};
-use super::raw;
 use super::scan::Scanned;
-use super::service;
 use super::values::{self, Read, Until};
+use super::vars::{self, Var};
+use super::{Input, device, merge, raw, service};
+use crate::base::limits::{SERVICES, VARS};
+use crate::base::suggest::did_you_mean;
 use crate::base::units::{Bytes, Millis};
 use crate::plan::{Device, Kind, Need, Plan, Service};
 use std::borrow::Cow;
@@ -16,9 +17,16 @@ pub struct Context<'a, 's, 'f> {
     text: &'a [u8],
     /// Where problems go.
     pub sink: &'s mut Sink<'f>,
+    /// The variables, once they are known.
+    pub vars: Vec<Var>,
 }
 
-impl<'a> Context<'a, '_, '_> {
+impl<'a, 's, 'f> Context<'a, 's, 'f> {
+    /// A context before the variables are known.
+    pub fn new(text: &'a [u8], sink: &'s mut Sink<'f>) -> Self {
+        Context { text, sink, vars: Vec::new() }
+    }
+
     /// Where `raw`, which borrows from the text, stands, with its quotes.
     pub fn span(&self, raw: &str) -> Span {
         let start = (raw.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize).wrapping_sub(1);
@@ -54,16 +62,16 @@ impl<'a> Context<'a, '_, '_> {
         let keys: Vec<T> = list.iter().map(|raw| key(&values::decoded(raw))).collect();
         for (place, raw) in list.iter().enumerate() {
             let Some(first) = keys.iter().take(place).position(|key| *key == keys[place]) else { continue };
-            let line = self.sink.line(self.span(list[first]).start);
             let span = self.span(raw);
+            let place = self.sink.place(self.span(list[first]).start, span.start);
             let shown = values::decoded(raw);
             let message = format!("{what} {shown:?} is there twice");
-            self.sink.problem(span, message, Some(format!("the first is in line {line}")));
+            self.sink.problem(span, message, Some(format!("the first is in {place}")));
         }
     }
 
     /// Fills a raw type from one part of the text.
-    fn fill<T: serde::Deserialize<'a>>(&mut self, span: Span) -> Option<T> {
+    pub fn fill<T: serde::Deserialize<'a>>(&mut self, span: Span) -> Option<T> {
         let slice = self.text.get(span.start..span.end)?;
         match serde_json_core::from_slice(slice) {
             Ok((value, _)) => Some(value),
@@ -114,27 +122,62 @@ struct Placed<'a> {
 }
 
 /// Makes the plan of what the scanner left. It is of use only if the sink holds no problem afterwards.
-pub fn plan(scanned: &Scanned, sink: &mut Sink<'_>) -> Plan {
-    let mut context = Context { text: &scanned.text, sink };
-    let device = match scanned.device.and_then(|span| context.fill::<raw::Device<'_>>(span)) {
+pub fn plan(scanned: &Scanned, input: &Input<'_>, sink: &mut Sink<'_>) -> Plan {
+    let mut context = Context::new(&scanned.text, sink);
+    let parts = &scanned.parts;
+    absent(&mut context, &parts.include, input.absent);
+    let raws: Vec<raw::Var<'_>> = parts.vars.iter().filter_map(|span| context.fill(*span)).collect();
+    enough(&mut context, &parts.vars, VARS, "variables");
+    context.vars = vars::vars(&mut context, &raws, input.values);
+    let device = match parts.device.and_then(|span| context.fill::<raw::Device<'_>>(span)) {
         Some(raw) => device::device(&mut context, &raw),
         None => Device::default(),
     };
-    let mut services = Vec::with_capacity(scanned.services.len());
-    let mut placed = Vec::with_capacity(scanned.services.len());
-    for span in &scanned.services {
-        let raw = context.fill::<raw::Service<'_>>(*span).unwrap_or_default();
+    enough(&mut context, &parts.services, SERVICES, "services");
+    enough(&mut context, &parts.overrides, SERVICES, "overrides");
+    let overrides = merge::overrides(&mut context, &parts.overrides);
+    let mut services = Vec::with_capacity(parts.services.len());
+    let mut placed = Vec::with_capacity(parts.services.len());
+    for span in &parts.services {
+        let mut raw = context.fill::<raw::Service<'_>>(*span).unwrap_or_default();
+        merge::apply(&mut context, &overrides, &mut raw);
         placed.push(Placed { name: raw.name.unwrap_or(""), needs: list(&raw.needs).to_vec() });
         services.push(service::service(&mut context, &raw));
     }
     let named: Vec<&str> = placed.iter().map(|placed| placed.name).filter(|name| !name.is_empty()).collect();
     context.repeated(&named, "a service called", str::to_owned);
+    merge::strays(&mut context, &overrides, &named);
     let edges = needs(&mut context, &placed, &mut services);
     let (start_order, cycles) = order(services.len(), &edges);
     for cycle in cycles {
         report_cycle(&mut context, &placed, &cycle);
     }
     Plan { device, services: services.into_iter().flatten().collect(), start_order }
+}
+
+/// Reports what is more than `max` in all files together; in each of them the scanner has counted.
+fn enough(context: &mut Context<'_, '_, '_>, spans: &[Span], max: usize, what: &str) {
+    if let Some(span) = spans.get(max) {
+        let span = Span { start: span.start, end: span.start + 1 };
+        context.sink.problem(span, format!("too many {what} in all files together (max {max})"), None);
+    }
+}
+
+/// Warns of entries of `include` that name a single file which is not there.
+fn absent(context: &mut Context<'_, '_, '_>, include: &[Span], absent: &[Box<str>]) {
+    for span in include {
+        let typed = context.text.get(span.start + 1..span.end - 1).and_then(|text| str::from_utf8(text).ok());
+        if typed.is_some_and(|typed| absent.contains(&boxed(typed))) {
+            let hint = "with a '*' in its name it may be missing without a word";
+            context.sink.warning(*span, "there is no such file", hint);
+        }
+    }
+}
+
+/// The hint at a name that nothing has.
+pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str> + Clone) -> String {
+    let all = || format!("services: {}", known.clone().take(12).collect::<Vec<_>>().join(", "));
+    did_you_mean(name, known.clone()).map_or_else(all, |meant| format!("did you mean {meant:?}?"))
 }
 
 /// Turns names into indices; gives the edges of the graph.
@@ -148,9 +191,7 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
             let Some((name, until)) = context.read(Some(raw), values::need) else { continue };
             let Some(target) = names.iter().position(|known| *known == name.as_str()) else {
                 let known = names.iter().map(|name| &**name).filter(|name| !name.is_empty());
-                let hint = crate::base::suggest::did_you_mean(name.as_str(), known.clone());
-                let all = || format!("services: {}", known.take(12).collect::<Vec<_>>().join(", "));
-                let hint = hint.map_or_else(all, |meant| format!("did you mean {meant:?}?"));
+                let hint = nearest(name.as_str(), known);
                 let span = context.span(raw);
                 context.sink.problem(span, format!("needs {:?}, which is no service", name.as_str()), Some(hint));
                 continue;

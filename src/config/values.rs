@@ -2,7 +2,7 @@
 
 pub mod board;
 
-use crate::base::limits::{JSON_KEYS, NAME_BYTES};
+use crate::base::limits::{JSON_KEYS, NAME_BYTES, VAR_BYTES};
 use crate::base::name::{BadName, Name};
 use crate::base::signal;
 use crate::base::suggest::did_you_mean;
@@ -89,6 +89,12 @@ pub enum Text {
     Feature,
     /// One line of text.
     Line,
+    /// The name of a variable.
+    VarName,
+    /// The value of a variable.
+    VarValue,
+    /// A path whose last part may hold `*`.
+    Pattern,
     /// What the board mounts.
     BoardSource,
     /// Where the board mounts it.
@@ -133,6 +139,9 @@ pub fn check(kind: Text, text: &str) -> Read<()> {
         Text::Need => need(text).map(drop),
         Text::Feature => feature(text).map(drop),
         Text::Line => board::line(text),
+        Text::VarName => var_name(text),
+        Text::VarValue => var_value(text),
+        Text::Pattern => pattern(text),
         Text::BoardSource => board::source(text),
         Text::BoardTarget => board::target(text),
         Text::FsType => board::fs_type(text),
@@ -289,6 +298,38 @@ fn components(text: &str) -> Read<()> {
     }
     if text.split('/').any(|part| part == "..") {
         return wrong_hint(format!("is {text:?}, which goes up through \"..\""), "write where the path leads");
+    }
+    Ok(())
+}
+
+/// The name of a variable.
+pub fn var_name(text: &str) -> Read<()> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if text.is_empty() || text.len() > NAME_BYTES || !text.bytes().all(good) {
+        return wrong(format!("is {text:?}; a variable's name has 1 to {NAME_BYTES} letters, digits and '_'"));
+    }
+    Ok(())
+}
+
+fn var_value(text: &str) -> Read<()> {
+    if text.len() > VAR_BYTES {
+        return wrong(format!("is {} bytes long, more than {VAR_BYTES}", text.len()));
+    }
+    board::line(text)
+}
+
+/// A path whose last part may hold `*`.
+fn pattern(text: &str) -> Read<()> {
+    path(text)?;
+    let (folder, last) = text.rsplit_once('/').unwrap_or(("", text));
+    if last.is_empty() || last == "." {
+        return wrong_hint(format!("is {text:?}, which is a folder"), format!("write \"{}/*.json\"", folder));
+    }
+    if folder.contains('*') {
+        return wrong_hint(format!("is {text:?}; a '*' can only stand in the last part"), "name each folder");
+    }
+    if let Some(c) = last.chars().find(|c| matches!(c, '?' | '[' | ']' | '{' | '}')) {
+        return wrong(format!("is {text:?}; {c:?} has no meaning here, only '*' has"));
     }
     Ok(())
 }

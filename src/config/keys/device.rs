@@ -1,6 +1,6 @@
 //! The keys of `device`.
 
-use super::{GIB, HOUR, KIB, Kind, MIB, Object, SECOND, TIB, optional, required};
+use super::{GIB, HOUR, KIB, Kind, MIB, Object, SECOND, TIB, optional, required, with_vars};
 use crate::base::limits;
 use crate::config::values::Text;
 
@@ -9,7 +9,13 @@ pub static DEVICE: Object = Object {
     name: "device",
     either: &[],
     keys: &[
-        optional("hostname", Kind::Text(Text::HostName), "unchanged", "\"gateway-7\"", "The board's host name."),
+        with_vars(optional(
+            "hostname",
+            Kind::Text(Text::HostName),
+            "unchanged",
+            "\"gateway-7\"",
+            "The board's host name.",
+        )),
         optional(
             "images",
             Kind::Texts(Text::Path, limits::IMAGE_DIRS),

@@ -1,6 +1,6 @@
 //! The keys of one entry of `services`.
 
-use super::{GIB, HOUR, KIB, Kind, MIB, Object, SECOND, TIB, optional, required};
+use super::{GIB, HOUR, KIB, Kind, MIB, Object, SECOND, TIB, optional, required, with_vars};
 use crate::base::limits;
 use crate::config::values::Text;
 
@@ -46,13 +46,13 @@ pub static SERVICE: Object = Object {
             "{ \"missing\": \"/data/keys/tls.key\" }",
             "What must hold on the board for it to start. Where it does not, it is skipped, which counts as done.",
         ),
-        optional(
+        with_vars(optional(
             "command",
             Kind::Texts(Text::Any, limits::ARGV),
             "the image's entrypoint and cmd",
             "[\"mosquitto\", \"-c\", \"/mosquitto.conf\"]",
             "Program and arguments. No shell is involved.",
-        ),
+        )),
         optional(
             "user",
             Kind::Text(Text::User),
@@ -60,13 +60,13 @@ pub static SERVICE: Object = Object {
             "\"1883:1883\"",
             "Who it runs as: user or user:group, by number or by a name that the image (with `root`: the board) knows.",
         ),
-        optional(
+        with_vars(optional(
             "env",
             Kind::Texts(Text::Env, limits::ENV),
             "[]",
             "[\"LEVEL=info\"]",
             "Environment, over that of `env_files`. Nothing of coracle's own environment is passed on.",
-        ),
+        )),
         optional(
             "env_files",
             Kind::Texts(Text::Path, limits::ENV_FILES),
@@ -91,7 +91,13 @@ pub static SERVICE: Object = Object {
              console, or a menu on a screen. What it writes goes there and not to its log.",
         ),
         optional("working_dir", Kind::Text(Text::Path), "the image's", "\"/srv\"", "Working directory, inside."),
-        optional("hostname", Kind::Text(Text::HostName), "the service's name", "\"broker\"", "Host name, inside."),
+        with_vars(optional(
+            "hostname",
+            Kind::Text(Text::HostName),
+            "the service's name",
+            "\"broker\"",
+            "Host name, inside.",
+        )),
         required(
             "limits",
             Kind::Object(&LIMITS),
@@ -350,13 +356,13 @@ static MOUNT: Object = Object {
             "`volume`: a folder that coracle keeps for the service. `bind`: a path of the board. `tmpfs`: memory, \
              within the service's limit.",
         ),
-        optional(
+        with_vars(optional(
             "source",
             Kind::Text(Text::Source),
             "needed by `volume` and `bind`",
             "\"broker-data\"",
-            "The volume's name, or the board's path.",
-        ),
+            "The volume's name, which can hold variables, or the board's path.",
+        )),
         required("target", Kind::Text(Text::Target), "\"/data\"", "Where it is mounted, inside."),
         optional("read_only", Kind::Bool, "false", "true", "Whether writing to it is refused."),
         optional(
