@@ -3,7 +3,7 @@
 //! After a change of the table, `CORACLE_BLESS=1 cargo test --test config_docs` writes both files anew.
 
 use coracle::base::json::{self, Quoted};
-use coracle::config::keys::{FILE, FREE_PREFIX, Key, Kind, Object};
+use coracle::config::keys::{FILE, FREE_PREFIX, INCLUDED, Key, Kind, Object};
 use coracle::config::values::{self, Text};
 use std::fmt::Write;
 use std::fs;
@@ -30,34 +30,51 @@ fn pattern(text: Text) -> Option<&'static str> {
         Text::Memory(..) => "^([0-9]+[KMG]?|unlimited)$",
         Text::Amount => "^([0-9]+[KMG]?|unlimited)$",
         Text::Duration(..) => "^[0-9]+(ms|s|m|h)$",
+        Text::DurationOrNone(..) => "^(0|[0-9]+(ms|s|m|h))$",
         Text::Percent(..) => "^[0-9]+%$",
         Text::Name => "^[a-z0-9][a-z0-9._-]{0,62}$",
         Text::HostName => "^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$",
-        Text::Path | Text::Target => "^/",
+        Text::Path | Text::Target | Text::BoardTarget => "^/",
+        Text::SecretTarget => "^/run/.",
+        Text::WatchdogDevice => "^(auto|/dev/.+)$",
+        Text::Module => "^[A-Za-z0-9_-]+$",
+        Text::Sysctl => "^[^.]+[.].",
+        Text::MountOptions => "^[^, ]+(,[^, ]+)*$",
         Text::DevicePath => "^/dev/.",
         Text::Env => "^[^=]+=",
-        Text::Need => "^[a-z0-9][a-z0-9._-]{0,62}(:started)?$",
+        Text::Need => "^[a-z0-9][a-z0-9._-]{0,62}(:started|:done)?$",
         Text::Cpus => "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$",
         Text::Any | Text::Source | Text::Image | Text::User | Text::Signal | Text::Capability | Text::Feature => {
             return None;
         }
+        Text::Line | Text::BoardSource | Text::FsType | Text::VarValue => return None,
+        Text::VarName => "^[A-Za-z0-9_]{1,63}$",
+        Text::Pattern => "^/([^*]*/)?[^/]+$",
     })
 }
 
-fn schema_text(text: Text) -> String {
-    pattern(text).map_or(String::new(), |pattern| format!(", \"pattern\": {}", Quoted(pattern)))
+fn schema_text(text: Text, vars: bool) -> String {
+    let shown = |pattern: &str| match vars {
+        true => format!(", \"pattern\": {}", Quoted(&format!("{pattern}|[$][{{]"))),
+        false => format!(", \"pattern\": {}", Quoted(pattern)),
+    };
+    pattern(text).map_or(String::new(), shown)
 }
 
-fn schema_kind(kind: &Kind, indent: usize) -> String {
-    match kind {
-        Kind::Object(object) => schema_object(object, indent),
+fn schema_kind(key: &Key, indent: usize, partial: bool) -> String {
+    match &key.kind {
+        Kind::Object(object) => schema_object(object, indent, partial),
         Kind::Objects(object, max) => {
-            let items = schema_object(object, indent);
+            let items = schema_object(object, indent, false);
             format!("\"type\": \"array\", \"maxItems\": {max}, \"items\": {{ {items} }}")
         }
-        Kind::Text(text) => format!("\"type\": \"string\"{}", schema_text(*text)),
+        Kind::Partial(object, max) => {
+            let items = schema_object(object, indent, true);
+            format!("\"type\": \"array\", \"maxItems\": {max}, \"items\": {{ {items} }}")
+        }
+        Kind::Text(text) => format!("\"type\": \"string\"{}", schema_text(*text, key.vars)),
         Kind::Texts(text, max) => {
-            let items = schema_text(*text);
+            let items = schema_text(*text, key.vars);
             format!("\"type\": \"array\", \"maxItems\": {max}, \"items\": {{ \"type\": \"string\"{items} }}")
         }
         Kind::Word(words) => {
@@ -69,19 +86,29 @@ fn schema_kind(kind: &Kind, indent: usize) -> String {
     }
 }
 
-fn schema_object(object: &Object, indent: usize) -> String {
+/// The schema of an object; of a `partial` one the name alone is required.
+fn schema_object(object: &Object, indent: usize, partial: bool) -> String {
     let gap = " ".repeat(indent + 2);
     let mut out = String::from("\"type\": \"object\", \"additionalProperties\": false");
-    let required: Vec<String> =
-        object.keys.iter().filter(|key| key.required).map(|key| Quoted(key.name).to_string()).collect();
+    let required: Vec<String> = object
+        .keys
+        .iter()
+        .filter(|key| key.required && (!partial || key.name == "name"))
+        .map(|key| Quoted(key.name).to_string())
+        .collect();
     if !required.is_empty() {
         write!(out, ", \"required\": [{}]", required.join(", ")).unwrap();
+    }
+    let either = |name: &&str| format!("{{ \"required\": [{}] }}", Quoted(name));
+    if !partial && !object.either.is_empty() {
+        let choices: Vec<String> = object.either.iter().map(either).collect();
+        write!(out, ", \"anyOf\": [{}]", choices.join(", ")).unwrap();
     }
     write!(out, ",\n{gap}\"patternProperties\": {{ \"^{FREE_PREFIX}\": {{}} }},\n{gap}\"properties\": {{\n").unwrap();
     for (place, key) in object.keys.iter().enumerate() {
         let comma = if place + 1 == object.keys.len() { "" } else { "," };
         let doc = Quoted(&description(key)).to_string();
-        let kind = schema_kind(&key.kind, indent + 4);
+        let kind = schema_kind(key, indent + 4, partial);
         writeln!(out, "{gap}  \"{}\": {{ \"description\": {doc}, {kind} }}{comma}", key.name).unwrap();
     }
     write!(out, "{gap}}}").unwrap();
@@ -93,12 +120,17 @@ fn description(key: &Key) -> String {
     format!("{}{default} Example: {}", key.doc, key.example)
 }
 
-#[test]
-fn the_schema_is_what_the_table_says() {
-    let head = "\"$schema\": \"https://json-schema.org/draft-07/schema\",\n  \"title\": \"coracle's config\"";
-    let schema = format!("{{\n  {head},\n  {}\n}}\n", schema_object(&FILE, 0));
+fn schema(title: &str, file: &Object) -> String {
+    let head = format!("\"$schema\": \"https://json-schema.org/draft-07/schema\",\n  \"title\": {}", Quoted(title));
+    let schema = format!("{{\n  {head},\n  {}\n}}\n", schema_object(file, 0, false));
     json::check(schema.as_bytes(), 64).unwrap();
-    agree("coracle.schema.json", &schema);
+    schema
+}
+
+#[test]
+fn the_schemas_are_what_the_table_says() {
+    agree("coracle.schema.json", &schema("coracle's config", &FILE));
+    agree("coracle-included.schema.json", &schema("a file that coracle's config includes", &INCLUDED));
 }
 
 fn takes(kind: &Kind) -> String {
@@ -106,16 +138,21 @@ fn takes(kind: &Kind) -> String {
     match kind {
         Kind::Object(_) => "object".into(),
         Kind::Objects(_, max) => format!("list of objects, at most {max}"),
+        Kind::Partial(_, max) => format!("list of objects as in `services`, at most {max}"),
         Kind::Text(text) => match text {
             Text::Size(min, max) => format!("size, {} to {}", Bytes(*min), Bytes(*max)),
             Text::SizeOrNone(min, max) => format!("`\"0\"` or size, {} to {}", Bytes(*min), Bytes(*max)),
             Text::Memory(min, max) => format!("size, {} to {}, or `\"unlimited\"`", Bytes(*min), Bytes(*max)),
             Text::Duration(min, max) => format!("duration, {} to {}", Millis(*min), Millis(*max)),
+            Text::DurationOrNone(min, max) => format!("`\"0\"` or duration, {} to {}", Millis(*min), Millis(*max)),
             Text::Percent(min, max) => format!("share, {min}% to {max}%"),
             Text::Amount => "number, size or `\"unlimited\"`, in quotes".into(),
-            Text::Name => "name".into(),
+            Text::Name | Text::VarName => "name".into(),
+            Text::Pattern => "absolute path".into(),
             Text::HostName => "host name".into(),
-            Text::Path | Text::Target => "absolute path".into(),
+            Text::Path | Text::Target | Text::BoardTarget => "absolute path".into(),
+            Text::SecretTarget => "path below /run".into(),
+            Text::WatchdogDevice => "`\"auto\"` or path below /dev".into(),
             Text::DevicePath => "path below /dev".into(),
             _ => "text".into(),
         },
@@ -132,7 +169,8 @@ fn reference_object(out: &mut String, path: &str, object: &Object) {
     write!(out, "\n## {title}\n\n| key | takes | default | |\n|---|---|---|---|\n").unwrap();
     for key in object.keys {
         let default = if key.required { "**required**" } else { key.default };
-        let doc = format!("{} `{}`", key.doc, key.example).replace('|', "\\|");
+        let vars = if key.vars && path != "services[].mounts[]" { " Can hold variables." } else { "" };
+        let doc = format!("{}{vars} `{}`", key.doc, key.example).replace('|', "\\|");
         writeln!(out, "| `{}` | {} | {default} | {doc} |", key.name, takes(&key.kind)).unwrap();
     }
     for key in object.keys {
@@ -154,8 +192,9 @@ fn the_reference_is_what_the_table_says() {
          commas are fine. Unknown keys are errors, except those that begin with `x-`, which are yours. A *size* is a\n\
          whole number and `K`, `M` or `G` (powers of 1024); a *duration* a whole number and `ms`, `s`, `m` or `h`; a\n\
          *share* a whole number and `%` of one core. All three are texts, in double quotes.\n\n\
+         An included file holds `services`, `overrides` and `vars`, nothing else.\n\n\
          `coracle check FILE` shows every problem at once. Complete examples: `minimal.json`, `sensor-gateway.json`,\n\
-         `kiosk.json`, `router.json`.\n",
+         `kiosk.json`, `router.json`, and for an included file `services.d/ssh.json`.\n",
     );
     reference_object(&mut out, "", &FILE);
     agree("REFERENCE.md", &out);
@@ -174,7 +213,7 @@ fn every_example_config_is_a_plan_without_warnings_that_fits_its_board() {
     }
     let found = fs::read_dir(config("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     for name in found.filter(|name| name.ends_with(".json")) {
-        let known = names.contains(&name.as_str()) || name == "coracle.schema.json" || name == "size-budget.json";
+        let known = names.contains(&name.as_str()) || name.ends_with(".schema.json") || name == "size-budget.json";
         assert!(known, "config/{name} is parsed by no test");
     }
 }

@@ -1,8 +1,9 @@
 //! Every kind of mistake in a config file, with everything that is said about it.
 //!
-//! `tests/diagnostics/NAME.json` is the file, `NAME.expected` the message. After a change of words,
+//! `tests/diagnostics/NAME.json` is the file, with those of `NAME.d/` included, `NAME.expected` the message. After a change of words,
 //! `CORACLE_BLESS=1 cargo test --test diagnostics` writes the messages anew; read the difference before committing it.
 
+use coracle::config::{Input, Source};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,12 +20,25 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
+/// The file with those that it includes, as their names and contents.
+fn files(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let name = |path: &Path| path.strip_prefix(path.ancestors().nth(1).unwrap()).unwrap().display().to_string();
+    let mut files = vec![(name(path), fs::read(path).unwrap())];
+    let folder = path.with_extension("d");
+    let mut included: Vec<PathBuf> =
+        fs::read_dir(&folder).map(|all| all.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default();
+    included.sort();
+    files.extend(included.iter().map(|file| (format!("{}/{}", name(&folder), name(file)), fs::read(file).unwrap())));
+    files
+}
+
 fn said(path: &Path) -> String {
-    let name = path.file_name().unwrap().to_string_lossy();
-    match coracle::config::load(&name, &fs::read(path).unwrap()) {
+    let files = files(path);
+    let sources: Vec<Source<'_>> = files.iter().map(|(name, bytes)| Source { name, bytes }).collect();
+    match coracle::config::load_all(&Input { sources: &sources, values: &[], absent: &[] }) {
         Err(problems) => format!("{problems}\n"),
         Ok((_, warnings)) => {
-            assert!(!warnings.is_empty(), "{name} has nothing wrong with it");
+            assert!(!warnings.is_empty(), "{} has nothing wrong with it", path.display());
             warnings.iter().map(|warning| format!("warning: {warning}\n")).collect()
         }
     }

@@ -4,8 +4,16 @@
 pub const NAME_BYTES: usize = 63;
 /// Services in one config: a device with more runs something else; bounds every table of the supervisor.
 pub const SERVICES: usize = 128;
-/// Config file size in bytes: 128 services of 2 KiB; read into one buffer.
+/// Size of a config, all its files together, in bytes: 128 services of 2 KiB; read into one buffer.
 pub const CONFIG_BYTES: usize = 256 * 1024;
+/// Files of one config: packages ship one each.
+pub const CONFIG_FILES: usize = 64;
+/// Patterns in `include`.
+pub const INCLUDES: usize = 8;
+/// Variables of one config.
+pub const VARS: usize = 32;
+/// Longest value of a variable, in bytes: serial numbers, site names, addresses.
+pub const VAR_BYTES: usize = 256;
 /// Nesting depth of any JSON that coracle reads: the schema needs 5, image configs 6.
 pub const JSON_DEPTH: usize = 16;
 /// Keys of one JSON object: an image's labels are the largest seen, some dozens; each new key is compared with these.
@@ -24,6 +32,16 @@ pub const NEEDS: usize = 16;
 pub const DEVICES: usize = 32;
 /// Resource limits (`rlimits`) of one service: Linux has 16.
 pub const RLIMITS: usize = 16;
+/// Files with environment entries (`env_files`) of one service.
+pub const ENV_FILES: usize = 8;
+/// Secrets of one service.
+pub const SECRETS: usize = 16;
+/// Kernel modules that a board loads: a kernel with all drivers as modules needs some dozens.
+pub const MODULES: usize = 64;
+/// Kernel parameters that a board sets.
+pub const SYSCTLS: usize = 64;
+/// File systems that a board mounts.
+pub const BOARD_MOUNTS: usize = 16;
 /// Block devices with limits of one service.
 pub const IO_LIMITS: usize = 8;
 /// Image folders of a device.

@@ -1,13 +1,15 @@
-//! Reading a config file safely and making the plan of it, for every command that takes one.
+//! Reading a config safely, with the files that it names, and making the plan of it, for every command that takes one.
 
-use crate::base::limits::CONFIG_BYTES;
-use crate::config::{self, Problems, Warning};
+use crate::base::limits::{CONFIG_BYTES, CONFIG_FILES};
+use crate::config::{self, Input, Problems, Source, Value, Warning, include};
 use crate::plan::Plan;
+use crate::supervisor::board::Files;
 use core::fmt;
 use std::fs::{Metadata, OpenOptions};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The config file unless another one is named.
 pub const DEFAULT: &str = "/etc/coracle/config.json";
@@ -30,25 +32,164 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Reads and judges the config file at `path`.
+/// Bytes read of a file that a variable names: more than a variable may have, so that what is too long is seen.
+const VAR_FILE_BYTES: u64 = 4096;
+
+/// Reads and judges the config at `path`.
+///
+/// Read are that file; the regular files that its `include` names, which each exist at the moment; and the start of every
+/// file that a variable of these names. Nothing is written, and nothing but regular files is opened. A file that is named
+/// and cannot be read makes the config unreadable; one that is not there does not.
 pub fn load(path: &Path) -> Result<(Plan, Vec<Warning>), Fault> {
-    let bytes = read(path).map_err(Fault::Unreadable)?;
-    config::load(&path.display().to_string(), &bytes).map_err(Fault::Problems)
+    let texts = Texts::read(path, &Files::here()).map_err(Fault::Unreadable)?;
+    texts.load().map_err(Fault::Problems)
+}
+
+/// A file as it was read, and what messages call it.
+#[derive(Debug)]
+struct Text {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Text {
+    fn source(&self) -> Source<'_> {
+        Source { name: &self.name, bytes: &self.bytes }
+    }
+}
+
+/// A config as it was read.
+#[derive(Debug, Default)]
+pub struct Texts {
+    /// Its files, the main one first.
+    files: Vec<Text>,
+    /// What the files of its variables hold.
+    values: Vec<Value>,
+    /// Entries of `include` that name a single file which is not there.
+    absent: Vec<Box<str>>,
+}
+
+impl Texts {
+    /// Reads the config at `path` of this machine; what it names is looked for among the board's `files`.
+    pub fn read(path: &Path, files: &Files) -> Result<Texts, String> {
+        let mut texts = Texts::default();
+        texts.files.push(Text { name: path.display().to_string(), bytes: read(path)? });
+        let mut places: Vec<PathBuf> = std::fs::canonicalize(path).into_iter().collect();
+        let mut sum: usize = texts.files.iter().map(|file| file.bytes.len()).sum();
+        for pattern in texts.named(0).include {
+            let found = matches(&pattern, files)?;
+            if found.is_empty() && !pattern.contains('*') {
+                texts.absent.push(pattern);
+            }
+            for (name, place) in found {
+                // Of what is too much, the first file is enough to be refused.
+                if sum > CONFIG_BYTES || texts.files.len() > CONFIG_FILES {
+                    return Ok(texts);
+                }
+                if !places.contains(&place) {
+                    let bytes = read(&place)?;
+                    sum += bytes.len();
+                    texts.files.push(Text { name, bytes });
+                    places.push(place);
+                }
+            }
+        }
+        for number in 0..texts.files.len() {
+            for file in texts.named(number).vars {
+                texts.values.extend(value(file, files));
+            }
+        }
+        Ok(texts)
+    }
+
+    /// The number of files.
+    pub fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Judges what was read.
+    pub fn load(&self) -> Result<(Plan, Vec<Warning>), Problems> {
+        let sources: Vec<Source<'_>> = self.files.iter().map(Text::source).collect();
+        config::load_all(&Input { sources: &sources, values: &self.values, absent: &self.absent })
+    }
+
+    fn named(&self, number: usize) -> include::Named {
+        self.files.get(number).map(|file| include::named(file.source(), number > 0)).unwrap_or_default()
+    }
+}
+
+/// The files that a pattern stands for, sorted by name: as they are shown, and where they are on this machine.
+fn matches(pattern: &str, files: &Files) -> Result<Vec<(String, PathBuf)>, String> {
+    let (folder, last) = include::split(pattern);
+    let mut names = Vec::new();
+    if last.contains('*') {
+        let place = match files.place(Path::new(folder)) {
+            Ok(place) => place,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(format!("cannot look into {}: {error}", files.shown(Path::new(folder)))),
+        };
+        let failed = |error: std::io::Error| format!("cannot look into {}: {error}", place.display());
+        for entry in std::fs::read_dir(&place).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if include::fits(last.as_bytes(), name.as_bytes()) {
+                names.push(name);
+            }
+            if names.len() > CONFIG_FILES {
+                return Err(format!("{pattern:?} stands for more than the {CONFIG_FILES} files of a config"));
+            }
+        }
+        names.sort_unstable();
+    } else {
+        names.push(last.into());
+    }
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        let path = Path::new(folder).join(name);
+        match files.place(&path) {
+            Ok(place) => found.push((files.shown(&path), place)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("cannot find the config file {}: {error}", files.shown(&path))),
+        }
+    }
+    Ok(found)
+}
+
+/// What a variable's file holds; `None` where there is none.
+fn value(file: Box<str>, files: &Files) -> Option<Value> {
+    let start = |place: PathBuf| -> std::io::Result<Vec<u8>> {
+        let regular = |found: Metadata| match found.is_file() {
+            true => Ok(()),
+            false => Err(std::io::Error::other("it is no regular file")),
+        };
+        regular(std::fs::metadata(&place)?)?;
+        let mut opened = open(&place)?;
+        regular(opened.metadata()?)?;
+        let mut bytes = Vec::new();
+        opened.by_ref().take(VAR_FILE_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match files.place(Path::new(&*file)).and_then(start) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        result => Some(Value { file, contents: result.map_err(|error| format!("cannot be read: {error}")) }),
+    }
+}
+
+/// Opens a file for reading, so that neither a FIFO nor a terminal can hold it up.
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 /// The bytes of the file at `path`: a regular file of at most [`CONFIG_BYTES`] that does not change meanwhile.
-///
-/// Opened with `O_NONBLOCK`, so that neither a FIFO nor a device can hold it up; `O_NOCTTY` for terminals.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let shown = path.display();
     let fail = |action: &str, error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("there is no config file {shown}; name the one that is meant"),
         _ => format!("cannot {action} the config file {shown}: {error}"),
     };
-    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
     // A device can react to being opened, so the kind is looked at before and after.
     regular(path, &std::fs::metadata(path).map_err(|error| fail("open", error))?)?;
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| fail("open", error))?;
+    let mut file = open(path).map_err(|error| fail("open", error))?;
     let before = file.metadata().map_err(|error| fail("look at", error))?;
     regular(path, &before)?;
     let mut bytes = Vec::new();
@@ -97,5 +238,67 @@ mod tests {
         assert!(read(Path::new("/dev/zero")).unwrap_err().ends_with("/dev/zero is a device"));
         assert!(read(&at("large")).unwrap_err().contains("has more than the 262144 bytes"));
         assert!(read(&at("none")).unwrap_err().starts_with("there is no config file"));
+    }
+
+    /// A board's root with these files.
+    fn root(contents: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in contents {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    fn service(name: &str) -> String {
+        format!(
+            r#"{{ "services": [ {{ "name": "{name}", "image": "/a", "limits": {{ "memory": "1M" }}, "env": ["S=${{s}}"] }} ] }}"#
+        )
+    }
+
+    const MAIN: &str = r#"{ "version": 1, "include": ["/etc/d/*.json", "/etc/*.json", "/data/extra.json"], "services": [],
+        "vars": [ { "name": "s", "file": "/sys/serial", "default": "none" } ] }"#;
+
+    #[test]
+    fn included_files_are_read_once_sorted_by_name_below_the_root() {
+        let root = root(&[
+            ("etc/main.json", MAIN),
+            ("etc/d/b.json", &service("b")),
+            ("etc/d/a.json", &service("a")),
+            ("etc/d/c.json~", "no json"),
+            ("etc/d/.d.json", "no json"),
+            ("factory/data/extra.json", &service("extra")),
+            ("sys/serial", "17\n"),
+        ]);
+        std::os::unix::fs::symlink("/factory/data", root.path().join("data")).unwrap();
+        std::os::unix::fs::symlink("/etc/d/a.json", root.path().join("etc/d/again.json")).unwrap();
+        let texts = Texts::read(&root.path().join("etc/main.json"), &Files::beneath(root.path())).unwrap();
+        let (plan, warnings) = texts.load().unwrap();
+        assert_eq!(warnings, []);
+        assert_eq!(plan.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(), ["a", "b", "extra"]);
+        assert_eq!((&*plan.services[0].env[0], texts.count()), ("S=17", 4));
+    }
+
+    #[test]
+    fn a_named_file_that_is_missing_is_told_and_one_that_is_no_file_is_refused() {
+        let root = root(&[("etc/main.json", MAIN), ("sys/serial/folder", "")]);
+        let read = || Texts::read(&root.path().join("etc/main.json"), &Files::beneath(root.path()));
+        let (_, warnings) = read().unwrap().load().unwrap();
+        let told: Vec<&str> = warnings.iter().map(|warning| warning.message.as_str()).collect();
+        assert_eq!(told, ["there is no such file", "what /sys/serial holds cannot be read: it is no regular file"]);
+        std::fs::create_dir(root.path().join("data")).unwrap();
+        nix::unistd::mkfifo(&root.path().join("data/extra.json"), Mode::S_IRWXU).unwrap();
+        assert!(read().unwrap_err().ends_with("data/extra.json is a FIFO"));
+    }
+
+    #[test]
+    fn too_many_included_files_are_refused_before_they_are_read() {
+        let many: Vec<String> = (0..=CONFIG_FILES).map(|number| format!("etc/d/{number}.json")).collect();
+        let mut contents: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "{}")).collect();
+        contents.push(("etc/main.json", MAIN));
+        let root = root(&contents);
+        let read = Texts::read(&root.path().join("etc/main.json"), &Files::beneath(root.path()));
+        assert_eq!(read.unwrap_err(), "\"/etc/d/*.json\" stands for more than the 64 files of a config");
     }
 }

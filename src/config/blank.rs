@@ -83,10 +83,12 @@ fn comment_end(text: &[u8], start: usize) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::base::json;
+    use crate::config::source::Source;
 
     fn blanked(text: &str) -> String {
         let mut bytes = text.as_bytes().to_vec();
-        let mut sink = Sink::new("c.json", text.as_bytes());
+        let sources = [Source { name: "c.json", bytes: text.as_bytes() }];
+        let mut sink = Sink::new(&sources);
         assert!(blank(&mut bytes, &mut sink));
         assert_eq!(bytes.len(), text.len());
         assert!(sink.finish().is_ok());

@@ -1,5 +1,6 @@
 //! What is wrong with a config file, where it stands, and what to write instead.
 
+use super::source::{Source, locate, start};
 use crate::base::limits::PROBLEMS;
 use core::fmt;
 
@@ -8,7 +9,7 @@ const SHOWN_COLUMNS: usize = 100;
 /// Characters of a message or hint that are shown: a list of all keys of a service is the longest meant one.
 const MESSAGE_CHARACTERS: usize = 400;
 
-/// Bytes of the file that something is said about.
+/// Bytes of the text of all files that something is said about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
     /// Offset of the first.
@@ -67,11 +68,16 @@ impl fmt::Display for Problems {
         for problem in &self.list {
             write!(f, "{problem}\n\n")?;
         }
-        let file = self.list.first().map_or("", |problem| problem.file.as_str());
+        let mut files: Vec<&str> = self.list.iter().map(|problem| problem.file.as_str()).collect();
+        files.dedup();
+        match files.as_slice() {
+            [file] => write!(f, "{file}: ")?,
+            files => write!(f, "{} files: ", files.len())?,
+        }
         match (self.list.len(), self.more) {
-            (1, 0) => write!(f, "{file}: 1 problem"),
-            (count, 0) => write!(f, "{file}: {count} problems"),
-            (count, more) => write!(f, "{file}: {} problems, the first {count} are shown", count + more),
+            (1, 0) => write!(f, "1 problem"),
+            (count, 0) => write!(f, "{count} problems"),
+            (count, more) => write!(f, "{} problems, the first {count} are shown", count + more),
         }
     }
 }
@@ -80,8 +86,9 @@ impl std::error::Error for Problems {}
 
 /// Collects what is found, in any order.
 pub struct Sink<'a> {
-    file: &'a str,
-    source: &'a [u8],
+    sources: &'a [Source<'a>],
+    /// The file that offsets are in: where it begins, and its length. All of them: 0 and no bound.
+    within: (usize, usize),
     problems: Vec<Found>,
     more: usize,
     warnings: Vec<Found>,
@@ -96,13 +103,27 @@ struct Found {
 }
 
 impl<'a> Sink<'a> {
-    /// A sink for problems of `source`, which is shown as `file`.
-    pub fn new(file: &'a str, source: &'a [u8]) -> Sink<'a> {
-        Sink { file, source, problems: Vec::new(), more: 0, warnings: Vec::new(), more_warnings: (0, None) }
+    /// A sink for problems of these files.
+    pub fn new(sources: &'a [Source<'a>]) -> Sink<'a> {
+        let (problems, warnings) = (Vec::new(), Vec::new());
+        Sink { sources, within: (0, usize::MAX), problems, more: 0, warnings, more_warnings: (0, None) }
+    }
+
+    /// From here on offsets are in the file with this number; `None`: in the text of all.
+    pub fn enter(&mut self, number: Option<usize>) {
+        let file = number.and_then(|number| Some((start(self.sources, number), self.sources.get(number)?.bytes.len())));
+        self.within = file.unwrap_or((0, usize::MAX));
+    }
+
+    fn placed(&self, span: Span) -> Span {
+        let (base, length) = self.within;
+        let at = |offset: usize| offset.min(length).saturating_add(base);
+        Span { start: at(span.start), end: at(span.end) }
     }
 
     /// The file refuses to be used because of this.
     pub fn problem(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {
+        let span = self.placed(span);
         if !self.is_full() {
             self.problems.push(Found { span, message: clipped(message.into()), hint: hint.map(clipped) });
         } else {
@@ -112,6 +133,7 @@ impl<'a> Sink<'a> {
 
     /// The file can be used, but someone should look at this.
     pub fn warning(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
+        let span = self.placed(span);
         if self.warnings.len() < PROBLEMS {
             self.warnings.push(Found { span, message: message.into(), hint: Some(hint.into()) });
         } else {
@@ -124,10 +146,19 @@ impl<'a> Sink<'a> {
         self.problems.len() >= PROBLEMS
     }
 
-    /// The line of an offset, from 1.
-    pub fn line(&self, offset: usize) -> usize {
-        let before = self.source.get(..offset).unwrap_or(self.source);
-        before.iter().filter(|byte| **byte == b'\n').count() + 1
+    /// Where an offset is, for someone who looks at another one: `line 4`, or `other.json:4` in another file.
+    pub fn place(&self, offset: usize, seen_from: usize) -> String {
+        let at = |offset| locate(self.sources, self.placed(Span { start: offset, end: offset }).start);
+        let ((file, local), (other, _)) = (at(offset), at(seen_from));
+        match self.sources.get(file) {
+            Some(source) if file != other => format!("{}:{}", source.name, line(source.bytes, local)),
+            source => format!("line {}", line(source.map_or(&[], |source| source.bytes), local)),
+        }
+    }
+
+    /// Whether two offsets are in the same file.
+    pub fn same_file(&self, one: usize, other: usize) -> bool {
+        locate(self.sources, one).0 == locate(self.sources, other).0
     }
 
     /// The warnings if there is no problem, else the problems.
@@ -148,19 +179,26 @@ impl<'a> Sink<'a> {
 
     fn show(&self, found: Found) -> Problem {
         let Found { span, message, hint } = found;
-        let start = span.start.min(self.source.len());
-        let (before, after) = self.source.split_at(start);
+        let (number, start) = locate(self.sources, span.start);
+        let (file, bytes) = self.sources.get(number).map_or(("", &[][..]), |source| (source.name, source.bytes));
+        let (before, after) = bytes.split_at(start.min(bytes.len()));
         let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
         let line_length = after.iter().position(|byte| *byte == b'\n').unwrap_or(after.len());
-        let marked = (span.end.saturating_sub(start)).clamp(1, line_length.max(1)).min(line_length);
+        let marked = (span.end.saturating_sub(span.start)).clamp(1, line_length.max(1)).min(line_length);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let head = text(&before[line_start..]);
         let middle = text(&after[..marked]);
         let tail = text(&after[marked..line_length]);
         let column = head.chars().count() + 1;
         let excerpt = excerpt(&head, &middle, &tail);
-        Problem { file: self.file.into(), line: self.line(start), column, message, hint, excerpt }
+        Problem { file: file.into(), line: line(bytes, start), column, message, hint, excerpt }
     }
+}
+
+/// The line of an offset, from 1.
+fn line(bytes: &[u8], offset: usize) -> usize {
+    let before = bytes.get(..offset).unwrap_or(bytes);
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// Characters without a width or that change the direction of what follows.
@@ -205,7 +243,8 @@ mod tests {
     use super::*;
 
     fn only(source: &str, start: usize, end: usize) -> Problem {
-        let mut sink = Sink::new("c.json", source.as_bytes());
+        let sources = [Source { name: "c.json", bytes: source.as_bytes() }];
+        let mut sink = Sink::new(&sources);
         sink.problem(Span { start, end }, "wrong", Some("do it right".into()));
         sink.finish().unwrap_err().list.remove(0)
     }
@@ -233,7 +272,8 @@ mod tests {
 
     #[test]
     fn problems_beyond_the_cap_are_counted() {
-        let mut sink = Sink::new("c.json", b"{}");
+        let sources = [Source { name: "c.json", bytes: b"{}" }];
+        let mut sink = Sink::new(&sources);
         (0..PROBLEMS + 7).for_each(|_| sink.problem(Span { start: 0, end: 1 }, "wrong", None));
         let problems = sink.finish().unwrap_err();
         assert_eq!((problems.list.len(), problems.more), (PROBLEMS, 7));

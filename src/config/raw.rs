@@ -1,12 +1,12 @@
 //! The config as typed: texts borrowed from the file, escapes not decoded yet.
 //!
 //! Filled by `serde-json-core` from text that the scanner has passed, one service at a time. Words of a fixed list are
-//! the plan's own types already.
+//! the plan's own types already, unless a later check has to say where they stand.
 
 #![allow(missing_docs)] // The keys are documented in the table, `keys`.
 
 use crate::base::limits;
-use crate::plan::{Network, RestartPolicy, RootFs, Seccomp, Then};
+use crate::plan::{Kind, Network, Seccomp, Then};
 use heapless::Vec;
 use serde::Deserialize;
 
@@ -22,6 +22,16 @@ pub struct Device<'a> {
     pub memory_reserve: Option<&'a str>,
     #[serde(borrow)]
     pub allow_missing: Vec<&'a str, 10>,
+    #[serde(borrow)]
+    pub modules: Vec<&'a str, { limits::MODULES }>,
+    #[serde(borrow)]
+    pub sysctls: Vec<Sysctl<'a>, { limits::SYSCTLS }>,
+    #[serde(borrow)]
+    pub mounts: Vec<BoardMount<'a>, { limits::BOARD_MOUNTS }>,
+    #[serde(borrow)]
+    pub watchdog: Option<Watchdog<'a>>,
+    #[serde(borrow)]
+    pub rescue: Rescue<'a>,
     #[serde(borrow)]
     pub log: DeviceLog<'a>,
     #[serde(borrow)]
@@ -48,29 +58,86 @@ pub struct ImageCaps<'a> {
     pub manifest: Option<&'a str>,
 }
 
-/// One entry of `services`.
+/// An entry of `device.sysctls`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sysctl<'a> {
+    pub name: Option<&'a str>,
+    pub value: Option<&'a str>,
+}
+
+/// An entry of `device.mounts`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BoardMount<'a> {
+    pub source: Option<&'a str>,
+    pub target: Option<&'a str>,
+    #[serde(rename = "type")]
+    pub kind: Option<&'a str>,
+    pub options: Option<&'a str>,
+    pub wait: Option<&'a str>,
+    pub fallback: Option<&'a str>,
+}
+
+/// `device.watchdog`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Watchdog<'a> {
+    pub device: Option<&'a str>,
+    pub timeout: Option<&'a str>,
+}
+
+/// `device.rescue`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rescue<'a> {
+    pub shell: bool,
+    pub reboot_after: Option<&'a str>,
+}
+
+/// An entry of `vars`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Var<'a> {
+    pub name: Option<&'a str>,
+    pub value: Option<&'a str>,
+    pub file: Option<&'a str>,
+    pub default: Option<&'a str>,
+}
+
+/// One entry of `services` or `overrides`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Service<'a> {
     pub name: Option<&'a str>,
     pub image: Option<&'a str>,
+    pub root: Option<&'a str>,
+    #[serde(rename = "type")]
+    pub kind: Option<Kind>,
     #[serde(borrow)]
-    pub command: Vec<&'a str, { limits::ARGV }>,
+    pub when: When<'a>,
+    #[serde(borrow)]
+    pub command: Option<Vec<&'a str, { limits::ARGV }>>,
     pub user: Option<&'a str>,
     #[serde(borrow)]
-    pub env: Vec<&'a str, { limits::ENV }>,
+    pub env: Option<Vec<&'a str, { limits::ENV }>>,
+    #[serde(borrow)]
+    pub env_files: Option<Vec<&'a str, { limits::ENV_FILES }>>,
+    #[serde(borrow)]
+    pub secrets: Option<Vec<Secret<'a>, { limits::SECRETS }>>,
+    pub tty: Option<&'a str>,
     pub working_dir: Option<&'a str>,
     pub hostname: Option<&'a str>,
     #[serde(borrow)]
     pub limits: Limits<'a>,
     #[serde(borrow)]
-    pub rlimits: Vec<Rlimit<'a>, { limits::RLIMITS }>,
+    pub rlimits: Option<Vec<Rlimit<'a>, { limits::RLIMITS }>>,
     pub oom_score_adj: Option<i16>,
-    pub root_fs: Option<RootFs>,
+    pub root_fs: Option<&'a str>,
     #[serde(borrow)]
-    pub mounts: Vec<Mount<'a>, { limits::MOUNTS }>,
+    pub mounts: Option<Vec<Mount<'a>, { limits::MOUNTS }>>,
     #[serde(borrow)]
-    pub needs: Vec<&'a str, { limits::NEEDS }>,
+    pub needs: Option<Vec<&'a str, { limits::NEEDS }>>,
     #[serde(borrow)]
     pub restart: Restart<'a>,
     #[serde(borrow)]
@@ -78,13 +145,30 @@ pub struct Service<'a> {
     pub start_timeout: Option<&'a str>,
     pub network: Option<Network>,
     #[serde(borrow)]
-    pub capabilities: Vec<&'a str, 41>,
+    pub capabilities: Option<Vec<&'a str, 41>>,
     pub seccomp: Option<Seccomp>,
     #[serde(borrow)]
-    pub devices: Vec<DeviceNode<'a>, { limits::DEVICES }>,
+    pub devices: Option<Vec<DeviceNode<'a>, { limits::DEVICES }>>,
     #[serde(borrow)]
     pub log: Log<'a>,
     pub enabled: Option<bool>,
+    pub lifeline: Option<bool>,
+}
+
+/// A service's `when`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct When<'a> {
+    pub exists: Option<&'a str>,
+    pub missing: Option<&'a str>,
+}
+
+/// An entry of `secrets`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secret<'a> {
+    pub file: Option<&'a str>,
+    pub target: Option<&'a str>,
 }
 
 /// `limits`.
@@ -99,7 +183,7 @@ pub struct Limits<'a> {
     pub cpu_weight: Option<u16>,
     pub cpus: Option<&'a str>,
     #[serde(borrow)]
-    pub io: Vec<Io<'a>, { limits::IO_LIMITS }>,
+    pub io: Option<Vec<Io<'a>, { limits::IO_LIMITS }>>,
 }
 
 /// An entry of `limits.io`.
@@ -147,7 +231,7 @@ pub struct Mount<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Restart<'a> {
-    pub policy: Option<RestartPolicy>,
+    pub policy: Option<&'a str>,
     pub delay: Option<&'a str>,
     pub max_delay: Option<&'a str>,
     pub tries: Option<u16>,

@@ -4,23 +4,39 @@
 //! raw types, and the checks that need the whole can run over it in the same pass of a person's corrections.
 
 use super::blank::{blank, erase};
-use super::keys::{FILE, FREE_PREFIX, Key, Kind, Object, SERVICE};
+use super::keys::{DEVICE, FILE, FREE_PREFIX, INCLUDED, Key, Kind, Object, SERVICE, VAR};
 use super::problem::{Sink, Span};
-use super::values;
+use super::source::{self, Source};
+use super::values::{self, Text};
+use super::vars;
 use crate::base::json::{self, Added, Cursor, Keys, Token, What};
 use crate::base::limits::{JSON_DEPTH, JSON_KEYS};
 use crate::base::suggest::did_you_mean;
 
 /// What the scanner leaves: clean text and where its parts are.
+#[derive(Default)]
 pub struct Scanned {
-    /// The text, as long as the file, with everything blanked that is not for the raw types.
+    /// The text of all files, as long as they are, with everything blanked that is not for the raw types.
     pub text: Vec<u8>,
+    /// Where its parts are.
+    pub parts: Parts,
+    /// Whether everything was read: false after an error of syntax.
+    pub whole: bool,
+}
+
+/// Where the parts of a config are in the text.
+#[derive(Default)]
+pub struct Parts {
     /// `device`, if there is one.
     pub device: Option<Span>,
+    /// The texts in `include`.
+    pub include: Vec<Span>,
+    /// The entries of `vars` that are objects.
+    pub vars: Vec<Span>,
+    /// The entries of `overrides` that are objects.
+    pub overrides: Vec<Span>,
     /// The entries of `services` that are objects.
     pub services: Vec<Span>,
-    /// Whether the whole file was read: false after an error of syntax.
-    pub whole: bool,
 }
 
 /// An object or list that is open.
@@ -36,6 +52,8 @@ struct Frame {
     count: usize,
     /// Bit n: key n of the table was there.
     seen: u64,
+    /// Whether only the name is required: an override.
+    partial: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -60,24 +78,48 @@ struct Scanner<'a, 's, 'f> {
     frames: Vec<Frame>,
     /// What is to be blanked once nothing borrows the text.
     dropped: Vec<Span>,
-    device: Option<Span>,
-    services: Vec<Span>,
+    /// The table of the whole file.
+    root: &'static Object,
+    /// Where the file begins in the text of all.
+    base: usize,
+    parts: &'s mut Parts,
 }
 
-/// Reads `bytes` along the table.
-pub fn scan(bytes: &[u8], sink: &mut Sink<'_>) -> Scanned {
+/// Reads the main file and those that it includes along the table.
+pub fn scan(sources: &[Source<'_>], sink: &mut Sink<'_>) -> Scanned {
+    let mut scanned = Scanned { whole: true, ..Scanned::default() };
+    for (number, file) in sources.iter().enumerate() {
+        sink.enter(Some(number));
+        let root = if number == 0 { &FILE } else { &INCLUDED };
+        let base = source::start(sources, number);
+        let (text, whole) = scan_file(file.bytes, root, base, sink, &mut scanned.parts);
+        scanned.whole &= whole;
+        scanned.text.extend_from_slice(&text);
+        scanned.text.push(b'\n');
+    }
+    sink.enter(None);
+    scanned
+}
+
+/// The blanked text of one file, and whether all of it was read.
+fn scan_file(
+    bytes: &[u8],
+    root: &'static Object,
+    base: usize,
+    sink: &mut Sink<'_>,
+    parts: &mut Parts,
+) -> (Vec<u8>, bool) {
     let mut text = bytes.to_vec();
     let comments_end = blank(&mut text, sink);
-    let mut scanned = Scanned { text: Vec::new(), device: None, services: Vec::new(), whole: false };
     let mut dropped = Vec::new();
+    let mut whole = false;
     match Cursor::new(&text, JSON_DEPTH) {
         Err(error) => syntax(sink, &text, error, None),
         Ok(cursor) => {
             let (keys, frames) = (Keys::default(), Vec::with_capacity(JSON_DEPTH));
-            let mut scanner =
-                Scanner { cursor, sink, keys, frames, dropped: Vec::new(), device: None, services: Vec::new() };
+            let mut scanner = Scanner { cursor, sink, keys, frames, dropped: Vec::new(), root, base, parts };
             match scanner.walk() {
-                Ok(()) => scanned.whole = true,
+                Ok(()) => whole = true,
                 // Where a comment swallows the rest, that the text ends too early has been explained.
                 Err(json::JsonError { what: What::End, .. }) if !comments_end => {}
                 Err(error) => {
@@ -85,12 +127,11 @@ pub fn scan(bytes: &[u8], sink: &mut Sink<'_>) -> Scanned {
                     syntax(scanner.sink, &text, error, open);
                 }
             }
-            Scanner { dropped, device: scanned.device, services: scanned.services, .. } = scanner;
+            dropped = scanner.dropped;
         }
     }
     dropped.iter().for_each(|span| erase(&mut text, span.start, span.end));
-    scanned.text = text;
-    scanned
+    (text, whole)
 }
 
 impl Scanner<'_, '_, '_> {
@@ -109,9 +150,10 @@ impl Scanner<'_, '_, '_> {
         let raw = self.cursor.text(token);
         let added = self.keys.add(raw, token.start);
         let span = Span { start: token.start, end: token.end };
-        let Some(Frame { of: Of::Object(object, next), member, seen, .. }) = self.frames.last_mut() else {
+        let Some(Frame { of: Of::Object(object, next), member, seen, partial, .. }) = self.frames.last_mut() else {
             return Ok(());
         };
+        let whose = whose(object, *partial);
         *member = (token.start, token.comma);
         let name = values::decoded(raw);
         let known = object.find(&name);
@@ -127,12 +169,12 @@ impl Scanner<'_, '_, '_> {
                 return Ok(());
             }
             (Added::Duplicate(first), _) => {
-                let line = self.sink.line(first);
-                let message = format!("the key {name:?} is there twice in {}", object.name);
-                self.sink.problem(span, message, Some(format!("the first is in line {line}: keep one of them")));
+                let place = self.sink.place(first, token.start);
+                let message = format!("the key {name:?} is there twice in {whose}");
+                self.sink.problem(span, message, Some(format!("the first is in {place}: keep one of them")));
             }
             (Added::TooMany, _) => {
-                self.sink.problem(span, format!("{} has more than {JSON_KEYS} keys", object.name), None);
+                self.sink.problem(span, format!("{whose} has more than {JSON_KEYS} keys"), None);
             }
             (Added::New, None) if name.starts_with(FREE_PREFIX) => {}
             (Added::New, None) => {
@@ -143,9 +185,12 @@ impl Scanner<'_, '_, '_> {
                         *seen |= object.find(meant).map_or(0, |(place, _)| 1 << place);
                         format!("did you mean {meant:?}?")
                     }
+                    None if core::ptr::eq(*object, &INCLUDED) && FILE.find(&name).is_some() => {
+                        "only the main file may hold it".into()
+                    }
                     None => format!("known keys: {}", names().collect::<Vec<_>>().join(", ")),
                 };
-                self.sink.problem(span, format!("unknown key {:?} in {}", shortened(&name), object.name), Some(hint));
+                self.sink.problem(span, format!("unknown key {:?} in {whose}", shortened(&name)), Some(hint));
             }
         }
         let end = self.cursor.skip_value()?;
@@ -170,9 +215,20 @@ impl Scanner<'_, '_, '_> {
             return Ok(());
         }
         match (&key.kind, token.kind, in_list) {
-            (Kind::Object(object), json::Kind::ObjectStart, false)
-            | (Kind::Objects(object, _), json::Kind::ObjectStart, true) => self.open(Of::Object(object, None), token),
-            (Kind::Objects(..) | Kind::Texts(..), json::Kind::ArrayStart, false) => self.open(Of::List(key), token),
+            (Kind::Object(object), json::Kind::ObjectStart, false) => {
+                // What an override holds in an object replaces what is there one by one.
+                let partial = self.frames.last().is_some_and(|frame| frame.partial);
+                self.open(Of::Object(object, None), token, partial);
+            }
+            (Kind::Objects(object, _), json::Kind::ObjectStart, true) => {
+                self.open(Of::Object(object, None), token, false);
+            }
+            (Kind::Partial(object, _), json::Kind::ObjectStart, true) => {
+                self.open(Of::Object(object, None), token, true);
+            }
+            (Kind::Objects(..) | Kind::Partial(..) | Kind::Texts(..), json::Kind::ArrayStart, false) => {
+                self.open(Of::List(key), token, false);
+            }
             _ => {
                 let end = self.cursor.skip(token)?;
                 let fate = self.scalar(key, token, in_list);
@@ -185,11 +241,11 @@ impl Scanner<'_, '_, '_> {
     /// The value of the whole file.
     fn top(&mut self, token: &Token) -> Result<(), json::JsonError> {
         if token.kind == json::Kind::ObjectStart {
-            self.open(Of::Object(&FILE, None), token);
+            self.open(Of::Object(self.root, None), token, false);
             return Ok(());
         }
         let span = Span { start: token.start, end: token.end };
-        let message = format!("the config must be an object, not {}", noun(token.kind));
+        let message = format!("{} must be an object, not {}", self.root.name, noun(token.kind));
         self.sink.problem(span, message, Some("it begins with { and ends with }".into()));
         self.cursor.skip(token)?;
         Ok(())
@@ -197,7 +253,7 @@ impl Scanner<'_, '_, '_> {
 
     /// Whether the list has more elements than it may, which is said once.
     fn surplus(&mut self, key: &Key, token: &Token) -> bool {
-        let (Kind::Objects(_, max) | Kind::Texts(_, max)) = key.kind else { return false };
+        let (Kind::Objects(_, max) | Kind::Partial(_, max) | Kind::Texts(_, max)) = key.kind else { return false };
         let count = self.frames.last().map_or(0, |frame| frame.count);
         if count == max + 1 {
             let span = Span { start: token.start, end: token.end };
@@ -206,9 +262,9 @@ impl Scanner<'_, '_, '_> {
         count > max
     }
 
-    fn open(&mut self, of: Of, token: &Token) {
+    fn open(&mut self, of: Of, token: &Token, partial: bool) {
         self.keys.enter();
-        self.frames.push(Frame { of, start: token.start, member: (0, None), kept: false, count: 0, seen: 0 });
+        self.frames.push(Frame { of, start: token.start, member: (0, None), kept: false, count: 0, seen: 0, partial });
     }
 
     fn close(&mut self, token: &Token) {
@@ -216,23 +272,35 @@ impl Scanner<'_, '_, '_> {
         let Some(frame) = self.frames.pop() else { return };
         let span = Span { start: frame.start, end: token.end };
         if let Of::Object(object, _) = frame.of {
-            let missing = object.keys.iter().enumerate().filter(|(n, key)| key.required && frame.seen >> n & 1 == 0);
-            for (_, key) in missing {
-                let span = Span { start: frame.start, end: frame.start + 1 };
-                let hint = format!("add \"{}\": {}", key.name, key.example);
-                self.sink.problem(span, format!("{} lacks the key {:?}", object.name, key.name), Some(hint));
+            self.missing(object, &frame);
+            let placed = Span { start: span.start + self.base, end: span.end + self.base };
+            match object {
+                object if core::ptr::eq(object, &SERVICE) && frame.partial => self.parts.overrides.push(placed),
+                object if core::ptr::eq(object, &SERVICE) => self.parts.services.push(placed),
+                object if core::ptr::eq(object, &VAR) => self.parts.vars.push(placed),
+                object if core::ptr::eq(object, &DEVICE) => self.parts.device = Some(placed),
+                _ => {}
             }
-            if core::ptr::eq(object, &SERVICE) {
-                self.services.push(span);
-            }
-        }
-        if let Some(Frame { of: Of::Object(object, Some(key)), .. }) = self.frames.last()
-            && core::ptr::eq(*object, &FILE)
-            && key.name == "device"
-        {
-            self.device = Some(span);
         }
         self.finish(token.end, Fate::Keep);
+    }
+
+    /// Reports the keys that a closed object should have.
+    fn missing(&mut self, object: &Object, frame: &Frame) {
+        let span = Span { start: frame.start, end: frame.start + 1 };
+        let there = |name: &&str| object.find(name).is_some_and(|(n, _)| frame.seen >> n & 1 == 1);
+        let missing = |key: &&Key| key.required && !there(&key.name) && (!frame.partial || key.name == "name");
+        let name = whose(object, frame.partial);
+        for key in object.keys.iter().filter(missing) {
+            let hint = format!("add \"{}\": {}", key.name, key.example);
+            self.sink.problem(span, format!("{name} lacks the key {:?}", key.name), Some(hint));
+        }
+        if !frame.partial && !object.either.is_empty() && !object.either.iter().any(there) {
+            let example = |name: &&str| object.find(name).map(|(_, key)| format!("\"{name}\": {}", key.example));
+            let hint = object.either.iter().filter_map(example).collect::<Vec<_>>().join(" or ");
+            let names = object.either.join("\" or \"");
+            self.sink.problem(span, format!("{name} lacks the key \"{names}\""), Some(format!("add {hint}")));
+        }
     }
 
     /// The member of the innermost open object or list ends at `end`.
@@ -259,14 +327,7 @@ impl Scanner<'_, '_, '_> {
         let span = Span { start: token.start, end: token.end };
         let complaint = match (&key.kind, token.kind, in_list) {
             (Kind::Text(kind), json::Kind::Text, false) | (Kind::Texts(kind, _), json::Kind::Text, true) => {
-                values::check(*kind, &values::decoded(text)).err().map(|complaint| {
-                    let example = || format!("such as {}", key.example);
-                    let message = match complaint.message.strip_prefix("is ") {
-                        Some(rest) if in_list => format!("holds {rest}"),
-                        _ => complaint.message,
-                    };
-                    (message, Some(complaint.hint.unwrap_or_else(example)))
-                })
+                single(key, *kind, &values::decoded(text), in_list)
             }
             (Kind::Word(words), json::Kind::Text, false) => word(&values::decoded(text), words),
             (Kind::Integer(min, max), json::Kind::Number, false) => integer(text, *min, *max),
@@ -274,7 +335,12 @@ impl Scanner<'_, '_, '_> {
             (kind, found, _) => Some(mismatch(kind, found, in_list, text, key)),
         };
         match complaint {
-            None => Fate::Keep,
+            None => {
+                if key.name == "include" {
+                    self.parts.include.push(Span { start: span.start + self.base, end: span.end + self.base });
+                }
+                Fate::Keep
+            }
             Some((message, hint)) => {
                 self.sink.problem(span, format!("{:?} {message}", key.name), hint);
                 Fate::Drop
@@ -283,7 +349,33 @@ impl Scanner<'_, '_, '_> {
     }
 }
 
+/// What messages call an object.
+fn whose(object: &Object, partial: bool) -> &'static str {
+    if partial && core::ptr::eq(object, &SERVICE) { "an override" } else { object.name }
+}
+
 type Complaint = (String, Option<String>);
+
+/// What is wrong with a text. Where it holds variables, it is judged once they are known.
+fn single(key: &Key, kind: Text, text: &str, in_list: bool) -> Option<Complaint> {
+    if text.contains("${") {
+        let literal = || Some(vars::LITERAL.into());
+        return match key.vars {
+            true => vars::check(kind, text).err().map(|message| (message, literal())),
+            false => {
+                let hint = "only hostname, env, command and the names of volumes can have variables";
+                Some((format!("{} {text:?}, with a variable", if in_list { "holds" } else { "is" }), Some(hint.into())))
+            }
+        };
+    }
+    values::check(kind, text).err().map(|complaint| {
+        let message = match complaint.message.strip_prefix("is ") {
+            Some(rest) if in_list => format!("holds {rest}"),
+            _ => complaint.message,
+        };
+        (message, Some(complaint.hint.unwrap_or_else(|| format!("such as {}", key.example))))
+    })
+}
 
 fn word(text: &str, words: &[&str]) -> Option<Complaint> {
     if words.contains(&text) {
@@ -307,7 +399,7 @@ fn integer(text: &str, min: i64, max: i64) -> Option<Complaint> {
 /// A value of the wrong type.
 fn mismatch(kind: &Kind, found: json::Kind, in_list: bool, text: &str, key: &Key) -> Complaint {
     let wanted = match (kind, in_list) {
-        (Kind::Objects(..), true) => "may only hold objects",
+        (Kind::Objects(..) | Kind::Partial(..), true) => "may only hold objects",
         (Kind::Texts(..), true) => "may only hold texts",
         _ => "must be",
     };
@@ -319,7 +411,9 @@ fn mismatch(kind: &Kind, found: json::Kind, in_list: bool, text: &str, key: &Key
         {
             format!("write it in double quotes: \"{}\"", shortened(text))
         }
-        (Kind::Texts(..) | Kind::Objects(..), json::Kind::Text | json::Kind::ObjectStart) if !in_list => {
+        (Kind::Texts(..) | Kind::Objects(..) | Kind::Partial(..), json::Kind::Text | json::Kind::ObjectStart)
+            if !in_list =>
+        {
             "a list is written in square brackets, even with one entry".into()
         }
         (Kind::Integer(..), json::Kind::Text) => format!("write it without quotes: {}", shortened(text)),
@@ -382,8 +476,8 @@ fn syntax(sink: &mut Sink<'_>, text: &[u8], error: json::JsonError, open: Option
         (What::ByteOrderMark, _) => Some("save the file as UTF-8 without one".into()),
         (What::Depth, _) => Some(format!("at most {JSON_DEPTH} levels; this format needs 5")),
         (What::Trailing, Some(b'}' | b']')) => Some("is there one closing bracket or brace too many?".into()),
-        (What::End, _) => Some(match open.and_then(|open| Some((text.get(open)?, sink.line(open)))) {
-            Some((bracket, line)) => format!("the {} in line {line} is not closed", char::from(*bracket)),
+        (What::End, _) => Some(match open.and_then(|open| Some((text.get(open)?, sink.place(open, open)))) {
+            Some((bracket, place)) => format!("the {} in {place} is not closed", char::from(*bracket)),
             None => "the least is { \"version\": 1, \"services\": [] }".into(),
         }),
         _ => None,

@@ -1,60 +1,105 @@
 //! One service: from raw to plan, with the checks that look at several of its values.
 
+use super::mounts::mounts;
 use super::raw;
-use super::validate::{Context, boxed};
-use super::values;
-use crate::base::units::{Bytes, Millis};
+use super::root::root;
+use super::validate::{Context, boxed, hides, list, plain_path};
+use super::values::{self, Text};
 use crate::plan::{
-    CapSet, DeviceNode, DeviceRules, IoLimit, Limits, LogPolicy, Memory, Mount, MountKind, Restart, Rlimit, RlimitKind,
-    Root, Service, Stop,
+    CapSet, Condition, DeviceNode, DeviceRules, IoLimit, Kind, Limits, LogPolicy, Memory, Mount, Restart,
+    RestartPolicy, Rlimit, RlimitKind, RootFs, Secret, Service, Stop,
 };
 
 /// The service without its needs, or `None` if something mandatory is missing, which the scanner has reported.
 pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Option<Service> {
-    context.repeated(&raw.env, "the variable", |entry| values::env_key(entry).to_owned());
+    context.repeated(list(&raw.env), "the variable", |entry| values::env_key(entry).to_owned());
+    context.repeated(list(&raw.env_files), "the file", plain_path);
     // Everything is read before the first `?`, so that one missing key hides no other problem.
     let name = context.read(raw.name, values::name);
     let limits = limits(context, &raw.limits);
-    let rlimits = rlimits(context, &raw.rlimits);
-    let mounts = mounts(context, &raw.mounts, limits.as_ref());
-    let restart = restart(context, &raw.restart);
+    let rlimits = rlimits(context, list(&raw.rlimits));
+    let mounts = mounts(context, list(&raw.mounts), limits.as_ref());
+    let kind = raw.kind.unwrap_or(Kind::Daemon);
+    let restart = restart(context, &raw.restart, kind);
     let signal = context.read(raw.stop.signal, values::stop_signal);
-    let stop_timeout = duration(context, raw.stop.timeout);
-    let devices = devices(context, &raw.devices);
+    let stop_timeout = context.duration(raw.stop.timeout);
+    let devices = devices(context, list(&raw.devices));
     let log = log(context, &raw.log);
-    let capabilities = capabilities(context, &raw.capabilities);
+    let capabilities = raw.capabilities.as_deref().map(|names| capabilities(context, names));
     let user = context.read(raw.user, values::user);
-    let start_timeout = duration(context, raw.start_timeout);
-    if let Some(first) = raw.command.first().filter(|first| first.is_empty()) {
+    let start_timeout = context.duration(raw.start_timeout);
+    let secrets = secrets(context, list(&raw.secrets), &mounts);
+    let root = root(context, raw);
+    let command: Vec<Box<str>> =
+        list(&raw.command).iter().map(|word| context.expanded(word, "command", Text::Any)).collect();
+    if let (Some(first), Some("")) = (list(&raw.command).first(), command.first().map(|first| &**first)) {
         let span = context.span(first);
         context.sink.problem(span, "the command's program is empty", Some("write its name or path".into()));
     }
-    let default = Service::new(name?, Root::Image(boxed(raw.image?)), limits?);
+    let env = list(&raw.env).iter().map(|entry| context.expanded(entry, "env", Text::Env)).collect();
+    let hostname = raw.hostname.map(|name| context.expanded(name, "hostname", Text::HostName));
+    let texts = |raw: &[&str]| raw.iter().map(|text| boxed(text)).collect();
+    let default = Service::new(name?, root?, limits?);
     Some(Service {
-        command: raw.command.iter().map(|word| boxed(word)).collect(),
+        kind,
+        when: when(&raw.when),
+        command,
         user,
-        env: raw.env.iter().map(|entry| boxed(entry)).collect(),
+        env,
+        env_files: texts(list(&raw.env_files)),
+        secrets,
+        tty: raw.tty.map(boxed),
         working_dir: raw.working_dir.map(boxed),
-        hostname: raw.hostname.map(boxed),
+        hostname,
         rlimits,
         oom_score_adj: raw.oom_score_adj.unwrap_or(default.oom_score_adj),
-        root_fs: raw.root_fs.unwrap_or(default.root_fs),
+        root_fs: match raw.root_fs {
+            Some("scratch") => RootFs::Scratch,
+            Some("persistent") => RootFs::Persistent,
+            Some(_) | None => RootFs::ReadOnly,
+        },
         mounts,
         restart,
         stop: Stop { signal, timeout: stop_timeout.unwrap_or(default.stop.timeout) },
         start_timeout: start_timeout.unwrap_or(default.start_timeout),
         network: raw.network.unwrap_or(default.network),
-        capabilities,
+        capabilities: capabilities.unwrap_or(default.capabilities),
         seccomp: raw.seccomp.unwrap_or(default.seccomp),
         devices,
         log,
         enabled: raw.enabled.unwrap_or(default.enabled),
+        lifeline: raw.lifeline.unwrap_or(default.lifeline),
         ..default
     })
 }
 
-fn duration(context: &mut Context<'_, '_, '_>, raw: Option<&str>) -> Option<Millis> {
-    context.read(raw, |text| values::duration(text, 0, u64::MAX))
+fn when(raw: &raw::When<'_>) -> Vec<Condition> {
+    let exists = raw.exists.map(|path| Condition::Exists(boxed(path)));
+    exists.into_iter().chain(raw.missing.map(|path| Condition::Missing(boxed(path)))).collect()
+}
+
+fn secrets(context: &mut Context<'_, '_, '_>, raw: &[raw::Secret<'_>], mounts: &[Mount]) -> Vec<Secret> {
+    let targets: Vec<&str> = raw.iter().filter_map(|secret| secret.target).collect();
+    context.repeated(&targets, "a secret at", plain_path);
+    let mut list: Vec<Secret> = Vec::with_capacity(raw.len());
+    for secret in raw {
+        let (Some(file), Some(target)) = (secret.file, secret.target) else { continue };
+        let own = Secret { file: boxed(file), target: boxed(target) };
+        let over = |target: &str| hides(target, &own.target) || plain_path(target) == plain_path(&own.target);
+        if let Some(mount) = mounts.iter().find(|mount| over(&mount.target)) {
+            let span = context.span(target);
+            let message = format!("the mount on {:?} hides this secret", mount.target);
+            context.sink.problem(span, message, Some("put one of them elsewhere".into()));
+        }
+        let both = list.iter().find(|other| hides(&other.target, &own.target) || hides(&own.target, &other.target));
+        if let Some(other) = both {
+            let span = context.span(target);
+            let message = format!("{:?} is a secret, so that nothing can be beneath it", other.target);
+            context.sink.problem(span, message, Some("put one of them elsewhere".into()));
+        }
+        list.push(own);
+    }
+    list
 }
 
 fn limits(context: &mut Context<'_, '_, '_>, raw: &raw::Limits<'_>) -> Option<Limits> {
@@ -73,10 +118,11 @@ fn limits(context: &mut Context<'_, '_, '_>, raw: &raw::Limits<'_>) -> Option<Li
         }
         _ => {}
     }
-    let names: Vec<&str> = raw.io.iter().filter_map(|io| io.device).collect();
-    context.repeated(&names, "an io limit for", |path| values::parts(path).collect::<Vec<_>>().join("/"));
-    let mut io = Vec::with_capacity(raw.io.len());
-    for limit in &raw.io {
+    let raw_io = list(&raw.io);
+    let names: Vec<&str> = raw_io.iter().filter_map(|io| io.device).collect();
+    context.repeated(&names, "an io limit for", plain_path);
+    let mut io = Vec::with_capacity(raw_io.len());
+    for limit in raw_io {
         let Some(device) = limit.device else { continue };
         let read_bps = context.size(limit.read_bps).map(|bytes| bytes.0);
         let write_bps = context.size(limit.write_bps).map(|bytes| bytes.0);
@@ -125,93 +171,10 @@ fn rlimits(context: &mut Context<'_, '_, '_>, raw: &[raw::Rlimit<'_>]) -> Vec<Rl
     list
 }
 
-fn mounts(context: &mut Context<'_, '_, '_>, raw: &[raw::Mount<'_>], limits: Option<&Limits>) -> Vec<Mount> {
-    let targets: Vec<&str> = raw.iter().filter_map(|mount| mount.target).collect();
-    context.repeated(&targets, "a mount on", |path| values::parts(path).collect::<Vec<_>>().join("/"));
-    let mut list: Vec<Mount> = Vec::with_capacity(raw.len());
-    for mount in raw {
-        let (Some(kind), Some(target)) = (mount.kind, mount.target) else { continue };
-        let kind = mount_kind(context, kind, mount, target, limits);
-        let own = values::decoded(target).into_owned();
-        let hides = |earlier: &Mount| {
-            let (mut inner, mut outer) = (values::parts(&earlier.target), values::parts(&own));
-            loop {
-                match (outer.next(), inner.next()) {
-                    (None, Some(_)) => return true,
-                    (Some(a), Some(b)) if a == b => {}
-                    _ => return false,
-                }
-            }
-        };
-        if let Some(hidden) = list.iter().find(|earlier| hides(earlier)) {
-            let span = context.span(target);
-            let message = format!("this mount hides the earlier one on {:?}", hidden.target);
-            context.sink.problem(span, message, Some("list the outer mount first".into()));
-        }
-        if let Some(kind) = kind {
-            list.push(Mount { kind, target: boxed(target), read_only: mount.read_only });
-        }
-    }
-    list
-}
-
-fn mount_kind(
-    context: &mut Context<'_, '_, '_>,
-    kind: raw::MountType,
-    mount: &raw::Mount<'_>,
-    target: &str,
-    limits: Option<&Limits>,
-) -> Option<MountKind> {
-    let absolute = mount.source.map(|source| values::decoded(source).starts_with('/'));
-    let span = context.span(mount.source.unwrap_or(target));
-    let mut problem = |message: &str, hint: &str| {
-        context.sink.problem(span, message, Some(hint.into()));
-        None
-    };
-    if kind != raw::MountType::Tmpfs
-        && let Some(size) = mount.size
-    {
-        let span = context.span(size);
-        context.sink.problem(span, "only a tmpfs has a size", Some("leave \"size\" out".into()));
-        return None;
-    }
-    match (kind, mount.source, absolute) {
-        (raw::MountType::Volume, None, _) => problem("a volume needs its name", "add \"source\": \"data\""),
-        (raw::MountType::Volume, Some(_), Some(true)) => {
-            problem("a volume has a name, not a path", "use \"type\": \"bind\" for a path of the board")
-        }
-        (raw::MountType::Volume, source, _) => context.read(source, values::name).map(MountKind::Volume),
-        (raw::MountType::Bind, None, _) => problem("a bind mount needs its source", "add \"source\": \"/etc/ssl\""),
-        (raw::MountType::Bind, Some(_), Some(false)) => {
-            problem("a bind mount's source is an absolute path", "use \"type\": \"volume\" for a volume's name")
-        }
-        (raw::MountType::Bind, source, _) => source.map(boxed).map(MountKind::Bind),
-        (raw::MountType::Tmpfs, Some(_), _) => problem("a tmpfs has no source", "leave \"source\" out"),
-        (raw::MountType::Tmpfs, None, _) => match mount.size {
-            None => problem("a tmpfs needs its size", "add \"size\": \"4M\""),
-            Some(typed) => {
-                let size = context.size(Some(typed))?;
-                tmpfs_fits(context, typed, size, limits);
-                Some(MountKind::Tmpfs(size))
-            }
-        },
-    }
-}
-
-fn tmpfs_fits(context: &mut Context<'_, '_, '_>, typed: &str, size: Bytes, limits: Option<&Limits>) {
-    if let Some(Limits { memory: Memory::Max(max), .. }) = limits
-        && size >= *max
-    {
-        let span = context.span(typed);
-        let message = format!("this tmpfs of {size} can never be full within the memory limit of {max}");
-        context.sink.warning(span, message, "what is written to it counts as the service's memory");
-    }
-}
-
-fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>) -> Restart {
+fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind) -> Restart {
     let default = Restart::default();
-    let delay = duration(context, raw.delay).unwrap_or(default.delay);
-    let typed_max = duration(context, raw.max_delay);
+    let delay = context.duration(raw.delay).unwrap_or(default.delay);
+    let typed_max = context.duration(raw.max_delay);
     // A long first wait alone means that all are as long.
     let max_delay = typed_max.unwrap_or(default.max_delay.max(delay));
     if let Some(typed) = raw.max_delay.filter(|_| max_delay < delay) {
@@ -219,15 +182,25 @@ fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>) -> Restart
         let message = format!("\"max_delay\" is {max_delay}, shorter than \"delay\" with {delay}");
         context.sink.problem(span, message, Some("waits begin at \"delay\" and double up to \"max_delay\"".into()));
     }
-    let within = duration(context, raw.within).unwrap_or(default.within);
+    let within = context.duration(raw.within).unwrap_or(default.within);
     let tries = raw.tries.unwrap_or(default.tries);
     if let Some(typed) = raw.within.filter(|_| tries == 0) {
         let span = context.span(typed);
         let hint = "add \"tries\", the number of restarts that are too many";
         context.sink.warning(span, "\"within\" has no effect without \"tries\"", hint);
     }
+    if let Some(typed) = raw.policy.filter(|policy| *policy == "always" && kind == Kind::Oneshot) {
+        let span = context.span(typed);
+        let message = "a oneshot that is done is not started again, so that \"policy\" cannot be \"always\"";
+        context.sink.problem(span, message, Some("write \"on-failure\", or leave it out".into()));
+    }
     Restart {
-        policy: raw.policy.unwrap_or(default.policy),
+        policy: match raw.policy {
+            Some("no") => RestartPolicy::No,
+            Some("on-failure") => RestartPolicy::OnFailure,
+            None if kind == Kind::Oneshot => RestartPolicy::OnFailure,
+            Some(_) | None => RestartPolicy::Always,
+        },
         delay,
         max_delay,
         tries,
@@ -238,7 +211,7 @@ fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>) -> Restart
 
 fn devices(context: &mut Context<'_, '_, '_>, raw: &[raw::DeviceNode<'_>]) -> Vec<DeviceNode> {
     let paths: Vec<&str> = raw.iter().filter_map(|device| device.path).collect();
-    context.repeated(&paths, "the device", |path| values::parts(path).collect::<Vec<_>>().join("/"));
+    context.repeated(&paths, "the device", plain_path);
     let node = |device: &raw::DeviceNode<'_>| {
         let rules = match device.access {
             Some(raw::Access::R) => DeviceRules { read: true, write: false },

@@ -1,9 +1,12 @@
 //! What a whole file gives, whatever its bytes.
 
-use super::keys::{FILE, Key, Kind, Object, SERVICE};
+use super::keys::{self, FILE, Key, Object, SERVICE};
 use super::*;
 use crate::base::units::{Bytes, Millis};
-use crate::plan::{Memory, MountKind, Need, Network, RestartPolicy, RlimitKind, RootFs, Seccomp, Service, Then};
+use crate::plan::{
+    CapSet, Condition, Kind, Memory, MountKind, Need, Network, RestartPolicy, RlimitKind, Root, RootFs, Seccomp,
+    Service, Then,
+};
 
 /// A config with every key, all kinds of values, comments, escapes and free keys.
 const FULL: &str = include_str!("tests/full.json");
@@ -47,6 +50,8 @@ fn survive(bytes: &[u8]) -> Result<Plan, Problems> {
         }
     }
 }
+
+mod files;
 
 fn good(text: &str) -> Plan {
     survive(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems}"))
@@ -93,10 +98,10 @@ fn every_key_reaches_the_plan() {
     assert_eq!((broker.rlimits[0].kind, broker.rlimits[0].hard), (RlimitKind::Nofile, 4096));
     assert_eq!((broker.rlimits[1].soft, broker.rlimits[1].hard), (u64::MAX, u64::MAX));
     assert_eq!((broker.oom_score_adj, broker.root_fs), (-500, RootFs::Scratch));
-    assert!(matches!(&broker.mounts[0].kind, MountKind::Volume(name) if name.as_str() == "broker-data"));
+    assert!(matches!(&broker.mounts[0].kind, MountKind::Volume(name) if name.as_str() == "broker-7"));
     assert!(matches!(&broker.mounts[1].kind, MountKind::Bind(path) if &**path == "/etc/ssl"));
     assert!(broker.mounts[1].read_only && broker.mounts[2].kind == MountKind::Tmpfs(Bytes(4 << 20)));
-    assert_eq!(broker.needs, [Need::Started(2), Need::Started(1)]);
+    assert_eq!(broker.needs, [Need::Started(2), Need::Started(1), Need::Done(3), Need::Done(4)]);
     let restart = broker.restart;
     assert_eq!((restart.policy, restart.then, restart.tries), (RestartPolicy::OnFailure, Then::Stop, 10));
     assert_eq!((restart.delay, restart.max_delay, restart.within), (Millis(250), Millis(120_000), Millis(3_600_000)));
@@ -107,7 +112,40 @@ fn every_key_reaches_the_plan() {
     assert!(broker.devices[1].optional && !broker.devices[1].rules.write && broker.devices[0].rules.write);
     let log = &broker.log;
     assert_eq!((log.ring, log.rate, log.file, log.keep), (Some(Bytes(64 << 10)), 100, Bytes(256 << 10), 3));
-    assert_eq!(plan.start_order, [1, 2, 0]);
+    assert_eq!(plan.start_order, [1, 2, 3, 4, 0, 5]);
+    assert_eq!(&*broker.env_files[0], "/data/broker.env");
+    assert_eq!(&*broker.secrets[0].target, "/run/secrets/tls.key");
+}
+
+#[test]
+fn every_key_of_the_board_reaches_the_plan() {
+    let boot = good(FULL).device.boot;
+    assert_eq!(boot.modules.iter().map(|name| &**name).collect::<Vec<_>>(), ["overlay", "softdog"]);
+    assert_eq!((&*boot.sysctls[0].name, &*boot.sysctls[1].value), ("net.ipv4.ip_forward", "10"));
+    let data = &boot.mounts[0];
+    assert_eq!((&*data.source, &*data.target, &*data.kind), ("PARTNAME=data", "/data", "ext4"));
+    assert_eq!((&*data.options, data.wait, data.fallback), ("noatime,nodev", Millis(10_000), Some(Bytes(8 << 20))));
+    assert_eq!((&*boot.mounts[1].options, boot.mounts[1].wait), ("", Millis(5000)));
+    let watchdog = boot.watchdog.unwrap();
+    assert_eq!((watchdog.device.as_deref(), watchdog.timeout), (Some("/dev/watchdog1"), Millis(20_000)));
+    assert_eq!((boot.rescue.shell, boot.rescue.reboot_after), (true, Millis(0)));
+    let watchdog = good(r#"{"version":1,"device":{"watchdog":{}},"services":[]}"#).device.boot.watchdog.unwrap();
+    assert_eq!((watchdog.device, watchdog.timeout), (None, Millis(30_000)));
+}
+
+#[test]
+fn a_program_of_the_board_is_restricted_only_where_it_is_written() {
+    let plan = good(FULL);
+    let [.., keygen, ids, getty] = plan.services.as_slice() else { panic!() };
+    assert_eq!(
+        (&keygen.root, keygen.kind, keygen.restart.policy),
+        (&Root::Host, Kind::Oneshot, RestartPolicy::OnFailure)
+    );
+    assert_eq!(keygen.when, [Condition::Exists("/data".into()), Condition::Missing("/data/keys/tls.key".into())]);
+    let sandbox = |service: &Service| (service.network, service.capabilities, service.seccomp, service.devices.len());
+    assert_eq!(sandbox(keygen), (Network::Host, CapSet::ALL, Seccomp::Off, 0));
+    assert_eq!(sandbox(ids), (Network::None, CapSet::EMPTY, Seccomp::Default, 1));
+    assert_eq!((getty.tty.as_deref(), getty.lifeline, getty.kind), (Some("/dev/ttyS0"), true, Kind::Daemon));
 }
 
 /// Every key of `object` and of what is in it; `whole` puts an object into a config.
@@ -115,18 +153,22 @@ fn visit(object: &'static Object, whole: &dyn Fn(String) -> String, check: &mut 
     for key in object.keys {
         // The object with this key at `value` and with what it must have besides.
         let with = |value: &str| {
-            let others = object.keys.iter().filter(|other| other.required && other.name != key.name);
+            let either = object.either.first().filter(|_| !object.either.contains(&key.name));
+            let must = |other: &&Key| other.required && other.name != key.name || either == Some(&other.name);
+            let others = object.keys.iter().filter(must);
             let others: String = others.map(|other| format!(", {:?}: {}", other.name, other.example)).collect();
             whole(format!("{{ {:?}: {value}{others} }}", key.name))
         };
         let mut values = vec![key.example.to_owned()];
         match key.kind {
-            Kind::Integer(min, max) => values.extend([min.to_string(), max.to_string()]),
-            Kind::Bool => values.extend(["true".into(), "false".into()]),
-            Kind::Word(words) => values.extend(words.iter().map(|word| format!("{word:?}"))),
-            Kind::Object(inner) => visit(inner, &|inner| with(&inner), check),
-            Kind::Objects(inner, _) => visit(inner, &|inner| with(&format!("[{inner}]")), check),
-            Kind::Text(_) | Kind::Texts(..) => {}
+            keys::Kind::Integer(min, max) => values.extend([min.to_string(), max.to_string()]),
+            keys::Kind::Bool => values.extend(["true".into(), "false".into()]),
+            keys::Kind::Word(words) => values.extend(words.iter().map(|word| format!("{word:?}"))),
+            keys::Kind::Object(inner) => visit(inner, &|inner| with(&inner), check),
+            keys::Kind::Objects(inner, _) | keys::Kind::Partial(inner, _) => {
+                visit(inner, &|inner| with(&format!("[{inner}]")), check)
+            }
+            keys::Kind::Text(_) | keys::Kind::Texts(..) => {}
         }
         values.iter().for_each(|value| check(key, with(value)));
     }
@@ -206,7 +248,7 @@ fn no_mutation_of_a_config_breaks_the_parser() {
 fn no_exchange_of_tokens_breaks_the_parser() {
     let mut random = Random::new();
     let mut cursor_text = FULL.as_bytes().to_vec();
-    blank::blank(&mut cursor_text, &mut Sink::new("c.json", FULL.as_bytes()));
+    blank::blank(&mut cursor_text, &mut Sink::new(&[Source { name: "c.json", bytes: FULL.as_bytes() }]));
     let mut cursor = crate::base::json::Cursor::new(&cursor_text, 16).unwrap();
     let mut tokens = Vec::new();
     while let Some(token) = cursor.next().unwrap() {

@@ -2,12 +2,14 @@
 
 use super::order::{Edge, order};
 use super::problem::{Sink, Span};
-use super::raw;
 use super::scan::Scanned;
-use super::service;
-use super::values::{self, Read};
-use crate::base::units::Bytes;
-use crate::plan::{Device, FeatureSet, Need, Plan, Service};
+use super::values::{self, Read, Until};
+use super::vars::{self, Var};
+use super::{Input, device, merge, raw, service};
+use crate::base::limits::{SERVICES, VARS};
+use crate::base::suggest::did_you_mean;
+use crate::base::units::{Bytes, Millis};
+use crate::plan::{Device, Kind, Need, Plan, Service};
 use std::borrow::Cow;
 
 /// The text that raw values borrow from, and the sink for what is wrong with them.
@@ -15,9 +17,16 @@ pub struct Context<'a, 's, 'f> {
     text: &'a [u8],
     /// Where problems go.
     pub sink: &'s mut Sink<'f>,
+    /// The variables, once they are known.
+    pub vars: Vec<Var>,
 }
 
-impl<'a> Context<'a, '_, '_> {
+impl<'a, 's, 'f> Context<'a, 's, 'f> {
+    /// A context before the variables are known.
+    pub fn new(text: &'a [u8], sink: &'s mut Sink<'f>) -> Self {
+        Context { text, sink, vars: Vec::new() }
+    }
+
     /// Where `raw`, which borrows from the text, stands, with its quotes.
     pub fn span(&self, raw: &str) -> Span {
         let start = (raw.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize).wrapping_sub(1);
@@ -43,21 +52,26 @@ impl<'a> Context<'a, '_, '_> {
         self.read(raw, |text| values::size(text, 0, u64::MAX))
     }
 
+    /// A duration whose range the scanner has checked.
+    pub fn duration(&mut self, raw: Option<&str>) -> Option<Millis> {
+        self.read(raw, |text| values::duration(text, 0, u64::MAX))
+    }
+
     /// Reports every value of `list` that `same` finds again further up.
     pub fn repeated<T: PartialEq>(&mut self, list: &[&str], what: &str, key: impl Fn(&str) -> T) {
         let keys: Vec<T> = list.iter().map(|raw| key(&values::decoded(raw))).collect();
         for (place, raw) in list.iter().enumerate() {
             let Some(first) = keys.iter().take(place).position(|key| *key == keys[place]) else { continue };
-            let line = self.sink.line(self.span(list[first]).start);
             let span = self.span(raw);
+            let place = self.sink.place(self.span(list[first]).start, span.start);
             let shown = values::decoded(raw);
             let message = format!("{what} {shown:?} is there twice");
-            self.sink.problem(span, message, Some(format!("the first is in line {line}")));
+            self.sink.problem(span, message, Some(format!("the first is in {place}")));
         }
     }
 
     /// Fills a raw type from one part of the text.
-    fn fill<T: serde::Deserialize<'a>>(&mut self, span: Span) -> Option<T> {
+    pub fn fill<T: serde::Deserialize<'a>>(&mut self, span: Span) -> Option<T> {
         let slice = self.text.get(span.start..span.end)?;
         match serde_json_core::from_slice(slice) {
             Ok((value, _)) => Some(value),
@@ -79,6 +93,28 @@ pub fn boxed(raw: &str) -> Box<str> {
     }
 }
 
+/// A list as written, empty if it is not.
+pub fn list<T, const N: usize>(raw: &Option<heapless::Vec<T, N>>) -> &[T] {
+    raw.as_deref().unwrap_or(&[])
+}
+
+/// A path as a key for comparing: `/a//b/.` is `/a/b`.
+pub fn plain_path(path: &str) -> String {
+    values::parts(path).fold(String::new(), |path, part| path + "/" + part)
+}
+
+/// Whether a mount on `outer` hides what is on `inner`: both paths, `outer` a folder above.
+pub fn hides(outer: &str, inner: &str) -> bool {
+    let (mut outer, mut inner) = (values::parts(outer), values::parts(inner));
+    loop {
+        match (outer.next(), inner.next()) {
+            (None, Some(_)) => return true,
+            (Some(a), Some(b)) if a == b => {}
+            _ => return false,
+        }
+    }
+}
+
 /// A service and where its name and its needs stand.
 struct Placed<'a> {
     name: &'a str,
@@ -86,21 +122,31 @@ struct Placed<'a> {
 }
 
 /// Makes the plan of what the scanner left. It is of use only if the sink holds no problem afterwards.
-pub fn plan(scanned: &Scanned, sink: &mut Sink<'_>) -> Plan {
-    let mut context = Context { text: &scanned.text, sink };
-    let device = match scanned.device.and_then(|span| context.fill::<raw::Device<'_>>(span)) {
-        Some(raw) => device(&mut context, &raw),
+pub fn plan(scanned: &Scanned, input: &Input<'_>, sink: &mut Sink<'_>) -> Plan {
+    let mut context = Context::new(&scanned.text, sink);
+    let parts = &scanned.parts;
+    absent(&mut context, &parts.include, input.absent);
+    let raws: Vec<raw::Var<'_>> = parts.vars.iter().filter_map(|span| context.fill(*span)).collect();
+    enough(&mut context, &parts.vars, VARS, "variables");
+    context.vars = vars::vars(&mut context, &raws, input.values);
+    let device = match parts.device.and_then(|span| context.fill::<raw::Device<'_>>(span)) {
+        Some(raw) => device::device(&mut context, &raw),
         None => Device::default(),
     };
-    let mut services = Vec::with_capacity(scanned.services.len());
-    let mut placed = Vec::with_capacity(scanned.services.len());
-    for span in &scanned.services {
-        let raw = context.fill::<raw::Service<'_>>(*span).unwrap_or_default();
-        placed.push(Placed { name: raw.name.unwrap_or(""), needs: raw.needs.to_vec() });
+    enough(&mut context, &parts.services, SERVICES, "services");
+    enough(&mut context, &parts.overrides, SERVICES, "overrides");
+    let overrides = merge::overrides(&mut context, &parts.overrides);
+    let mut services = Vec::with_capacity(parts.services.len());
+    let mut placed = Vec::with_capacity(parts.services.len());
+    for span in &parts.services {
+        let mut raw = context.fill::<raw::Service<'_>>(*span).unwrap_or_default();
+        merge::apply(&mut context, &overrides, &mut raw);
+        placed.push(Placed { name: raw.name.unwrap_or(""), needs: list(&raw.needs).to_vec() });
         services.push(service::service(&mut context, &raw));
     }
     let named: Vec<&str> = placed.iter().map(|placed| placed.name).filter(|name| !name.is_empty()).collect();
     context.repeated(&named, "a service called", str::to_owned);
+    merge::strays(&mut context, &overrides, &named);
     let edges = needs(&mut context, &placed, &mut services);
     let (start_order, cycles) = order(services.len(), &edges);
     for cycle in cycles {
@@ -109,50 +155,29 @@ pub fn plan(scanned: &Scanned, sink: &mut Sink<'_>) -> Plan {
     Plan { device, services: services.into_iter().flatten().collect(), start_order }
 }
 
-fn device(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Device {
-    let default = Device::default();
-    context.repeated(&raw.images, "the image folder", |path| values::parts(path).collect::<Vec<_>>().join("/"));
-    context.repeated(&raw.allow_missing, "the word", str::to_owned);
-    let mut allow_missing = FeatureSet::default();
-    for word in &raw.allow_missing {
-        if let Some(feature) = context.read(Some(word), values::feature) {
-            allow_missing = allow_missing.with(feature);
+/// Reports what is more than `max` in all files together; in each of them the scanner has counted.
+fn enough(context: &mut Context<'_, '_, '_>, spans: &[Span], max: usize, what: &str) {
+    if let Some(span) = spans.get(max) {
+        let span = Span { start: span.start, end: span.start + 1 };
+        context.sink.problem(span, format!("too many {what} in all files together (max {max})"), None);
+    }
+}
+
+/// Warns of entries of `include` that name a single file which is not there.
+fn absent(context: &mut Context<'_, '_, '_>, include: &[Span], absent: &[Box<str>]) {
+    for span in include {
+        let typed = context.text.get(span.start + 1..span.end - 1).and_then(|text| str::from_utf8(text).ok());
+        if typed.is_some_and(|typed| absent.contains(&boxed(typed))) {
+            let hint = "with a '*' in its name it may be missing without a word";
+            context.sink.warning(*span, "there is no such file", hint);
         }
     }
-    let memory = context.size(raw.memory);
-    let memory_reserve = context.size(raw.memory_reserve).unwrap_or(default.memory_reserve);
-    if let (Some(memory), Some(typed)) = (memory, raw.memory)
-        && memory <= memory_reserve
-    {
-        let span = context.span(raw.memory_reserve.unwrap_or(typed));
-        let message = format!("the reserve of {memory_reserve} leaves nothing of the memory of {memory}");
-        context.sink.problem(span, message, Some("services get \"memory\" less \"memory_reserve\"".into()));
-    }
-    let caps = &raw.image_caps;
-    let mut image_caps = default.image_caps;
-    let mut set = |target: &mut Bytes, raw| {
-        if let Some(size) = context.size(raw) {
-            *target = size;
-        }
-    };
-    set(&mut image_caps.bytes, caps.bytes);
-    set(&mut image_caps.pax, caps.pax);
-    set(&mut image_caps.zstd_window, caps.zstd_window);
-    set(&mut image_caps.manifest, caps.manifest);
-    image_caps.ratio = caps.ratio.unwrap_or(image_caps.ratio);
-    image_caps.entries = caps.entries.unwrap_or(image_caps.entries);
-    image_caps.path_depth = caps.path_depth.unwrap_or(image_caps.path_depth);
-    Device {
-        hostname: raw.hostname.map(boxed),
-        images: raw.images.iter().map(|path| boxed(path)).collect(),
-        state: raw.state.map_or(default.state, boxed),
-        memory,
-        memory_reserve,
-        allow_missing,
-        log_ring: context.size(raw.log.ring).unwrap_or(default.log_ring),
-        image_caps,
-        ..default
-    }
+}
+
+/// The hint at a name that nothing has.
+pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str> + Clone) -> String {
+    let all = || format!("services: {}", known.clone().take(12).collect::<Vec<_>>().join(", "));
+    did_you_mean(name, known.clone()).map_or_else(all, |meant| format!("did you mean {meant:?}?"))
 }
 
 /// Turns names into indices; gives the edges of the graph.
@@ -163,28 +188,39 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
         let bare = |need: &str| need.split(':').next().unwrap_or("").to_owned();
         context.repeated(&own.needs, "the need", bare);
         for raw in &own.needs {
-            let Some(name) = context.read(Some(raw), values::need) else { continue };
+            let Some((name, until)) = context.read(Some(raw), values::need) else { continue };
             let Some(target) = names.iter().position(|known| *known == name.as_str()) else {
                 let known = names.iter().map(|name| &**name).filter(|name| !name.is_empty());
-                let hint = crate::base::suggest::did_you_mean(name.as_str(), known.clone());
-                let all = || format!("services: {}", known.take(12).collect::<Vec<_>>().join(", "));
-                let hint = hint.map_or_else(all, |meant| format!("did you mean {meant:?}?"));
+                let hint = nearest(name.as_str(), known);
                 let span = context.span(raw);
                 context.sink.problem(span, format!("needs {:?}, which is no service", name.as_str()), Some(hint));
                 continue;
             };
             edges.push((index, target));
-            let asleep = services.get(target).and_then(Option::as_ref).is_some_and(|target| !target.enabled);
-            let Some(Some(service)) = services.get_mut(index) else { continue };
-            service.needs.push(Need::Started(target as u16));
-            if asleep && service.enabled {
+            let needed = services.get(target).and_then(Option::as_ref);
+            let oneshot = needed.is_some_and(|needed| needed.kind == Kind::Oneshot);
+            let (asleep, lifeline) = needed.map_or((false, true), |needed| (!needed.enabled, needed.lifeline));
+            if until == Some(Until::Done) && !oneshot && needed.is_some() {
                 let span = context.span(raw);
+                let hint = format!("write {:?}, or give it \"type\": \"oneshot\"", name.as_str());
+                let message = format!("waits for {:?} to be done, but it is a daemon, which never is", name.as_str());
+                context.sink.problem(span, message, Some(hint));
+            }
+            let Some(Some(service)) = services.get_mut(index) else { continue };
+            service.needs.push(match until {
+                Some(Until::Started) => Need::Started(target as u16),
+                None if !oneshot => Need::Started(target as u16),
+                Some(Until::Done) | None => Need::Done(target as u16),
+            });
+            let own = service.name.as_str();
+            let span = context.span(raw);
+            if asleep && service.enabled {
                 let message = format!("needs {:?}, which is not enabled", name.as_str());
-                context.sink.warning(
-                    span,
-                    message,
-                    format!("{:?} waits until someone starts it", service.name.as_str()),
-                );
+                context.sink.warning(span, message, format!("{own:?} waits until someone starts it"));
+            }
+            if service.lifeline && !lifeline {
+                let message = format!("is a lifeline and needs {:?}, which is none", name.as_str());
+                context.sink.warning(span, message, "in rescue only lifelines run: make it one too");
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Single values: what a text in the config may say, and what it means. Each refusal is a sentence with a way out.
 
-use crate::base::limits::{JSON_KEYS, NAME_BYTES};
+pub mod board;
+
+use crate::base::limits::{JSON_KEYS, NAME_BYTES, VAR_BYTES};
 use crate::base::name::{BadName, Name};
 use crate::base::signal;
 use crate::base::suggest::did_you_mean;
@@ -51,6 +53,8 @@ pub enum Text {
     Memory(u64, u64),
     /// A duration within these bounds, in milliseconds.
     Duration(u64, u64),
+    /// A duration, or 0 for none.
+    DurationOrNone(u64, u64),
     /// A percentage within these bounds.
     Percent(u32, u32),
     /// A number, a size or `unlimited`.
@@ -79,10 +83,34 @@ pub enum Text {
     Capability,
     /// A list of cores.
     Cpus,
-    /// `name` or `name:started`.
+    /// `name`, `name:started` or `name:done`.
     Need,
     /// A word of [`Feature`].
     Feature,
+    /// One line of text.
+    Line,
+    /// The name of a variable.
+    VarName,
+    /// The value of a variable.
+    VarValue,
+    /// A path whose last part may hold `*`.
+    Pattern,
+    /// What the board mounts.
+    BoardSource,
+    /// Where the board mounts it.
+    BoardTarget,
+    /// A file system's type.
+    FsType,
+    /// Mount options.
+    MountOptions,
+    /// A kernel module.
+    Module,
+    /// A kernel parameter.
+    Sysctl,
+    /// `auto` or a device's path.
+    WatchdogDevice,
+    /// A path beneath /run.
+    SecretTarget,
 }
 
 /// Checks `text` as `kind`.
@@ -93,6 +121,7 @@ pub fn check(kind: Text, text: &str) -> Read<()> {
         Text::SizeOrNone(min, max) => size_or_none(text, min, max).map(drop),
         Text::Memory(min, max) => memory(text, min, max).map(drop),
         Text::Duration(min, max) => duration(text, min, max).map(drop),
+        Text::DurationOrNone(min, max) => duration_or_none(text, min, max).map(drop),
         Text::Percent(min, max) => percent(text, min, max).map(drop),
         Text::Amount => amount(text).map(drop),
         Text::Name => name(text).map(drop),
@@ -109,6 +138,18 @@ pub fn check(kind: Text, text: &str) -> Read<()> {
         Text::Cpus => cpus(text),
         Text::Need => need(text).map(drop),
         Text::Feature => feature(text).map(drop),
+        Text::Line => board::line(text),
+        Text::VarName => var_name(text),
+        Text::VarValue => var_value(text),
+        Text::Pattern => pattern(text),
+        Text::BoardSource => board::source(text),
+        Text::BoardTarget => board::target(text),
+        Text::FsType => board::fs_type(text),
+        Text::MountOptions => board::mount_options(text),
+        Text::Module => board::module(text),
+        Text::Sysctl => board::sysctl(text),
+        Text::WatchdogDevice => board::watchdog_device(text),
+        Text::SecretTarget => board::secret_target(text),
     }
 }
 
@@ -192,6 +233,11 @@ pub fn duration(text: &str, min: u64, max: u64) -> Read<Millis> {
     within(unit(units::parse_duration(text), text, &form)?, Millis(min), Millis(max))
 }
 
+/// 0, or a duration between `min` and `max` milliseconds.
+pub fn duration_or_none(text: &str, min: u64, max: u64) -> Read<Millis> {
+    if text == "0" { Ok(Millis(0)) } else { duration(text, min, max) }
+}
+
 /// A percentage of one core between `min` and `max`.
 pub fn percent(text: &str, min: u32, max: u32) -> Read<u32> {
     let value = unit(units::parse_percent(text), text, PERCENT_FORM)?;
@@ -252,6 +298,38 @@ fn components(text: &str) -> Read<()> {
     }
     if text.split('/').any(|part| part == "..") {
         return wrong_hint(format!("is {text:?}, which goes up through \"..\""), "write where the path leads");
+    }
+    Ok(())
+}
+
+/// The name of a variable.
+pub fn var_name(text: &str) -> Read<()> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if text.is_empty() || text.len() > NAME_BYTES || !text.bytes().all(good) {
+        return wrong(format!("is {text:?}; a variable's name has 1 to {NAME_BYTES} letters, digits and '_'"));
+    }
+    Ok(())
+}
+
+fn var_value(text: &str) -> Read<()> {
+    if text.len() > VAR_BYTES {
+        return wrong(format!("is {} bytes long, more than {VAR_BYTES}", text.len()));
+    }
+    board::line(text)
+}
+
+/// A path whose last part may hold `*`.
+fn pattern(text: &str) -> Read<()> {
+    path(text)?;
+    let (folder, last) = text.rsplit_once('/').unwrap_or(("", text));
+    if last.is_empty() || last == "." {
+        return wrong_hint(format!("is {text:?}, which is a folder"), format!("write \"{}/*.json\"", folder));
+    }
+    if folder.contains('*') {
+        return wrong_hint(format!("is {text:?}; a '*' can only stand in the last part"), "name each folder");
+    }
+    if let Some(c) = last.chars().find(|c| matches!(c, '?' | '[' | ']' | '{' | '}')) {
+        return wrong(format!("is {text:?}; {c:?} has no meaning here, only '*' has"));
     }
     Ok(())
 }
@@ -402,17 +480,27 @@ fn cpus(text: &str) -> Read<()> {
     Ok(())
 }
 
-/// The service that a need names.
-pub fn need(text: &str) -> Read<Name> {
-    let (service, condition) = match text.split_once(':') {
-        Some((service, condition)) => (service, Some(condition)),
+/// When a need counts as met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The service runs.
+    Started,
+    /// The oneshot is done.
+    Done,
+}
+
+/// The service that a need names, and when it counts as met, if it says so.
+pub fn need(text: &str) -> Read<(Name, Option<Until>)> {
+    let (service, until) = match text.split_once(':') {
+        Some((service, "started")) => (service, Some(Until::Started)),
+        Some((service, "done")) => (service, Some(Until::Done)),
+        Some((_, condition)) => {
+            let form = "write \"name\", \"name:started\" or, of a oneshot, \"name:done\"";
+            return wrong_hint(format!("holds {text:?}, whose condition {condition:?} is not known"), form);
+        }
         None => (text, None),
     };
-    if let Some(condition) = condition.filter(|condition| *condition != "started") {
-        let form = "write \"name\" or \"name:started\"";
-        return wrong_hint(format!("holds {text:?}, whose condition {condition:?} is not known"), form);
-    }
-    name(service)
+    Ok((name(service)?, until))
 }
 
 /// What a kernel may lack.

@@ -51,11 +51,12 @@ pub struct Service {
     pub start_timeout: Millis,
     /// Its network.
     pub network: Network,
-    /// Capabilities it keeps.
+    /// Capabilities it keeps; [`CapSet::ALL`]: whatever there are.
     pub capabilities: CapSet,
     /// System call filter.
     pub seccomp: Seccomp,
-    /// Devices it may use beyond null, zero, full, random, urandom and tty.
+    /// Devices it may use beyond null, zero, full, random, urandom and tty. On the host's root an empty list means all
+    /// devices.
     pub devices: Vec<DeviceNode>,
     /// Its log.
     pub log: LogPolicy,
@@ -67,7 +68,14 @@ pub struct Service {
 
 impl Service {
     /// A service with all defaults.
+    ///
+    /// On the host's root the sandbox is off: the host's network, all capabilities, no filter, no list of devices. Whatever
+    /// of these differs was asked for and is enforced.
     pub fn new(name: Name, root: Root, limits: Limits) -> Service {
+        let (network, capabilities, seccomp) = match root {
+            Root::Image(_) => (Network::None, CapSet::EMPTY, Seccomp::Default),
+            Root::Host => (Network::Host, CapSet::ALL, Seccomp::Off),
+        };
         Service {
             name,
             root,
@@ -90,9 +98,9 @@ impl Service {
             restart: Restart::default(),
             stop: Stop { signal: None, timeout: Millis::from_secs(10) },
             start_timeout: Millis::from_secs(30),
-            network: Network::None,
-            capabilities: CapSet::EMPTY,
-            seccomp: Seccomp::Default,
+            network,
+            capabilities,
+            seccomp,
             devices: Vec::new(),
             log: LogPolicy::default(),
             enabled: true,
@@ -157,8 +165,7 @@ pub struct UserSpec {
 }
 
 /// What happens to the root file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RootFs {
     /// Nothing can be written to it.
     ReadOnly,
@@ -238,8 +245,7 @@ impl Default for Restart {
 }
 
 /// When a service is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestartPolicy {
     /// Never.
     No,

@@ -1,14 +1,21 @@
 //! The keys of `device`.
 
-use super::{GIB, KIB, Kind, MIB, Object, TIB, optional};
+use super::{GIB, HOUR, KIB, Kind, MIB, Object, SECOND, TIB, optional, required, with_vars};
 use crate::base::limits;
 use crate::config::values::Text;
 
 /// `device`.
 pub static DEVICE: Object = Object {
     name: "device",
+    either: &[],
     keys: &[
-        optional("hostname", Kind::Text(Text::HostName), "unchanged", "\"gateway-7\"", "The board's host name."),
+        with_vars(optional(
+            "hostname",
+            Kind::Text(Text::HostName),
+            "unchanged",
+            "\"gateway-7\"",
+            "The board's host name.",
+        )),
         optional(
             "images",
             Kind::Texts(Text::Path, limits::IMAGE_DIRS),
@@ -45,6 +52,42 @@ pub static DEVICE: Object = Object {
             "What this fleet's kernels may lack. Everything else fails closed: a service whose limit cannot be enforced \
              is held.",
         ),
+        optional(
+            "modules",
+            Kind::Texts(Text::Module, limits::MODULES),
+            "[]",
+            "[\"overlay\", \"softdog\"]",
+            "Kernel modules that coracle as the first process loads, in this order, each after what it depends on.",
+        ),
+        optional(
+            "sysctls",
+            Kind::Objects(&SYSCTL, limits::SYSCTLS),
+            "[]",
+            "[ { \"name\": \"net.ipv4.ip_forward\", \"value\": \"1\" } ]",
+            "Kernel parameters that coracle as the first process sets, in this order.",
+        ),
+        optional(
+            "mounts",
+            Kind::Objects(&BOARD_MOUNT, limits::BOARD_MOUNTS),
+            "[]",
+            "[ { \"source\": \"PARTNAME=data\", \"target\": \"/data\", \"type\": \"ext4\" } ]",
+            "File systems that coracle as the first process mounts, in this order. It mounts /proc, /sys, /dev, /run and \
+             the cgroups itself.",
+        ),
+        optional(
+            "watchdog",
+            Kind::Object(&WATCHDOG),
+            "none is opened",
+            "{ \"device\": \"auto\", \"timeout\": \"30s\" }",
+            "The hardware watchdog: it resets the board when coracle no longer feeds it.",
+        ),
+        optional(
+            "rescue",
+            Kind::Object(&RESCUE),
+            "as its keys say",
+            "{ \"shell\": false, \"reboot_after\": \"10m\" }",
+            "What happens when no config can be used: services with `lifeline` run, nothing else.",
+        ),
         optional("log", Kind::Object(&DEVICE_LOG), "as its keys say", "{ \"ring\": \"32K\" }", "Logs of all services."),
         optional(
             "image_caps",
@@ -56,8 +99,102 @@ pub static DEVICE: Object = Object {
     ],
 };
 
+static SYSCTL: Object = Object {
+    name: "a sysctl",
+    either: &[],
+    keys: &[
+        required(
+            "name",
+            Kind::Text(Text::Sysctl),
+            "\"net.ipv4.ip_forward\"",
+            "Its name, with dots; a dot within a part is written as a slash: `net.ipv4.conf.eth0/100.forwarding`.",
+        ),
+        required("value", Kind::Text(Text::Line), "\"1\"", "What it is set to."),
+    ],
+};
+
+static BOARD_MOUNT: Object = Object {
+    name: "a mount of the device",
+    either: &[],
+    keys: &[
+        required(
+            "source",
+            Kind::Text(Text::BoardSource),
+            "\"PARTNAME=data\"",
+            "What: a block device's path, `PARTNAME=`, `PARTUUID=` or `LABEL=` and a value, `ubi0:volume`, or a word such as \
+             `tmpfs` for a file system without a device.",
+        ),
+        required("target", Kind::Text(Text::BoardTarget), "\"/data\"", "Where it is mounted."),
+        required("type", Kind::Text(Text::FsType), "\"ext4\"", "Its file system, as /proc/filesystems calls it."),
+        optional(
+            "options",
+            Kind::Text(Text::MountOptions),
+            "none",
+            "\"noatime,nodev\"",
+            "Mount options, separated by commas.",
+        ),
+        optional(
+            "wait",
+            Kind::Text(Text::Duration(0, HOUR)),
+            "\"5s\"",
+            "\"5s\"",
+            "How long the boot waits for the source to appear.",
+        ),
+        optional(
+            "fallback",
+            Kind::Text(Text::Size(64 * KIB, 64 * GIB)),
+            "none",
+            "\"8M\"",
+            "The size of a tmpfs that is mounted where the source cannot be had; the board is then shown as degraded.",
+        ),
+    ],
+};
+
+static WATCHDOG: Object = Object {
+    name: "watchdog",
+    either: &[],
+    keys: &[
+        optional(
+            "device",
+            Kind::Text(Text::WatchdogDevice),
+            "\"auto\"",
+            "\"/dev/watchdog1\"",
+            "Its device; `auto`: the first that there is.",
+        ),
+        optional(
+            "timeout",
+            Kind::Text(Text::Duration(SECOND, HOUR)),
+            "\"30s\"",
+            "\"30s\"",
+            "How long it waits for a sign of life before it resets the board; the driver's nearest is taken.",
+        ),
+    ],
+};
+
+static RESCUE: Object = Object {
+    name: "rescue",
+    either: &[],
+    keys: &[
+        optional(
+            "shell",
+            Kind::Bool,
+            "false",
+            "true",
+            "Whether `coracle.rescue` on the kernel's command line gives a shell on the console.",
+        ),
+        optional(
+            "reboot_after",
+            Kind::Text(Text::DurationOrNone(10 * SECOND, 24 * HOUR)),
+            "\"10m\"",
+            "\"10m\"",
+            "How long rescue lasts before the board reboots; `\"0\"`: for good.",
+        ),
+    ],
+};
+
 static DEVICE_LOG: Object = Object {
     name: "log",
+    either: &[],
     keys: &[optional(
         "ring",
         Kind::Text(Text::Size(4 * KIB, 64 * MIB)),
@@ -69,6 +206,7 @@ static DEVICE_LOG: Object = Object {
 
 static IMAGE_CAPS: Object = Object {
     name: "image_caps",
+    either: &[],
     keys: &[
         optional(
             "bytes",

@@ -5,12 +5,15 @@ mod service;
 
 use super::values::Text;
 use crate::base::limits;
+pub use device::DEVICE;
 pub use service::SERVICE;
 
 /// An object of the config.
 pub struct Object {
     /// What messages call it: `a service`, `limits`.
     pub name: &'static str,
+    /// Keys of which it must have one.
+    pub either: &'static [&'static str],
     /// Its keys.
     pub keys: &'static [Key],
 }
@@ -36,6 +39,8 @@ pub struct Key {
     pub example: &'static str,
     /// What it is: a sentence.
     pub doc: &'static str,
+    /// Whether its texts may hold `${name}`.
+    pub vars: bool,
 }
 
 /// What a key takes.
@@ -44,6 +49,8 @@ pub enum Kind {
     Object(&'static Object),
     /// A list of at most so many objects.
     Objects(&'static Object, usize),
+    /// A list of at most so many objects that hold any keys of that object; `name` alone is required.
+    Partial(&'static Object, usize),
     /// A text.
     Text(Text),
     /// A list of at most so many texts.
@@ -61,7 +68,7 @@ impl Kind {
     pub fn noun(&self) -> &'static str {
         match self {
             Kind::Object(_) => "an object",
-            Kind::Objects(..) => "a list of objects",
+            Kind::Objects(..) | Kind::Partial(..) => "a list of objects",
             Kind::Text(_) | Kind::Word(_) => "a text",
             Kind::Texts(..) => "a list of texts",
             Kind::Integer(..) => "a whole number",
@@ -70,34 +77,93 @@ impl Kind {
     }
 }
 
-/// The whole file.
+/// The main file.
 pub static FILE: Object = Object {
     name: "the config",
+    either: &[],
     keys: &[
-        Key {
-            default: "none",
-            ..key(
-                "$schema",
-                Kind::Text(Text::Any),
-                "\"/usr/share/coracle/coracle.schema.json\"",
-                "Where an editor finds the schema of this file; coracle does not read it.",
-            )
-        },
+        WHERE_THE_SCHEMA_IS,
         required("version", Kind::Integer(1, 1), "1", "The version of this format."),
-        Key {
-            default: "all defaults",
-            ..key(
-                "device",
-                Kind::Object(&device::DEVICE),
-                "{ \"images\": [\"/data/images\"] }",
-                "What concerns the whole board.",
-            )
-        },
-        required(
-            "services",
-            Kind::Objects(&SERVICE, limits::SERVICES),
-            "[ { \"name\": \"web\", \"image\": \"web.tar\", \"limits\": { \"memory\": \"24M\" } } ]",
-            "The services. They start in this order, except that what a service needs comes before it.",
+        optional(
+            "include",
+            Kind::Texts(Text::Pattern, limits::INCLUDES),
+            "[]",
+            "[\"/etc/coracle/services.d/*.json\"]",
+            "Further files, in this order, those of one pattern sorted by name: absolute paths whose last part may hold \
+             `*`, which stands for any characters (none of a leading dot). They hold `services`, `overrides` and `vars`.",
+        ),
+        VARS,
+        optional(
+            "device",
+            Kind::Object(&DEVICE),
+            "all defaults",
+            "{ \"images\": [\"/data/images\"] }",
+            "What concerns the whole board.",
+        ),
+        Key { required: true, default: "", ..SERVICES },
+        OVERRIDES,
+    ],
+};
+
+/// A file that the main one includes.
+pub static INCLUDED: Object =
+    Object { name: "an included file", either: &[], keys: &[WHERE_THE_SCHEMA_IS, VARS, SERVICES, OVERRIDES] };
+
+const WHERE_THE_SCHEMA_IS: Key = optional(
+    "$schema",
+    Kind::Text(Text::Any),
+    "none",
+    "\"/usr/share/coracle/coracle.schema.json\"",
+    "Where an editor finds the schema of this file; coracle does not read it.",
+);
+
+const VARS: Key = optional(
+    "vars",
+    Kind::Objects(&VAR, limits::VARS),
+    "[]",
+    "[ { \"name\": \"site\", \"value\": \"north\" } ]",
+    "What `${name}` stands for, in `hostname`, `env`, `command` and the names of volumes; `$${` is a literal `${`.",
+);
+
+const SERVICES: Key = optional(
+    "services",
+    Kind::Objects(&SERVICE, limits::SERVICES),
+    "[]",
+    "[ { \"name\": \"web\", \"image\": \"web.tar\", \"limits\": { \"memory\": \"24M\" } } ]",
+    "The services. They start in this order, those of included files last, except that what a service needs comes before \
+     it.",
+);
+
+const OVERRIDES: Key = optional(
+    "overrides",
+    Kind::Partial(&SERVICE, limits::SERVICES),
+    "[]",
+    "[ { \"name\": \"web\", \"limits\": { \"memory\": \"32M\" } } ]",
+    "What replaces keys of the service with that name, wherever it stands. A list is replaced as a whole; of `limits`, \
+     `restart`, `stop`, `log` and `when` only the keys that are written. Later files come last.",
+);
+
+/// An entry of `vars`.
+pub static VAR: Object = Object {
+    name: "a variable",
+    either: &["value", "file"],
+    keys: &[
+        required("name", Kind::Text(Text::VarName), "\"serial\"", "Its name: letters, digits and `_`."),
+        optional("value", Kind::Text(Text::VarValue), "this or `file`", "\"north\"", "What it stands for."),
+        optional(
+            "file",
+            Kind::Text(Text::Path),
+            "this or `value`",
+            "\"/sys/firmware/devicetree/base/serial-number\"",
+            "A file of the board that holds it, one line, read when the config is.",
+        ),
+        optional(
+            "default",
+            Kind::Text(Text::VarValue),
+            "needed by `file`",
+            "\"unknown\"",
+            "What it stands for where the file is missing, cannot be used, or makes a text impossible. The config is \
+             judged with it.",
         ),
     ],
 };
@@ -113,7 +179,7 @@ const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
 const fn key(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
-    Key { name, kind, required: false, default: "", example, doc }
+    Key { name, kind, required: false, default: "", example, doc, vars: false }
 }
 
 const fn required(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
@@ -128,4 +194,9 @@ const fn optional(
     doc: &'static str,
 ) -> Key {
     Key { default, ..key(name, kind, example, doc) }
+}
+
+/// The key, whose texts may hold variables.
+const fn with_vars(key: Key) -> Key {
+    Key { vars: true, ..key }
 }

@@ -1,12 +1,13 @@
 //! The keys of one entry of `services`.
 
-use super::{GIB, HOUR, KIB, Kind, MIB, Object, SECOND, TIB, optional, required};
+use super::{GIB, HOUR, KIB, Kind, MIB, Object, SECOND, TIB, optional, required, with_vars};
 use crate::base::limits;
 use crate::config::values::Text;
 
 /// One entry of `services`.
 pub static SERVICE: Object = Object {
     name: "a service",
+    either: &["image", "root"],
     keys: &[
         required(
             "name",
@@ -14,36 +15,89 @@ pub static SERVICE: Object = Object {
             "\"broker\"",
             "The service's name: a-z, 0-9, '.', '_' and '-', at most 63.",
         ),
-        required(
+        optional(
             "image",
             Kind::Text(Text::Image),
+            "this or `root`",
             "\"mosquitto.tar\"",
             "The image: a file or folder in one of `device.images`, or an absolute path; followed by `#name:tag` or \
              `#sha256:...` when the archive holds several.",
         ),
         optional(
+            "root",
+            Kind::Word(&["host"]),
+            "this or `image`",
+            "\"host\"",
+            "`host`: a program of the board itself instead of an image, under the same limits, restarts and logs. \
+             `command` is then needed, with the program's full path; `network`, `capabilities`, `seccomp` and `devices` \
+             restrict it only where they are written.",
+        ),
+        optional(
+            "type",
+            Kind::Word(&["daemon", "oneshot"]),
+            "\"daemon\"",
+            "\"oneshot\"",
+            "`daemon`: it runs until it is stopped. `oneshot`: it does one thing and ends; with exit code 0 it is done.",
+        ),
+        optional(
+            "when",
+            Kind::Object(&WHEN),
+            "always",
+            "{ \"missing\": \"/data/keys/tls.key\" }",
+            "What must hold on the board for it to start. Where it does not, it is skipped, which counts as done.",
+        ),
+        with_vars(optional(
             "command",
             Kind::Texts(Text::Any, limits::ARGV),
             "the image's entrypoint and cmd",
             "[\"mosquitto\", \"-c\", \"/mosquitto.conf\"]",
             "Program and arguments. No shell is involved.",
-        ),
+        )),
         optional(
             "user",
             Kind::Text(Text::User),
-            "the image's",
+            "the image's; root with `root`",
             "\"1883:1883\"",
-            "Who it runs as: user or user:group, by number or by a name that the image knows.",
+            "Who it runs as: user or user:group, by number or by a name that the image (with `root`: the board) knows.",
         ),
-        optional(
+        with_vars(optional(
             "env",
             Kind::Texts(Text::Env, limits::ENV),
             "[]",
             "[\"LEVEL=info\"]",
-            "Environment, over the image's. Nothing of coracle's own environment is passed on.",
+            "Environment, over that of `env_files`. Nothing of coracle's own environment is passed on.",
+        )),
+        optional(
+            "env_files",
+            Kind::Texts(Text::Path, limits::ENV_FILES),
+            "[]",
+            "[\"/data/broker.env\"]",
+            "Files of the board with KEY=value lines, read at each start, over the image's environment; a later file \
+             wins over an earlier one.",
+        ),
+        optional(
+            "secrets",
+            Kind::Objects(&SECRET, limits::SECRETS),
+            "[]",
+            "[ { \"file\": \"/data/keys/tls.key\", \"target\": \"/run/secrets/tls.key\" } ]",
+            "Files of the board that it gets a copy of, in memory, owned by its user, mode 0400. Never shown.",
+        ),
+        optional(
+            "tty",
+            Kind::Text(Text::DevicePath),
+            "none",
+            "\"/dev/ttyS0\"",
+            "The terminal that becomes its input, output, error and controlling terminal: for a getty on a serial \
+             console, or a menu on a screen. What it writes goes there and not to its log.",
         ),
         optional("working_dir", Kind::Text(Text::Path), "the image's", "\"/srv\"", "Working directory, inside."),
-        optional("hostname", Kind::Text(Text::HostName), "the service's name", "\"broker\"", "Host name, inside."),
+        with_vars(optional(
+            "hostname",
+            Kind::Text(Text::HostName),
+            "the service's name",
+            "\"broker\"",
+            "Host name, inside.",
+        )),
         required(
             "limits",
             Kind::Object(&LIMITS),
@@ -84,8 +138,8 @@ pub static SERVICE: Object = Object {
             Kind::Texts(Text::Need, limits::NEEDS),
             "[]",
             "[\"broker\"]",
-            "Services that must be running before it starts; it is stopped before they are. `name:started` is the \
-             same as `name`.",
+            "Services that must be running (a daemon) or done (a oneshot) before it starts; it is stopped before they \
+             are. `name:started` and `name:done` say which of the two.",
         ),
         optional(
             "restart",
@@ -111,21 +165,21 @@ pub static SERVICE: Object = Object {
         optional(
             "network",
             Kind::Word(&["none", "host"]),
-            "\"none\"",
+            "\"none\"; \"host\" with `root`",
             "\"host\"",
             "`none`: loopback alone. `host`: the board's network, shared.",
         ),
         optional(
             "capabilities",
             Kind::Texts(Text::Capability, 41),
-            "[]",
+            "[]; all with `root`",
             "[\"NET_BIND_SERVICE\"]",
             "Capabilities that it keeps (capabilities(7)). All others are dropped for good.",
         ),
         optional(
             "seccomp",
             Kind::Word(&["default", "strict", "log", "off"]),
-            "\"default\"",
+            "\"default\"; \"off\" with `root`",
             "\"strict\"",
             "System call filter. `strict` is the default without what a network server does not need; `log` refuses \
              nothing and has the kernel log what `default` would refuse.",
@@ -133,7 +187,7 @@ pub static SERVICE: Object = Object {
         optional(
             "devices",
             Kind::Objects(&DEVICE_NODE, limits::DEVICES),
-            "[]",
+            "[]; all with `root`",
             "[ { \"path\": \"/dev/ttyS1\" } ]",
             "Devices that it may use besides null, zero, full, random, urandom and tty.",
         ),
@@ -145,11 +199,54 @@ pub static SERVICE: Object = Object {
             "false",
             "false: known and shown, not started at boot; `coracle start` starts it.",
         ),
+        optional(
+            "lifeline",
+            Kind::Bool,
+            "false",
+            "true",
+            "true: what makes a board reachable. It also runs in rescue, when no config can be used.",
+        ),
+    ],
+};
+
+static WHEN: Object = Object {
+    name: "when",
+    either: &["exists", "missing"],
+    keys: &[
+        optional(
+            "exists",
+            Kind::Text(Text::Path),
+            "no condition",
+            "\"/data/factory\"",
+            "This path of the board exists.",
+        ),
+        optional(
+            "missing",
+            Kind::Text(Text::Path),
+            "no condition",
+            "\"/data/keys/tls.key\"",
+            "This path of the board does not exist.",
+        ),
+    ],
+};
+
+static SECRET: Object = Object {
+    name: "a secret",
+    either: &[],
+    keys: &[
+        required("file", Kind::Text(Text::Path), "\"/data/keys/tls.key\"", "The file on the board."),
+        required(
+            "target",
+            Kind::Text(Text::SecretTarget),
+            "\"/run/secrets/tls.key\"",
+            "Where its copy is, inside: beneath /run, which is memory.",
+        ),
     ],
 };
 
 static LIMITS: Object = Object {
     name: "limits",
+    either: &[],
     keys: &[
         required(
             "memory",
@@ -194,6 +291,7 @@ static LIMITS: Object = Object {
 
 static IO: Object = Object {
     name: "an io limit",
+    either: &[],
     keys: &[
         required(
             "device",
@@ -228,6 +326,7 @@ const RLIMITS: &[&str] = &[
 
 static RLIMIT: Object = Object {
     name: "a resource limit",
+    either: &[],
     keys: &[
         required("name", Kind::Word(RLIMITS), "\"nofile\"", "Which (setrlimit(2), without RLIMIT_)."),
         required(
@@ -248,6 +347,7 @@ static RLIMIT: Object = Object {
 
 static MOUNT: Object = Object {
     name: "a mount",
+    either: &[],
     keys: &[
         required(
             "type",
@@ -256,13 +356,13 @@ static MOUNT: Object = Object {
             "`volume`: a folder that coracle keeps for the service. `bind`: a path of the board. `tmpfs`: memory, \
              within the service's limit.",
         ),
-        optional(
+        with_vars(optional(
             "source",
             Kind::Text(Text::Source),
             "needed by `volume` and `bind`",
             "\"broker-data\"",
-            "The volume's name, or the board's path.",
-        ),
+            "The volume's name, which can hold variables, or the board's path.",
+        )),
         required("target", Kind::Text(Text::Target), "\"/data\"", "Where it is mounted, inside."),
         optional("read_only", Kind::Bool, "false", "true", "Whether writing to it is refused."),
         optional(
@@ -277,11 +377,12 @@ static MOUNT: Object = Object {
 
 static RESTART: Object = Object {
     name: "restart",
+    either: &[],
     keys: &[
         optional(
             "policy",
             Kind::Word(&["no", "on-failure", "always"]),
-            "\"always\"",
+            "\"always\"; \"on-failure\" for a oneshot",
             "\"on-failure\"",
             "`on-failure`: after an exit code other than 0, a signal, out of memory, or a start that did not succeed.",
         ),
@@ -325,6 +426,7 @@ static RESTART: Object = Object {
 
 static STOP: Object = Object {
     name: "stop",
+    either: &[],
     keys: &[
         optional(
             "signal",
@@ -345,6 +447,7 @@ static STOP: Object = Object {
 
 static DEVICE_NODE: Object = Object {
     name: "a device",
+    either: &[],
     keys: &[
         required("path", Kind::Text(Text::DevicePath), "\"/dev/ttyS1\"", "Its path, on the board and inside."),
         optional(
@@ -366,6 +469,7 @@ static DEVICE_NODE: Object = Object {
 
 static LOG: Object = Object {
     name: "log",
+    either: &[],
     keys: &[
         optional(
             "ring",

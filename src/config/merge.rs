@@ -1,0 +1,74 @@
+//! Overrides: what one names replaces what the service has.
+
+use super::problem::Span;
+use super::validate::{Context, nearest};
+use super::{raw, values};
+use std::borrow::Cow;
+
+/// An override: whose, and where it stands.
+pub struct Override<'a> {
+    name: &'a str,
+    span: Span,
+}
+
+/// The overrides, with a word about those that one file has twice for a service.
+pub fn overrides<'a>(context: &mut Context<'a, '_, '_>, spans: &[Span]) -> Vec<Override<'a>> {
+    let mut list: Vec<Override<'a>> = Vec::with_capacity(spans.len());
+    for span in spans {
+        let Some(name) = context.fill::<raw::Service<'_>>(*span).and_then(|raw| raw.name) else { continue };
+        let own = context.span(name);
+        let twice =
+            |other: &&Override<'_>| same(other.name, name) && context.sink.same_file(other.span.start, own.start);
+        if let Some(first) = list.iter().find(twice) {
+            let place = context.sink.place(first.span.start, own.start);
+            let message = format!("an override of {:?} is there twice", values::decoded(name));
+            context.sink.problem(own, message, Some(format!("the first is in {place}: make them one")));
+        }
+        list.push(Override { name, span: *span });
+    }
+    list
+}
+
+/// Applies the overrides of a service, in their order.
+pub fn apply<'a>(context: &mut Context<'a, '_, '_>, overrides: &[Override<'a>], service: &mut raw::Service<'a>) {
+    let Some(name) = service.name else { return };
+    for own in overrides.iter().filter(|own| same(name, own.name)) {
+        replace(service, context.fill(own.span).unwrap_or_default());
+    }
+}
+
+/// Reports overrides of services that are nowhere; `named` are the names that there are.
+pub fn strays(context: &mut Context<'_, '_, '_>, overrides: &[Override<'_>], named: &[&str]) {
+    let names: Vec<Cow<'_, str>> = named.iter().map(|name| values::decoded(name)).collect();
+    for stray in overrides.iter().filter(|own| !named.iter().any(|name| same(name, own.name))) {
+        let name = values::decoded(stray.name);
+        let hint = nearest(&name, names.iter().map(|name| &**name));
+        let span = context.span(stray.name);
+        context.sink.problem(span, format!("overrides {name:?}, which is no service"), Some(hint));
+    }
+}
+
+fn same(a: &str, b: &str) -> bool {
+    values::decoded(a) == values::decoded(b)
+}
+
+/// Takes every field that `$over` has written.
+macro_rules! replace {
+    ($base:expr, $over:expr, $($field:ident)*) => {
+        $(if $over.$field.is_some() {
+            $base.$field = $over.$field;
+        })*
+    };
+}
+
+/// Replaces the keys of `base` that `over` has written: lists and single values as a whole, of objects each key.
+fn replace<'a>(base: &mut raw::Service<'a>, over: raw::Service<'a>) {
+    replace!(base, over, image root kind command user env env_files secrets tty working_dir hostname rlimits);
+    replace!(base, over, oom_score_adj root_fs mounts needs start_timeout network capabilities seccomp devices);
+    replace!(base, over, enabled lifeline);
+    replace!(base.when, over.when, exists missing);
+    replace!(base.limits, over.limits, memory memory_high swap pids cpu cpu_weight cpus io);
+    replace!(base.restart, over.restart, policy delay max_delay tries within then);
+    replace!(base.stop, over.stop, signal timeout);
+    replace!(base.log, over.log, ring rate file keep);
+}
