@@ -69,10 +69,10 @@ fn a_good_config_shows_the_plan_in_start_order() {
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert_eq!(
         out,
-        "START  SERVICE  MEMORY  PIDS  CPU  NEEDS  IMAGE
-    1  db          16M    64    -  -      ROOT/images/web
-    2  web         24M    64  50%  db     ROOT/images/web
-  off  spare        1M    64    -  -      ROOT/images/web
+        "START  SERVICE  TYPE    MEMORY  PIDS  CPU  NEEDS  IMAGE
+    1  db       daemon     16M    64    -  -      ROOT/images/web
+    2  web      daemon     24M    64  50%  db     ROOT/images/web
+  off  spare    daemon      1M    64    -  -      ROOT/images/web
 memory: 40M of limits and 64K of logs, of 48M (64M less a reserve of 16M)
 ROOT/etc/coracle/config.json: good: 3 services
 Devices and the kernel are checked on the board alone: run `coracle check` there.
@@ -180,4 +180,41 @@ fn wrong_options_say_what_is_right() {
         assert_eq!(code, Some(2));
         assert!(err.contains(part), "{err}");
     }
+}
+
+#[test]
+fn included_files_programs_of_the_board_and_oneshots_are_shown() {
+    let main = CONFIG.replace("\"version\": 1,", "\"version\": 1, \"include\": [\"/etc/coracle/services.d/*.json\"],");
+    let (root, _) = board(&main, CMD);
+    let folder = root.path().join("etc/coracle/services.d");
+    fs::create_dir(&folder).unwrap();
+    let keygen = r#"{ "services": [ { "name": "keygen", "root": "host", "type": "oneshot", "command": ["/sbin/keygen"],
+      "limits": { "memory": "2M" } } ], "overrides": [ { "name": "db", "needs": ["keygen"] } ] }"#;
+    fs::write(folder.join("keygen.json"), keygen).unwrap();
+    fs::create_dir(root.path().join("sbin")).unwrap();
+    fs::write(root.path().join("sbin/keygen"), "").unwrap();
+    let (code, out, err) = check(root.path(), &["--arch", "arm64"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(
+        out.starts_with(
+            "START  SERVICE  TYPE     MEMORY  PIDS  CPU  NEEDS        IMAGE
+  off  spare    daemon       1M    64    -  -            ROOT/images/web
+    1  keygen   oneshot      2M    64    -  -            host: /sbin/keygen
+    2  db       daemon      16M    64    -  keygen:done  ROOT/images/web
+"
+        ),
+        "{out}"
+    );
+    assert!(
+        out.contains("\nmemory: 42M of limits (2M of it until the oneshots are done) and 96K of logs, of 48M"),
+        "{out}"
+    );
+    assert!(out.contains(": good: 4 services from 2 files\n"), "{out}");
+
+    fs::write(folder.join("later.json"), "{ \"services\": [ {} ] }").unwrap();
+    let (code, _, err) = check(root.path(), &[]);
+    assert_eq!(code, Some(78));
+    assert!(err.starts_with("ROOT/etc/coracle/services.d/later.json:1:17: a service lacks the key"), "{err}");
+    let (_, out, _) = check(root.path(), &["--json"]);
+    assert!(out.contains("{\"file\":\"ROOT/etc/coracle/services.d/later.json\",\"line\":1,\"column\":17,"), "{out}");
 }

@@ -124,6 +124,44 @@ fn config() {
 }
 
 #[test]
+fn config_of_several_files() {
+    use coracle::config::{Input, Source, Value, include};
+    let main = br#"{ "version": 1, "include": ["/etc/d/*.json"], "device": { "hostname": "gw-${serial}" },
+        "vars": [ { "name": "serial", "file": "/sys/serial", "default": "none" }, { "name": "site", "value": "north" } ],
+        "services": [ { "name": "web", "image": "w", "limits": { "memory": "1M" }, "env": ["A=${serial}-$${x}"] } ],
+        "overrides": [ { "name": "web", "command": ["${site}"], "limits": { "pids": 3 } } ] }"#;
+    let one = br#"{ "services": [ { "name": "ssh", "root": "host", "command": ["/sbin/${site}"], "limits": { "memory": "1M" },
+        "needs": ["web"] } ], "overrides": [ { "name": "ssh", "env": ["B=${serial}"] } ], "vars": [] }"#;
+    // All three in one, with marks between them, so that a mutation can reach each of them.
+    const MARK: &[u8] = b"=#=";
+    let sample = [&main[..], one, b"0017\0"].join(MARK);
+    fuzz("config files", &[sample], |bytes| {
+        let mut parts: Vec<&[u8]> = Vec::new();
+        let mut rest = bytes;
+        while let Some(at) = rest.windows(MARK.len()).position(|window| window == MARK) {
+            parts.push(&rest[..at]);
+            rest = &rest[at + MARK.len()..];
+        }
+        let values = [Value { file: "/sys/serial".into(), contents: Ok(rest.to_vec()) }];
+        let sources: Vec<Source<'_>> = parts.iter().map(|bytes| Source { name: "fuzz.json", bytes }).collect();
+        for (number, source) in sources.iter().enumerate() {
+            for pattern in include::named(*source, number > 0).include {
+                assert!(pattern.starts_with('/') && number == 0, "only the main file names others, by absolute paths");
+            }
+        }
+        match coracle::config::load_all(&Input { sources: &sources, values: &values, absent: &[] }) {
+            Ok((plan, _)) => {
+                assert_eq!(plan.services.len(), plan.start_order.len());
+                let names = plan.services.iter().filter_map(|service| service.hostname.as_deref());
+                let mut names = names.chain(plan.device.hostname.as_deref());
+                assert!(names.all(|name| !name.contains(|c: char| c.is_control() || c == '$')));
+            }
+            Err(problems) => assert!(!problems.to_string().is_empty(), "a refusal says why"),
+        }
+    });
+}
+
+#[test]
 fn control_requests() {
     let samples = [
         br#"{"v":1,"id":7,"verb":"restart","service":"web","signal":0}"#.to_vec(),

@@ -1,6 +1,6 @@
 //! `coracle check`: every problem of a config file and of the board, or the plan.
 
-use super::config_file::{self, Fault};
+use super::config_file::{self, Fault, Texts};
 use super::output;
 use super::table::Table;
 use crate::base::exit;
@@ -9,7 +9,7 @@ use crate::base::units::{self, Bytes};
 use crate::config::Problem;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
-use crate::plan::{Memory, Need, Plan, Service};
+use crate::plan::{Kind, Memory, Need, Plan, Root, Service};
 use crate::supervisor::board::{self, Board, BoardProblem};
 use argh::FromArgs;
 use std::fmt::Write;
@@ -61,17 +61,21 @@ pub fn run(args: &CheckArgs) -> u8 {
         output::complain(&format!("--root {} is no folder", root.display()));
         return exit::USAGE;
     }
-    let (plan, warnings) = match config_file::load(&file) {
-        Ok(loaded) => loaded,
-        Err(fault) => return refuse(&file, &fault, args.json),
-    };
     let board = board(args);
+    let texts = match Texts::read(&file, &board.files) {
+        Ok(texts) => texts,
+        Err(sentence) => return refuse(&file, &Fault::Unreadable(sentence), args.json),
+    };
+    let (plan, warnings) = match texts.load() {
+        Ok(loaded) => loaded,
+        Err(problems) => return refuse(&file, &Fault::Problems(problems), args.json),
+    };
     let mut found = board::problems(&plan, &board);
     found.extend(board::image_problems(&plan, &board));
     if args.json {
         output::line(json(&file, &plan, &warnings, &board, &found));
     } else {
-        show(&file, &plan, &warnings, &board, &found);
+        show(&file, &texts, &plan, &warnings, &board, &found);
     }
     if found.is_empty() { exit::OK } else { exit::INVALID }
 }
@@ -108,7 +112,7 @@ fn refuse(file: &Path, fault: &Fault, json: bool) -> u8 {
     exit::INVALID
 }
 
-fn show(file: &Path, plan: &Plan, warnings: &[Problem], board: &Board, found: &[BoardProblem]) {
+fn show(file: &Path, texts: &Texts, plan: &Plan, warnings: &[Problem], board: &Board, found: &[BoardProblem]) {
     for warning in warnings {
         output::explain(format_args!("{warning}\n"));
     }
@@ -129,7 +133,11 @@ fn show(file: &Path, plan: &Plan, warnings: &[Problem], board: &Board, found: &[
         let services = count(plan.services.len(), "service");
         let warned =
             if warnings.is_empty() { String::new() } else { format!(", {}", count(warnings.len(), "warning")) };
-        output::line(format_args!("{shown}: good: {services}{warned}"));
+        let files = match texts.count() {
+            1 => String::new(),
+            number => format!(" from {number} files"),
+        };
+        output::line(format_args!("{shown}: good: {services}{files}{warned}"));
     }
     if board.platform.is_none() {
         output::line("Images are not looked into: give --arch, the board's architecture.");
@@ -167,10 +175,20 @@ fn ordered(plan: &Plan) -> impl Iterator<Item = &Service> {
 
 fn needs(plan: &Plan, service: &Service) -> Vec<String> {
     let name = |need: &Need| {
-        let index = need.service();
-        plan.services.get(usize::from(index)).map(|needed| needed.name.to_string())
+        let needed = plan.services.get(usize::from(need.service()))?;
+        Some(match need {
+            Need::Started(_) => needed.name.to_string(),
+            Need::Done(_) => format!("{}:done", needed.name),
+        })
     };
     service.needs.iter().filter_map(name).collect()
+}
+
+fn kind(service: &Service) -> &'static str {
+    match service.kind {
+        Kind::Daemon => "daemon",
+        Kind::Oneshot => "oneshot",
+    }
 }
 
 fn memory_text(memory: Memory) -> String {
@@ -189,7 +207,7 @@ fn image_place(plan: &Plan, board: &Board, service: &Service) -> Option<(String,
 }
 
 fn table(plan: &Plan, board: &Board) -> Table {
-    let mut table = Table::new(&[">START", "SERVICE", ">MEMORY", ">PIDS", ">CPU", "NEEDS", "IMAGE"]);
+    let mut table = Table::new(&[">START", "SERVICE", "TYPE", ">MEMORY", ">PIDS", ">CPU", "NEEDS", "IMAGE"]);
     let mut place = 0;
     for service in ordered(plan) {
         let start = if service.enabled {
@@ -198,14 +216,16 @@ fn table(plan: &Plan, board: &Board) -> Table {
         } else {
             "off".into()
         };
-        let image = match image_place(plan, board, service) {
-            Some((path, shadowed)) if shadowed.is_empty() => path,
-            Some((path, shadowed)) => format!("{path} (hides {})", shadowed.join(", ")),
-            None => format!("{} (missing)", service.image().unwrap_or_default()),
+        let image = match (service.image(), image_place(plan, board, service)) {
+            (None, _) => format!("host: {}", service.command.first().map_or("", |program| &**program)),
+            (_, Some((path, shadowed))) if shadowed.is_empty() => path,
+            (_, Some((path, shadowed))) => format!("{path} (hides {})", shadowed.join(", ")),
+            (Some(image), None) => format!("{image} (missing)"),
         };
         table.row(vec![
             start,
             service.name.to_string(),
+            kind(service).into(),
             memory_text(service.limits.memory),
             service.limits.pids.to_string(),
             service.limits.cpu.map(|cpu| format!("{cpu}%")).unwrap_or_default(),
@@ -226,13 +246,18 @@ fn memory_line(plan: &Plan, board: &Board) -> String {
         0 => String::new(),
         number => format!("; {} without a limit", count(number, "service")),
     };
-    format!("memory: {} of limits and {} of logs, {room}{unlimited}", sum.limits, sum.logs)
+    let oneshots = match sum.oneshots {
+        Bytes(0) => String::new(),
+        bytes => format!(" ({bytes} of it until the oneshots are done)"),
+    };
+    format!("memory: {} of limits{oneshots} and {} of logs, {room}{unlimited}", sum.limits, sum.logs)
 }
 
 fn problems_json(problems: &[Problem]) -> String {
     let one = |problem: &Problem| {
         format!(
-            "{{\"line\":{},\"column\":{},\"message\":{},\"hint\":{}}}",
+            "{{\"file\":{},\"line\":{},\"column\":{},\"message\":{},\"hint\":{}}}",
+            Quoted(&problem.file),
             problem.line,
             problem.column,
             Quoted(&problem.message),
@@ -267,9 +292,11 @@ fn json(file: &Path, plan: &Plan, warnings: &[Problem], board: &Board, found: &[
             Memory::Unlimited => "null".into(),
         };
         format!(
-            "{{\"name\":{},\"enabled\":{},\"image\":{},\"memory\":{memory},\"pids\":{},\"cpu_percent\":{},\"needs\":{}}}",
+            "{{\"name\":{},\"enabled\":{},\"type\":\"{}\",\"root\":\"{}\",\"image\":{},\"memory\":{memory},\"pids\":{},\"cpu_percent\":{},\"needs\":{}}}",
             Quoted(service.name.as_str()),
             service.enabled,
+            kind(service),
+            if service.root == Root::Host { "host" } else { "image" },
             or_null(image_place(plan, board, service).map(|(path, _)| path).as_deref()),
             limits.pids,
             limits.cpu.map_or("null".into(), |cpu| cpu.to_string()),

@@ -199,7 +199,7 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
             edges.push((index, target));
             let needed = services.get(target).and_then(Option::as_ref);
             let oneshot = needed.is_some_and(|needed| needed.kind == Kind::Oneshot);
-            let (asleep, lifeline) = needed.map_or((false, true), |needed| (!needed.enabled, needed.lifeline));
+            let asleep = needed.is_some_and(|needed| !needed.enabled);
             if until == Some(Until::Done) && !oneshot && needed.is_some() {
                 let span = context.span(raw);
                 let hint = format!("write {:?}, or give it \"type\": \"oneshot\"", name.as_str());
@@ -217,10 +217,6 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
             if asleep && service.enabled {
                 let message = format!("needs {:?}, which is not enabled", name.as_str());
                 context.sink.warning(span, message, format!("{own:?} waits until someone starts it"));
-            }
-            if service.lifeline && !lifeline {
-                let message = format!("is a lifeline and needs {:?}, which is none", name.as_str());
-                context.sink.warning(span, message, "in rescue only lifelines run: make it one too");
             }
         }
     }

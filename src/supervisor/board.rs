@@ -15,7 +15,7 @@ pub use kernel::Kernel;
 use crate::base::units::Bytes;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
-use crate::plan::{Device, Memory, MountKind, Plan, Service};
+use crate::plan::{Device, Kind, Memory, MountKind, Plan, Service};
 use std::path::Path;
 
 /// A board, as far as it can be looked at from here.
@@ -69,8 +69,10 @@ pub struct BoardProblem {
 /// The memory that a plan's services may take together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MemorySum {
-    /// Limits of the services that start at boot.
+    /// Limits of the services that start at boot, programs of the board and oneshots among them.
     pub limits: Bytes,
+    /// What of these are oneshots': it is there for others once they are done.
+    pub oneshots: Bytes,
     /// Their log rings.
     pub logs: Bytes,
     /// Services without a limit.
@@ -188,7 +190,12 @@ pub fn memory_sum(plan: &Plan) -> MemorySum {
     let mut sum = MemorySum::default();
     for service in plan.services.iter().filter(|service| service.enabled) {
         match service.limits.memory {
-            Memory::Max(max) => sum.limits = Bytes(sum.limits.0.saturating_add(max.0)),
+            Memory::Max(max) => {
+                sum.limits = Bytes(sum.limits.0.saturating_add(max.0));
+                if service.kind == Kind::Oneshot {
+                    sum.oneshots = Bytes(sum.oneshots.0.saturating_add(max.0));
+                }
+            }
             Memory::Unlimited => sum.unlimited += 1,
         }
         let ring = service.log.ring.unwrap_or(plan.device.log_ring);

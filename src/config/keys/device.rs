@@ -86,7 +86,7 @@ pub static DEVICE: Object = Object {
             Kind::Object(&RESCUE),
             "as its keys say",
             "{ \"shell\": false, \"reboot_after\": \"10m\" }",
-            "What happens when no config can be used: services with `lifeline` run, nothing else.",
+            "What happens when no config can be used: services with `lifeline` and what they need run, nothing else.",
         ),
         optional("log", Kind::Object(&DEVICE_LOG), "as its keys say", "{ \"ring\": \"32K\" }", "Logs of all services."),
         optional(

@@ -204,7 +204,7 @@ pub static SERVICE: Object = Object {
             Kind::Bool,
             "false",
             "true",
-            "true: what makes a board reachable. It also runs in rescue, when no config can be used.",
+            "true: what makes a board reachable. With all that it needs it also runs in rescue, when no config can be used.",
         ),
     ],
 };
