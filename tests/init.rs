@@ -85,7 +85,8 @@ fn start_in(dir: tempfile::TempDir, script: &[&str], rate: u32) -> Running {
     let order = Order {
         service: &service,
         image: &ImageConfig::empty(),
-        root: Root::Folder(folder(&root)),
+        env: &[],
+        root: Some(Root::Folder(folder(&root))),
         state: &state,
         net: Net::New,
         stdio: Stdio::Pipes,
@@ -102,6 +103,7 @@ fn start_in(dir: tempfile::TempDir, script: &[&str], rate: u32) -> Running {
         ring: Some(ring::prepare(folder(dir.path()), "log", 64 << 10).unwrap()),
         sink: Some(Sink::open(folder(dir.path()), "test", 10_000, 1).unwrap()),
         rate,
+        ..Outlets::default()
     };
     let spawned = spawn(&spec, outlets, init::run).unwrap();
     Running { dir, spawned, reaped: false }

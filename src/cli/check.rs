@@ -9,7 +9,8 @@ use crate::base::units::{self, Bytes};
 use crate::config::Problem;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
-use crate::plan::{Memory, Need, Plan, Service};
+use crate::plan::{Memory, Plan, Service};
+use crate::supervisor::answer;
 use crate::supervisor::board::{self, Board, BoardProblem};
 use argh::FromArgs;
 use std::fmt::Write;
@@ -166,11 +167,7 @@ fn ordered(plan: &Plan) -> impl Iterator<Item = &Service> {
 }
 
 fn needs(plan: &Plan, service: &Service) -> Vec<String> {
-    let name = |need: &Need| {
-        let index = need.service();
-        plan.services.get(usize::from(index)).map(|needed| needed.name.to_string())
-    };
-    service.needs.iter().filter_map(name).collect()
+    service.needs.iter().map(|need| answer::need(plan, *need)).collect()
 }
 
 fn memory_text(memory: Memory) -> String {
@@ -201,7 +198,7 @@ fn table(plan: &Plan, board: &Board) -> Table {
         let image = match image_place(plan, board, service) {
             Some((path, shadowed)) if shadowed.is_empty() => path,
             Some((path, shadowed)) => format!("{path} (hides {})", shadowed.join(", ")),
-            None => format!("{} (missing)", service.image().unwrap_or_default()),
+            None => service.image().map_or("the host's root".into(), |image| format!("{image} (missing)")),
         };
         table.row(vec![
             start,

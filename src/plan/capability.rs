@@ -57,6 +57,8 @@ pub const SYS_ADMIN: u8 = 21;
 impl CapSet {
     /// The set without members.
     pub const EMPTY: CapSet = CapSet(0);
+    /// Every capability that the running kernel knows, those younger than [`NAMES`] too: nothing is dropped.
+    pub const ALL: CapSet = CapSet(u64::MAX);
 
     /// The number of the capability called `name`: `CAP_NET_RAW`, `NET_RAW` or `net_raw`.
     pub fn number(name: &str) -> Option<u8> {

@@ -51,11 +51,12 @@ pub struct Service {
     pub start_timeout: Millis,
     /// Its network.
     pub network: Network,
-    /// Capabilities it keeps.
+    /// Capabilities it keeps; [`CapSet::ALL`]: whatever there are.
     pub capabilities: CapSet,
     /// System call filter.
     pub seccomp: Seccomp,
-    /// Devices it may use beyond null, zero, full, random, urandom and tty.
+    /// Devices it may use beyond null, zero, full, random, urandom and tty. On the host's root an empty list means all
+    /// devices.
     pub devices: Vec<DeviceNode>,
     /// Its log.
     pub log: LogPolicy,
@@ -67,7 +68,14 @@ pub struct Service {
 
 impl Service {
     /// A service with all defaults.
+    ///
+    /// On the host's root the sandbox is off: the host's network, all capabilities, no filter, no list of devices. Whatever
+    /// of these differs was asked for and is enforced.
     pub fn new(name: Name, root: Root, limits: Limits) -> Service {
+        let (network, capabilities, seccomp) = match root {
+            Root::Image(_) => (Network::None, CapSet::EMPTY, Seccomp::Default),
+            Root::Host => (Network::Host, CapSet::ALL, Seccomp::Off),
+        };
         Service {
             name,
             root,
@@ -90,14 +98,19 @@ impl Service {
             restart: Restart::default(),
             stop: Stop { signal: None, timeout: Millis::from_secs(10) },
             start_timeout: Millis::from_secs(30),
-            network: Network::None,
-            capabilities: CapSet::EMPTY,
-            seccomp: Seccomp::Default,
+            network,
+            capabilities,
+            seccomp,
             devices: Vec::new(),
             log: LogPolicy::default(),
             enabled: true,
             lifeline: false,
         }
+    }
+
+    /// Whether it may use every device of the board.
+    pub fn has_all_devices(&self) -> bool {
+        self.root == Root::Host && self.devices.is_empty()
     }
 
     /// The image, if its root comes from one.
@@ -116,6 +129,7 @@ pub enum Root {
     /// `#sha256:…` behind it (see [`crate::image::reference`]).
     Image(Box<str>),
     /// The host's own root: a program of the firmware under the same supervision, limits and logs, without the sandbox.
+    /// Everything that it starts belongs to it and ends with it, logins of an ssh server too.
     Host,
 }
 
@@ -125,7 +139,8 @@ pub enum Root {
 pub enum Kind {
     /// It runs until it is stopped; that it ends is an incident.
     Daemon,
-    /// It does one thing and ends; with exit code 0 it is done.
+    /// It does one thing and ends; with exit code 0 it is done, whatever its restart policy. After any other end it is
+    /// started again unless the policy is [`RestartPolicy::No`]: what a board needs done has to be done.
     Oneshot,
 }
 
@@ -191,7 +206,7 @@ pub enum MountKind {
 }
 
 /// What must be there before a service starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// The service with this index is running, or done.
     Started(u16),
