@@ -99,7 +99,8 @@ fn nothing_can_signal_more_than_one_process_but_the_init_of_a_pid_namespace() {
             "src/sys/wait.rs: check(libc::c_long::from(unsafe { libc::kill(pid, signal) })).map(drop)",
         ]
     );
-    let makers = |text: &str| code_lines(without_tests(text)).filter(|(_, line)| line.contains("OwnPids(())")).count();
+    let is_made = |line: &str| line.contains("OwnPids(())") && !line.starts_with("pub struct");
+    let makers = |text: &str| code_lines(without_tests(text)).filter(|(_, line)| is_made(line)).count();
     let made: Vec<(String, usize)> = sources("src")
         .iter()
         .map(|(name, text)| (name.clone(), makers(text)))
