@@ -63,7 +63,8 @@ fn root_a_host_service_is_what_it_would_be_under_another_init() {
     let name = "root_a_host_service_is_what_it_would_be_under_another_init";
     let probe = probe::path().to_str().unwrap().to_owned();
     let script = format!("exec {probe} status");
-    let as_user = r#""user": "12345:54321", "rlimits": [{ "name": "nofile", "soft": "77", "hard": "77" }], "env": ["A=1"],"#;
+    let as_user =
+        r#""user": "12345:54321", "rlimits": [{ "name": "nofile", "soft": "77", "hard": "77" }], "env": ["A=1"],"#;
     let services = [
         host("plain", &shell(&script), r#""restart": { "policy": "no" },"#),
         host("user", &shell(&script), &format!(r#"{as_user} "restart": {{ "policy": "no" }},"#)),
@@ -72,7 +73,11 @@ fn root_a_host_service_is_what_it_would_be_under_another_init() {
             &shell(&script),
             r#""capabilities": ["KILL"], "seccomp": "default", "network": "none", "restart": { "policy": "no" },"#,
         ),
-        host("talks", &["/bin/busybox", "sh", "-c", "echo to out; echo to err >&2; read x || echo no input; sleep 100000"], ""),
+        host(
+            "talks",
+            &["/bin/busybox", "sh", "-c", "echo to out; echo to err >&2; read x || echo no input; sleep 100000"],
+            "",
+        ),
     ];
     let Some(mut board) = Board::new(name, &services) else { return };
     board.up();

@@ -158,7 +158,7 @@ pub enum Condition {
 pub struct Secret {
     /// Its path on the host.
     pub file: Box<str>,
-    /// Its path inside, on a tmpfs: owned by the service's user, mode 0400.
+    /// Its path inside, beneath `/run`: a read-only copy in memory, owned by the service's user, mode 0400.
     pub target: Box<str>,
 }
 

@@ -175,8 +175,7 @@ fn find(
     let devices = service.devices.iter().filter_map(|device| find_device(device, owner).transpose());
     let devices: Vec<Node> = devices.collect::<Result<_>>()?;
     let secrets = secrets::find(&service.secrets, owner, held).map_err(Error::Lacking)?;
-    let targets = mounts.iter().map(FoundMount::target).chain(secrets.iter().map(|copy| &*copy.target));
-    let root = find_root(order, root, targets, held)?;
+    let root = find_root(order, root, &mounts, held)?;
     Ok(Found {
         root_fs: service.root_fs,
         owner,
@@ -266,12 +265,7 @@ fn image_file(root: &Root, name: &CStr) -> Result<Vec<u8>> {
 }
 
 /// Decides how the root is assembled.
-fn find_root<'a>(
-    order: &Order<'_>,
-    root: &Root,
-    targets: impl Iterator<Item = &'a CStr>,
-    held: &mut Vec<OwnedFd>,
-) -> Result<FoundRoot> {
+fn find_root(order: &Order<'_>, root: &Root, mounts: &[FoundMount], held: &mut Vec<OwnedFd>) -> Result<FoundRoot> {
     let service = order.service;
     let layers = match root {
         Root::Flat(folder) if service.root_fs == RootFs::ReadOnly => {
@@ -282,7 +276,7 @@ fn find_root<'a>(
                             service writes";
             return Err(Error::Lacking(sentence.into()));
         }
-        Root::Folder(folder) if service.root_fs == RootFs::ReadOnly && has_mount_points(folder, targets) => {
+        Root::Folder(folder) if service.root_fs == RootFs::ReadOnly && has_mount_points(folder, mounts) => {
             return Ok(FoundRoot::Folder { source: source(folder)?, may_create: false });
         }
         Root::Folder(folder) => vec![source(folder)?],
@@ -305,9 +299,9 @@ fn find_root<'a>(
 }
 
 /// Whether everything that gets mounted finds its place in `folder`.
-fn has_mount_points<'a>(folder: &OwnedFd, targets: impl Iterator<Item = &'a CStr>) -> bool {
+fn has_mount_points(folder: &OwnedFd, mounts: &[FoundMount]) -> bool {
     let usual = [c"proc", c"sys", c"dev"].into_iter().chain(SCRATCH.into_iter().map(|(path, _)| path));
-    usual.chain(targets).all(|place| {
+    usual.chain(mounts.iter().map(FoundMount::target)).all(|place| {
         // What is there but cannot be entered fails later, with its own message.
         let found = path::open_beneath(folder.as_fd(), place, OFlag::O_PATH, Links::InRoot);
         found.err() != Some(Errno(libc::ENOENT))

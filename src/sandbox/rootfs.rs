@@ -38,7 +38,7 @@ pub(super) struct Made {
 }
 
 impl Made {
-    fn root(&self) -> BorrowedFd<'_> {
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_ref().map_or(CWD, |root| root.as_fd())
     }
 }
@@ -276,7 +276,7 @@ fn bind_on(bind: &Bind, made: &mut Made) -> Result<()> {
 }
 
 /// Opens a mount's target beneath the root; makes it, with the directories above it, where that is allowed.
-pub(super) fn target(made: &Made, path: &CStr, directory: bool, links: Links) -> Result<OwnedFd> {
+fn target(made: &Made, path: &CStr, directory: bool, links: Links) -> Result<OwnedFd> {
     let flags = if directory { OFlag::O_PATH | OFlag::O_DIRECTORY } else { OFlag::O_PATH };
     match path::open_beneath(made.root(), path, flags, links) {
         Err(Errno(libc::ENOENT)) if made.may_create => path::create_beneath(made.root(), path, directory, links)?,

@@ -5,7 +5,7 @@
 //! by [`SECRETS`] times [`SECRET_BYTES`].
 #![forbid(unsafe_code)]
 
-use super::rootfs::{Link, Made, target};
+use super::rootfs::{Link, Made};
 use super::spec::{Act, FileSystem, Reach, Step};
 use super::stage::Stage;
 use crate::base::limits::{SECRET_BYTES, SECRETS};
@@ -30,7 +30,7 @@ const _: () = assert!(SECRETS * SECRET_BYTES.next_multiple_of(1 << 16) <= 2 << 2
 pub struct Copy {
     /// The file, open for reading.
     pub source: RawFd,
-    /// Where the copy appears, beneath the root.
+    /// Where the copy appears, beneath the root and beneath `run/` in it.
     pub target: CString,
     /// User and group.
     pub owner: (u32, u32),
@@ -66,8 +66,10 @@ pub(super) fn find(
 ) -> core::result::Result<Vec<Copy>, String> {
     let copy = |secret: &plan::Secret| {
         let file = open(&secret.file).map_err(|why| format!("the secret {} {why}", secret.file))?;
-        let target = CString::new(secret.target.trim_matches('/'));
-        let target = target.map_err(|_| format!("the target {:?} holds a NUL byte", secret.target))?;
+        let beneath = secret.target.trim_matches('/');
+        let target = Some(beneath).filter(|path| path.starts_with("run/")).and_then(|path| CString::new(path).ok());
+        let target =
+            target.ok_or_else(|| format!("the secret's target {:?} does not lie beneath /run", secret.target))?;
         let copy = Copy { source: file.as_raw_fd(), target, owner };
         held.push(file.into());
         Ok(copy)
@@ -95,18 +97,20 @@ pub(super) fn steps(copies: Vec<Copy>) -> Vec<Step> {
     steps
 }
 
-/// Makes one copy and mounts it, read-only, on its target.
+/// Makes one copy and mounts it, read-only, on its target, which is made in `/run`: that is memory of this container.
 pub(super) fn copy(copy: &Copy, made: &Made) -> Result<()> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
     let file = path::open_at(CWD, COPY, flags, 0o400)?;
     fill(copy.source, &file)?;
     path::change_owner(&file, copy.owner.0, copy.owner.1)?;
-    let place = target(made, &copy.target, false, Links::InRoot)?;
+    let links = Links::InRoot;
+    path::create_beneath(made.root(), &copy.target, false, links)?;
+    let place = path::open_beneath(made.root(), &copy.target, OFlag::O_PATH, links)?;
     if nix::sys::stat::fstat(&place)?.st_mode & libc::S_IFMT == libc::S_IFDIR {
         return Err(Errno(libc::EISDIR));
     }
     mount::bind(COPY, Link::to(place.as_raw_fd()).path(), 0)?;
-    let mounted = target(made, &copy.target, false, Links::InRoot)?;
+    let mounted = path::open_beneath(made.root(), &copy.target, OFlag::O_PATH, links)?;
     let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
     let flags = flags | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     mount::change(Link::to(mounted.as_raw_fd()).path(), flags)?;

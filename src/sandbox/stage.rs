@@ -261,11 +261,6 @@ impl fmt::Display for Failure {
                 f,
                 "the mount point {detail} is missing and the file system there is read-only; create it in the image"
             ),
-            (Stage::Secret, _, libc::EROFS) => write!(
-                f,
-                "{detail} is missing and the file system there is read-only, so no secret can appear there; name a target \
-                 in /run"
-            ),
             (Stage::Secret, _, libc::EFBIG) => write!(f, "the secret for {detail} has grown beyond what fits"),
             (Stage::Mount | Stage::Secret, _, libc::EISDIR) => {
                 write!(f, "{detail} is a folder, and what is to be mounted there is a file: name a file in it")
