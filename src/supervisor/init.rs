@@ -24,6 +24,7 @@ use crate::sys::process::exit_now;
 use crate::sys::wait::{send_signal, wait_any};
 use core::fmt::Write as _;
 use nix::errno::Errno;
+use nix::libc::SIGKILL;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -334,6 +335,8 @@ impl Init<'_> {
                 }
                 Some(ToInit::Kill) => {
                     self.killed = true;
+                    // By name too: where nothing groups the service, main at least is known.
+                    let _ = send_signal(self.main, SIGKILL);
                     self.reach.kill_all();
                 }
                 None => {}

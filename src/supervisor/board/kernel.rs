@@ -59,6 +59,11 @@ impl Kernel {
                 add(format!("{word} cannot be enforced here: {reason}"), hint);
             }
         }
+        if service.root == Root::Host && self.controllers.iter().all(|(_, answer)| answer.is_err()) {
+            let message =
+                "there is no cgroup, and nothing else tells the processes of a service on the host's root from others";
+            add(message.into(), "mount cgroup2 on /sys/fs/cgroup, or boot a kernel with CONFIG_CGROUPS".into());
+        }
         for (name, option) in NAMESPACES.iter().filter(|(name, _)| self.namespaces_missing.contains(name)) {
             // On the host's root a network of its own is the only namespace that a service can have.
             if service.root == Root::Host && (*name != "net" || service.network == Network::Host) {
