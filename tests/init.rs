@@ -80,14 +80,20 @@ fn start_in(dir: tempfile::TempDir, script: &[&str], rate: u32) -> Running {
     if !root.exists() {
         rootfs(dir.path());
     }
-    let service = service(script);
+    let root = Root::Folder(folder(&root));
+    start_as(service(script), Some(root), dir, rate)
+}
+
+/// Starts `service` on this root, or on the host's.
+fn start_as(service: Service, root: Option<Root>, dir: tempfile::TempDir, rate: u32) -> Running {
     let state = dir.path().to_str().unwrap().to_owned();
     let order = Order {
         service: &service,
         image: &ImageConfig::empty(),
-        root: Root::Folder(folder(&root)),
+        env: &[],
+        root,
         state: &state,
-        net: Net::New,
+        net: if service.root == plan::Root::Host { Net::Host } else { Net::New },
         stdio: Stdio::Pipes,
         join: None,
         cgroup_namespace: false,
@@ -102,6 +108,7 @@ fn start_in(dir: tempfile::TempDir, script: &[&str], rate: u32) -> Running {
         ring: Some(ring::prepare(folder(dir.path()), "log", 64 << 10).unwrap()),
         sink: Some(Sink::open(folder(dir.path()), "test", 10_000, 1).unwrap()),
         rate,
+        ..Outlets::default()
     };
     let spawned = spawn(&spec, outlets, init::run).unwrap();
     Running { dir, spawned, reaped: false }
@@ -209,6 +216,26 @@ fn root_signals_reach_main_and_kill_reaches_all() {
     running.say(ToInit::Kill);
     let record = running.end();
     assert_eq!((record.status, record.ended), (9, Ended::Killed));
+}
+
+#[test]
+fn root_an_init_among_the_hosts_processes_kills_its_main_and_no_other() {
+    if !can("root_an_init_among_the_hosts_processes_kills_its_main_and_no_other") {
+        return;
+    }
+    let mut canary = std::process::Command::new(BUSYBOX).args(["sleep", "1000"]).spawn().unwrap();
+    let script = "trap '' TERM; while :; do sleep 0.05; done";
+    let one = Service { root: plan::Root::Host, ..service(&[BUSYBOX, "sh", "-c", script]) };
+    let mut running = start_as(one, None, tempfile::tempdir().unwrap(), 0);
+    let Some(FromInit::Started { main }) = running.hear() else { panic!("it does not start") };
+    assert!(Path::new(&format!("/proc/{main}")).exists(), "{main} is the number that everybody sees");
+    // It has no group to end: what it knows is main.
+    running.say(ToInit::Kill);
+    let record = running.end();
+    assert_eq!((record.status, record.ended), (9, Ended::Killed));
+    assert_eq!(canary.try_wait().unwrap(), None, "a stranger was killed");
+    canary.kill().unwrap();
+    canary.wait().unwrap();
 }
 
 #[test]

@@ -3,11 +3,11 @@
 
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
-use coracle::plan::{Limits, Memory, Need, Plan, Restart, RestartPolicy, Root, Service, Stop, Then};
+use coracle::plan::{Kind, Limits, Memory, Need, Plan, Restart, RestartPolicy, Root, Service, Stop, Then};
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{State, step};
 use coracle::supervisor::event::{Event, Index, InstanceEvent, Order, Status, Token};
-use coracle::supervisor::service::{Ending, Phase};
+use coracle::supervisor::service::{Ending, Phase, Reason};
 use std::collections::{BTreeMap, VecDeque};
 
 struct Random(u64);
@@ -26,9 +26,17 @@ impl Random {
 fn random_plan(random: &mut Random) -> Plan {
     let count = 1 + random.below(8) as u16;
     let policies = [RestartPolicy::Always, RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::No];
+    let kinds: Vec<Kind> = (0..count).map(|_| if random.one_in(3) { Kind::Oneshot } else { Kind::Daemon }).collect();
     let services = (0..count)
         .map(|i| Service {
-            needs: (0..i).filter(|_| random.one_in(3)).map(Need::Started).collect(),
+            kind: kinds[usize::from(i)],
+            needs: (0..i)
+                .filter(|_| random.one_in(3))
+                .map(|need| match kinds[usize::from(need)] {
+                    Kind::Oneshot => Need::Done(need),
+                    Kind::Daemon => Need::Started(need),
+                })
+                .collect(),
             restart: Restart {
                 policy: policies[random.below(4) as usize],
                 delay: Millis(random.below(500)),
@@ -48,6 +56,13 @@ fn random_plan(random: &mut Random) -> Plan {
         })
         .collect();
     Plan { services, start_order: (0..count).collect(), ..Plan::default() }
+}
+
+fn is_met(need: Need, phase: Phase) -> bool {
+    match need {
+        Need::Started(_) => matches!(phase, Phase::Running | Phase::Done),
+        Need::Done(_) => phase == Phase::Done,
+    }
 }
 
 /// An instance in the world: what it will do by itself, and when.
@@ -131,6 +146,7 @@ impl World {
             Action::Prepare(index) => match self.random.below(12) {
                 0 => self.later(5000, Event::Held(index, "no such device".into())),
                 1 => self.later(5000, Event::ImageFailed(index, "bad layer".into())),
+                2 => self.later(5000, Event::Skipped(index, "/data/key exists".into())),
                 _ => self.later(2000, Event::Ready(index)),
             },
             Action::Spawn(index, number) => self.spawn(index, number),
@@ -199,9 +215,9 @@ impl World {
         assert_eq!(number, *last + 1, "instances are counted");
         *last = number;
         assert!(!self.alive.contains_key(&index), "service {index} is started twice");
-        for need in self.plan.services[usize::from(index)].needs.iter().map(Need::service) {
-            let phase = self.state.services()[usize::from(need)].phase;
-            assert!(matches!(phase, Phase::Running | Phase::Done), "{index} is started, but {need} is {phase:?}");
+        for need in &self.plan.services[usize::from(index)].needs {
+            let phase = self.state.services()[usize::from(need.service())].phase;
+            assert!(is_met(*need, phase), "{index} is started, but {need:?} is {phase:?}");
         }
         let at = |event| Event::Instance(index, number, event);
         if self.random.one_in(10) {
@@ -271,12 +287,14 @@ impl World {
                 Phase::Stopping(Ending::Stuck) => assert!(body.is_some()),
                 Phase::Stopping(_) | Phase::Backoff => assert!(service.deadline.is_some(), "{index} {service:?}"),
                 Phase::Waiting => {
-                    let unmet = |need: &Need| !self.state.services()[usize::from(need.service())].meets_need();
+                    let unmet = |need: &Need| !is_met(*need, self.state.services()[usize::from(need.service())].phase);
                     assert!(self.plan.services[index].needs.iter().any(unmet), "{index} waits for nothing");
                 }
                 Phase::Preparing => {
                     let coming = |event: &Event| match event {
-                        Event::Ready(i) | Event::Held(i, _) | Event::ImageFailed(i, _) => usize::from(*i) == index,
+                        Event::Ready(i) | Event::Held(i, _) | Event::ImageFailed(i, _) | Event::Skipped(i, _) => {
+                            usize::from(*i) == index
+                        }
                         _ => false,
                     };
                     assert!(self.agenda.values().any(coming), "{index} waits for an image that nobody prepares");
@@ -284,7 +302,12 @@ impl World {
                 Phase::Stopped => {
                     assert!(!service.wanted || self.state.is_shutting_down(), "{index} is wanted and down")
                 }
-                Phase::Held | Phase::Failed | Phase::Done => assert!(service.wanted),
+                Phase::Held | Phase::Failed => assert!(service.wanted),
+                Phase::Done => {
+                    assert!(service.wanted);
+                    let ended_well = matches!(service.reason, Reason::Exit(Status::Code(0)) | Reason::Skipped);
+                    assert!(ended_well, "{index} is done: {:?}", service.reason);
+                }
             }
             assert!(body.is_none_or(|body| body.number == number));
         }

@@ -80,6 +80,36 @@ fn unsafe_code_stays_in_sys() {
 }
 
 #[test]
+fn nothing_can_signal_more_than_one_process_but_the_init_of_a_pid_namespace() {
+    // `sys::wait::send_signal` refuses numbers that mean many, and `sys::stack::OwnPids` is proof of a namespace.
+    let words =
+        ["signal::kill", "libc::kill(", "killpg", "SYS_kill", "SYS_tgkill", "kill(-1", "signal(-1", "pthread_kill"];
+    let mut found = Vec::new();
+    for (name, text) in sources("src") {
+        for (_, line) in code_lines(without_tests(&text)) {
+            if words.iter().any(|word| line.contains(word)) {
+                found.push(format!("{name}: {}", line.trim()));
+            }
+        }
+    }
+    assert_eq!(
+        found,
+        [
+            "src/sys/stack.rs: unsafe { libc::kill(-1, libc::SIGKILL) };",
+            "src/sys/wait.rs: check(libc::c_long::from(unsafe { libc::kill(pid, signal) })).map(drop)",
+        ]
+    );
+    let is_made = |line: &str| line.contains("OwnPids(())") && !line.starts_with("pub struct");
+    let makers = |text: &str| code_lines(without_tests(text)).filter(|(_, line)| is_made(line)).count();
+    let made: Vec<(String, usize)> = sources("src")
+        .iter()
+        .map(|(name, text)| (name.clone(), makers(text)))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    assert_eq!(made, [("src/sys/stack.rs".to_owned(), 1)], "one place makes the proof");
+}
+
+#[test]
 fn files_have_one_purpose_and_fit() {
     let long: Vec<String> = sources("src")
         .iter()

@@ -5,7 +5,7 @@
 
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
-use coracle::plan::{Limits, Memory, Need, Plan, Restart, RestartPolicy, Root, Service, Stop, Then};
+use coracle::plan::{Kind, Limits, Memory, Need, Plan, Restart, RestartPolicy, Root, Service, Stop, Then};
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{State, step};
 use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
@@ -55,7 +55,7 @@ fn instance(number: u32, event: InstanceEvent) -> Event {
 }
 
 /// Every phase of service 0 with the events that lead there.
-fn phases() -> Vec<(&'static str, RestartPolicy, Vec<Event>)> {
+fn phases() -> Vec<(&'static str, (Kind, RestartPolicy), Vec<Event>)> {
     use InstanceEvent::*;
     let boot = [Event::Boot, Event::Instance(1, 1, MainStarted)];
     let up = |more: &[Event]| {
@@ -63,7 +63,8 @@ fn phases() -> Vec<(&'static str, RestartPolicy, Vec<Event>)> {
         [&[Event::Boot], &run[..], more].concat()
     };
     let ask = |order| Event::Request(TOKEN, 0, order);
-    let always = RestartPolicy::Always;
+    let always = (Kind::Daemon, RestartPolicy::Always);
+    let oneshot = (Kind::Oneshot, RestartPolicy::Always);
     vec![
         ("fresh", always, vec![]),
         ("waiting", always, boot.to_vec()),
@@ -79,9 +80,15 @@ fn phases() -> Vec<(&'static str, RestartPolicy, Vec<Event>)> {
         ("felled", always, up(&[instance(1, OutOfMemory), Event::Timer])),
         ("backoff", always, up(&[instance(1, MainExited(Status::Code(3))), instance(1, InitGone(None))])),
         ("stopped", always, up(&[ask(Order::Stop), instance(1, InitGone(None))])),
-        ("done", RestartPolicy::OnFailure, up(&[instance(1, InitGone(Some(Status::Code(0))))])),
-        ("failed", RestartPolicy::No, up(&[instance(1, InitGone(Some(Status::Code(1))))])),
+        ("done", (Kind::Daemon, RestartPolicy::OnFailure), up(&[instance(1, InitGone(Some(Status::Code(0))))])),
+        ("failed", (Kind::Daemon, RestartPolicy::No), up(&[instance(1, InitGone(Some(Status::Code(1))))])),
         ("shutting down", always, up(&[Event::Shutdown(Some(TOKEN))])),
+        ("skipped", always, vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Skipped(0, "/x exists".into())]),
+        ("oneshot runs", oneshot, up(&[])),
+        ("oneshot asked for", oneshot, up(&[ask(Order::Start)])),
+        ("oneshot done", oneshot, up(&[instance(1, InitGone(Some(Status::Code(0))))])),
+        ("oneshot failed", oneshot, up(&[instance(1, InitGone(Some(Status::Code(1))))])),
+        ("oneshot given up", (Kind::Oneshot, RestartPolicy::No), up(&[instance(1, InitGone(Some(Status::Signal(9))))])),
     ]
 }
 
@@ -104,6 +111,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("ready", Event::Ready(0)),
         ("held", Event::Held(0, "why".into())),
         ("unheld", Event::Unheld(0)),
+        ("skipped", Event::Skipped(0, "why".into())),
         ("image failed", Event::ImageFailed(0, "why".into())),
         ("spawned", instance(1, Spawned)),
         ("spawn failed", instance(1, SpawnFailed("why".into()))),
@@ -124,10 +132,10 @@ fn events() -> Vec<(&'static str, Event)> {
 #[test]
 fn every_phase_meets_every_event_as_the_table_says() {
     let mut table = String::from("phase | event | phase after, reason, deadline in ms | actions\n");
-    for (label, policy, script) in phases() {
+    for (label, (kind, policy), script) in phases() {
         for (name, event) in events() {
-            let mut core =
-                Core::new(vec![service("a", &[1], policy), service("b", &[], RestartPolicy::Always)], vec![1, 0]);
+            let first = Service { kind, ..service("a", &[1], policy) };
+            let mut core = Core::new(vec![first, service("b", &[], RestartPolicy::Always)], vec![1, 0]);
             for event in script.clone() {
                 if event == Event::Timer {
                     core.now = core.state.next_deadline().unwrap();
@@ -247,6 +255,60 @@ fn starting_a_service_starts_what_it_needs() {
     core.take(Event::Ready(1));
     let actions = core.take(Event::Instance(1, 1, InstanceEvent::MainStarted));
     assert!(actions.contains(&Action::Prepare(0)), "{actions:?}");
+}
+
+/// A oneshot, service 1, that service 0 needs done.
+fn chain(policy: RestartPolicy) -> Core {
+    let first = Service { needs: vec![Need::Done(1)], ..service("broker", &[], RestartPolicy::Always) };
+    let keygen = Service { kind: Kind::Oneshot, ..service("keygen", &[], policy) };
+    Core::new(vec![first, keygen], vec![1, 0])
+}
+
+#[test]
+fn a_need_for_a_oneshot_to_be_done_is_met_by_exit_code_0_alone() {
+    for policy in [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::No] {
+        let mut core = chain(policy);
+        core.take(Event::Boot);
+        core.take(Event::Ready(1));
+        core.take(Event::Instance(1, 1, InstanceEvent::MainStarted));
+        assert_eq!((core.phase(0), core.phase(1)), (Phase::Waiting, Phase::Running), "{policy:?}");
+        core.take(Event::Instance(1, 1, InstanceEvent::InitGone(Some(Status::Code(1)))));
+        let again = if policy == RestartPolicy::No { Phase::Failed } else { Phase::Backoff };
+        assert_eq!((core.phase(0), core.phase(1)), (Phase::Waiting, again), "{policy:?}");
+        core.take(Event::Request(TOKEN, 1, Order::Start));
+        core.take(Event::Ready(1));
+        core.take(Event::Instance(1, 2, InstanceEvent::MainStarted));
+        let actions = core.take(Event::Instance(1, 2, InstanceEvent::InitGone(Some(Status::Code(0)))));
+        assert!(actions.contains(&Action::Prepare(0)), "{policy:?}: {actions:?}");
+        assert_eq!(core.phase(1), Phase::Done, "{policy:?}");
+    }
+}
+
+#[test]
+fn what_is_skipped_meets_every_need_and_a_start_looks_again() {
+    let mut core = chain(RestartPolicy::Always);
+    core.take(Event::Boot);
+    let actions = core.take(Event::Skipped(1, "/data/keys/tls.key exists".into()));
+    assert!(actions.contains(&Action::Prepare(0)), "{actions:?}");
+    assert_eq!(core.phase(1), Phase::Done);
+    let actions = core.take(Event::Request(TOKEN, 1, Order::Start));
+    assert!(actions.contains(&Action::Prepare(1)), "{actions:?}");
+    core.take(Event::Ready(1));
+    assert_eq!(core.phase(1), Phase::Starting);
+}
+
+#[test]
+fn a_start_of_a_oneshot_is_answered_when_it_is_done_and_runs_it_again() {
+    let mut core = chain(RestartPolicy::Always);
+    core.take(Event::Boot);
+    for (number, token) in [(1, TOKEN), (2, LATER)] {
+        core.take(Event::Request(token, 1, Order::Start));
+        core.take(Event::Ready(1));
+        let running = core.take(Event::Instance(1, number, InstanceEvent::MainStarted));
+        assert!(!running.iter().any(|action| matches!(action, Action::Answer(..))), "{running:?}");
+        let done = core.take(Event::Instance(1, number, InstanceEvent::InitGone(Some(Status::Code(0)))));
+        assert!(done.iter().any(|action| matches!(action, Action::Answer(to, _) if *to == token)), "{done:?}");
+    }
 }
 
 #[test]

@@ -44,6 +44,10 @@ pub const SYSCTLS: usize = 64;
 pub const BOARD_MOUNTS: usize = 16;
 /// Block devices with limits of one service.
 pub const IO_LIMITS: usize = 8;
+/// Bytes of one secret: a certificate chain with its key has some 10 KiB.
+pub const SECRET_BYTES: usize = 64 * 1024;
+/// Bytes of one environment file: what [`ENV`] entries of 512 bytes take.
+pub const ENV_FILE_BYTES: usize = 64 * 1024;
 /// Image folders of a device.
 pub const IMAGE_DIRS: usize = 8;
 /// Layers of one image: the field's limit (Docker), and a lowerdir list that fits one page as `/proc/self/fd` links.

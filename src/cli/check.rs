@@ -9,7 +9,8 @@ use crate::base::units::{self, Bytes};
 use crate::config::Problem;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
-use crate::plan::{Kind, Memory, Need, Plan, Root, Service};
+use crate::plan::{Kind, Memory, Plan, Root, Service};
+use crate::supervisor::answer;
 use crate::supervisor::board::{self, Board, BoardProblem};
 use argh::FromArgs;
 use std::fmt::Write;
@@ -174,14 +175,7 @@ fn ordered(plan: &Plan) -> impl Iterator<Item = &Service> {
 }
 
 fn needs(plan: &Plan, service: &Service) -> Vec<String> {
-    let name = |need: &Need| {
-        let needed = plan.services.get(usize::from(need.service()))?;
-        Some(match need {
-            Need::Started(_) => needed.name.to_string(),
-            Need::Done(_) => format!("{}:done", needed.name),
-        })
-    };
-    service.needs.iter().filter_map(name).collect()
+    service.needs.iter().map(|need| answer::need(plan, *need)).collect()
 }
 
 fn kind(service: &Service) -> &'static str {

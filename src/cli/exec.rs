@@ -92,7 +92,7 @@ fn attempt(args: &ExecArgs) -> Result<u8, Refusal> {
         return Err(failed(format!("{service} is paused, and so would be the command: `coracle unpause {service}`")));
     }
     let join = group.join().map_err(failed)?;
-    let doors = Doors::open(instance.init.pid).map_err(failed)?;
+    let doors = Doors::open(instance.init.pid, instance.host_root).map_err(failed)?;
     let rlimits = enter::limits_of(instance.main.pid);
     let oom_score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", instance.main.pid)).ok();
     // What was opened belongs to this instance only if it still lives after the last of it.
@@ -105,10 +105,12 @@ fn attempt(args: &ExecArgs) -> Result<u8, Refusal> {
     let inside = Inside { rlimits, oom_score, join };
     let guest = guest(args, &instance, inside).map_err(failed)?;
     let terminal = match size {
-        Some((rows, columns)) => Some(
-            terminal::open(c"/dev/pts/ptmx", rows, columns)
-                .map_err(|errno| failed(format!("the container's /dev/pts gives no terminal: {errno}")))?,
-        ),
+        Some((rows, columns)) => {
+            // The host's is for everybody; that of a container's own devpts is there whatever its image has in /dev.
+            let ptmx = if instance.host_root { c"/dev/ptmx" } else { c"/dev/pts/ptmx" };
+            let opened = terminal::open(ptmx, rows, columns);
+            Some(opened.map_err(|errno| failed(format!("{} gives no terminal: {errno}", ptmx.to_string_lossy())))?)
+        }
         None => None,
     };
     start(args, guest, terminal)
@@ -161,6 +163,7 @@ fn guest(args: &ExecArgs, instance: &Instance, inside: Inside) -> Result<Guest, 
         oom_score_adj: inside.oom_score.map(|text| text.trim().to_owned()).filter(|text| text != "0"),
         join: inside.join,
         terminal: args.tty,
+        container: !instance.host_root,
     })
 }
 

@@ -8,6 +8,7 @@ use crate::base::suggest::did_you_mean;
 use crate::control::client::{Answer, Client, ClientError};
 use crate::control::wire::Verb;
 use crate::log::format::{JsonText, Safe};
+use crate::plan::CapSet;
 use crate::supervisor::instance::Instance;
 use crate::supervisor::steps::of_plan;
 use argh::FromArgs;
@@ -122,7 +123,10 @@ fn unsupervised(args: &InspectArgs) -> bool {
 fn json(instance: &Instance) -> String {
     let text = |text: &str| JsonText(text.as_bytes()).to_string();
     let groups: Vec<String> = instance.groups.iter().map(u32::to_string).collect();
-    let caps: Vec<String> = crate::plan::CapSet(instance.caps).names().map(text).collect();
+    let caps: Vec<String> = match CapSet(instance.caps) {
+        CapSet::ALL => vec![text("ALL")],
+        kept => kept.names().map(text).collect(),
+    };
     let env: Vec<String> = instance.env.iter().map(|entry| text(entry)).collect();
     format!(
         "{{\"name\":{},\"supervised\":false,\"running\":{},\"init\":{},\"pid\":{},\"uid\":{},\"gid\":{},\"groups\":[{}],\

@@ -132,7 +132,8 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
     let spec = prepare(Order {
         service: &service,
         image: &image.config,
-        root: image.root,
+        env: &[],
+        root: Some(image.root),
         state: &args.state,
         net: if service.network == Network::Host { Net::Host } else { Net::New },
         stdio,

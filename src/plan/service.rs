@@ -108,6 +108,11 @@ impl Service {
         }
     }
 
+    /// Whether it may use every device of the board.
+    pub fn has_all_devices(&self) -> bool {
+        self.root == Root::Host && self.devices.is_empty()
+    }
+
     /// The image, if its root comes from one.
     pub fn image(&self) -> Option<&str> {
         match &self.root {
@@ -124,6 +129,7 @@ pub enum Root {
     /// `#sha256:…` behind it (see [`crate::image::reference`]).
     Image(Box<str>),
     /// The host's own root: a program of the firmware under the same supervision, limits and logs, without the sandbox.
+    /// Everything that it starts belongs to it and ends with it, logins of an ssh server too.
     Host,
 }
 
@@ -133,7 +139,8 @@ pub enum Root {
 pub enum Kind {
     /// It runs until it is stopped; that it ends is an incident.
     Daemon,
-    /// It does one thing and ends; with exit code 0 it is done.
+    /// It does one thing and ends; with exit code 0 it is done, whatever its restart policy. After any other end it is
+    /// started again unless the policy is [`RestartPolicy::No`]: what a board needs done has to be done.
     Oneshot,
 }
 
@@ -151,7 +158,7 @@ pub enum Condition {
 pub struct Secret {
     /// Its path on the host.
     pub file: Box<str>,
-    /// Its path inside, on a tmpfs: owned by the service's user, mode 0400.
+    /// Its path inside, beneath `/run`: a read-only copy in memory, owned by the service's user, mode 0400.
     pub target: Box<str>,
 }
 
@@ -198,7 +205,7 @@ pub enum MountKind {
 }
 
 /// What must be there before a service starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// The service with this index is running, or done.
     Started(u16),

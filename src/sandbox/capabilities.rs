@@ -20,7 +20,7 @@ pub struct Credentials {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Box<[u32]>,
-    /// Capabilities it keeps.
+    /// Capabilities it keeps; [`CapSet::ALL`]: as the change of user leaves them.
     pub caps: CapSet,
 }
 
@@ -50,9 +50,17 @@ pub enum Step {
 /// Afterwards: bounding, permitted and effective set are exactly `who.caps`; for a user other than root so are the
 /// inheritable and ambient sets, because that is how capabilities outlive execve(2); for root both are empty
 /// (CVE-2022-24769). no_new_privs is set. A capability that is named but not held is an error (EPERM at `Sets`).
+///
+/// With [`CapSet::ALL`] it changes the user and nothing else, as a login does: root keeps everything, another user has
+/// what set-uid programs give.
 pub fn become_user(who: &Credentials) -> core::result::Result<(), (Step, Errno)> {
     let at = |step: Step| move |errno: Errno| (step, errno);
     let root = who.uid == 0;
+    if who.caps == CapSet::ALL {
+        caps::set_groups(&who.groups).map_err(at(Step::Groups))?;
+        caps::set_gid(who.gid).map_err(at(Step::Group))?;
+        return caps::set_uid(who.uid).map_err(at(Step::User));
+    }
     bound(who.caps).map_err(at(Step::Bounding))?;
     caps::keep_caps(!root).map_err(at(Step::KeepCaps))?;
     caps::set_groups(&who.groups).map_err(at(Step::Groups))?;

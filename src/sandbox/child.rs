@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::capabilities::{Step, become_user, keep_only};
-use super::cgroup::Join;
+use super::cgroup::{Join, Killer};
 use super::rootfs;
 use super::spawn::Pipe;
-use super::spec::{Main, Net, Spec, Stdio};
+use super::spec::{Main, Net, Place, Spec, Stdio};
 use super::stage::{Failure, Note, Stage};
 use crate::log::sink::Sink;
 use crate::plan::capability::KILL;
@@ -13,6 +13,8 @@ use crate::plan::{CapSet, RlimitKind};
 use crate::seccomp::Filter;
 use crate::sys::heap::HEAP;
 use crate::sys::process::{self, Forked};
+use crate::sys::stack::OwnPids;
+use crate::sys::wait::send_signal;
 use crate::sys::{Errno, path, stack, title};
 use nix::fcntl::OFlag;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -35,6 +37,38 @@ pub struct Outlets {
     pub pin: Option<OwnedFd>,
     /// Log lines per second kept; 0: no bound ([`crate::plan::LogPolicy::rate`]).
     pub rate: u32,
+    /// What it notes in the ring before main says anything.
+    pub note: Option<Box<str>>,
+    /// The service's group, for an init without a pid namespace of its own.
+    pub killer: Killer,
+}
+
+/// All that an init can end besides main, by what makes it the service's own: there is no third way.
+#[derive(Debug)]
+pub enum Reach {
+    /// Its pid namespace, which ends with it.
+    Namespace(OwnPids),
+    /// Its service's cgroup. It lives among the processes of the host.
+    Group(Killer),
+}
+
+impl Reach {
+    /// Kills every process of the service; of a namespace, all but the calling init.
+    pub fn kill_all(&self) {
+        match self {
+            Reach::Namespace(pids) => pids.kill_all(),
+            Reach::Group(killer) => killer.kill(),
+        }
+    }
+
+    /// The descriptors that it needs.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let killer = match self {
+            Reach::Namespace(_) => None,
+            Reach::Group(killer) => Some(killer),
+        };
+        killer.into_iter().flat_map(Killer::descriptors)
+    }
 }
 
 /// What an init starts with. It lives in the child alone; the references lead into memory that [`settle`] gives back.
@@ -53,6 +87,8 @@ pub struct InitContext<'a> {
     pub terminal: Option<OwnedFd>,
     /// What the parent opened for it.
     pub outlets: Outlets,
+    /// What it can end.
+    pub reach: Reach,
     /// What to run.
     pub main: &'a Main,
     /// The filter that it settles under.
@@ -61,8 +97,18 @@ pub struct InitContext<'a> {
     pub stdio: [RawFd; 3],
 }
 
-/// The cloned child: walks the steps and hands over to `init`.
-pub(super) fn run(spec: &Spec, channel: OwnedFd, pipes: Option<[Pipe; 2]>, outlets: Outlets, init: Init) -> ! {
+/// The cloned child: walks the steps and hands over to `init`, which gets to know its pid namespace if it has one.
+pub(super) fn run(
+    spec: &Spec,
+    channel: OwnedFd,
+    pipes: Option<[Pipe; 2]>,
+    mut outlets: Outlets,
+    (init, pids): (Init, Option<OwnPids>),
+) -> ! {
+    let reach = match pids {
+        Some(pids) => Reach::Namespace(pids),
+        None => Reach::Group(core::mem::take(&mut outlets.killer)),
+    };
     for fd in &spec.closed {
         // Nothing in the child uses it or its number.
         let _ = nix::unistd::close(*fd);
@@ -73,6 +119,7 @@ pub(super) fn run(spec: &Spec, channel: OwnedFd, pipes: Option<[Pipe; 2]>, outle
         .and_then(|()| spec.steps.iter().try_for_each(|step| rootfs::perform(step, &mut made)));
     let mut stdio = match spec.stdio {
         Stdio::Inherit => [0, 1, 2],
+        Stdio::Device(terminal) => [terminal; 3],
         Stdio::Pipes | Stdio::Terminal { .. } => [-1; 3],
     };
     let (mut stdout, mut stderr) = (None, None);
@@ -92,6 +139,7 @@ pub(super) fn run(spec: &Spec, channel: OwnedFd, pipes: Option<[Pipe; 2]>, outle
         dev_log: made.dev_log.take(),
         terminal: made.terminal.take(),
         outlets,
+        reach,
         main: &spec.main,
         filter: &spec.init_filter,
         stdio,
@@ -106,6 +154,10 @@ fn begin(spec: &Spec) -> Result<(), Failure> {
     process::set_dumpable(false).map_err(fail("PR_SET_DUMPABLE"))?;
     title::set(c"coracle-init");
     process::umask(0);
+    if spec.place == Place::Host {
+        // Whoever loses its parent in the service comes to this process, as it would in a pid namespace.
+        nix::sys::prctl::set_child_subreaper(true).map_err(|errno| fail("PR_SET_CHILD_SUBREAPER")(errno.into()))?;
+    }
     match spec.net {
         Net::Existing(fd) => process::enter(fd, process::NEW_NET).map_err(fail("setns")),
         Net::Host | Net::New => Ok(()),
@@ -124,6 +176,12 @@ impl Starting {
     /// The descriptor that [`Starting::finish`] reads from.
     pub fn descriptor(&self) -> RawFd {
         self.report.as_raw_fd()
+    }
+
+    /// Kills it: it may not be in its cgroup yet.
+    pub fn kill(&self) {
+        // One that has ended already is a zombie of this process's, so the number is still its own.
+        let _ = send_signal(self.pid, libc::SIGKILL);
     }
 
     /// Waits until the program runs and returns its pid; on failure the process is reaped already.

@@ -1,12 +1,13 @@
 //! What is executed: words, environment, programs to try, working directory. Pure.
 #![forbid(unsafe_code)]
 
+use super::spec::Stdio;
 use crate::image::config::ImageConfig;
-use crate::plan::Service;
+use crate::plan::{Root, Service};
 use std::ffi::CString;
 
 /// Where programs are looked for when neither image nor service says.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A command, resolved as far as it can be outside the root.
 #[derive(Debug)]
@@ -19,13 +20,14 @@ pub(super) struct Command {
     pub(super) working_dir: String,
 }
 
-/// The command of `service` in its image, or the sentence that says why there is none.
+/// The command of `service` in its image, or the sentence that says why there is none. `files` are the entries of its
+/// environment files.
 pub(super) fn resolve(
     service: &Service,
     image: &ImageConfig,
+    files: &[String],
     home: &str,
-    hostname: &str,
-    terminal: bool,
+    stdio: Stdio,
 ) -> Result<Command, String> {
     let words: Vec<&str> = match service.command.is_empty() {
         true => image.entrypoint.iter().chain(&image.cmd).map(|word| &**word).collect(),
@@ -34,11 +36,14 @@ pub(super) fn resolve(
     let Some(program) = words.first().filter(|word| !word.is_empty()) else {
         return Err("there is no command: neither the service nor its image names one; add \"command\"".into());
     };
-    let mut env: Vec<String> = vec![format!("PATH={PATH}"), format!("HOME={home}"), format!("HOSTNAME={hostname}")];
-    if terminal {
-        env.push("TERM=xterm".into());
+    let mut env: Vec<String> = vec![format!("PATH={PATH}"), format!("HOME={home}")];
+    if service.root != Root::Host {
+        env.push(format!("HOSTNAME={}", service.hostname.as_deref().unwrap_or(service.name.as_str())));
     }
-    image.env.iter().chain(&service.env).for_each(|entry| set(&mut env, entry));
+    env.extend(term(service, stdio).map(|term| format!("TERM={term}")));
+    image.env.iter().for_each(|entry| set(&mut env, entry));
+    files.iter().for_each(|entry| set(&mut env, entry));
+    service.env.iter().for_each(|entry| set(&mut env, entry));
     let programs = programs(program, &env);
     let working_dir = service.working_dir.as_deref().unwrap_or(&image.working_dir);
     let working_dir = format!("/{}", working_dir.trim_start_matches('/'));
@@ -53,8 +58,20 @@ pub(super) fn resolve(
     Ok(Command { argv, env: strings(env)?, programs: strings(programs)?, working_dir })
 }
 
+/// The kind of terminal that main gets: what tells a board's console from a serial line is its name (console(4)).
+fn term(service: &Service, stdio: Stdio) -> Option<&'static str> {
+    let screen = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    let device = service.tty.as_deref().unwrap_or_default();
+    match stdio {
+        Stdio::Terminal { .. } => Some("xterm"),
+        Stdio::Device(_) if device.strip_prefix("/dev/tty").is_some_and(screen) => Some("linux"),
+        Stdio::Device(_) => Some("vt220"),
+        Stdio::Pipes | Stdio::Inherit => None,
+    }
+}
+
 /// The paths to try for `program`: itself if it is a path, else in every folder of `PATH`.
-pub(super) fn programs(program: &str, env: &[String]) -> Vec<String> {
+pub fn programs(program: &str, env: &[String]) -> Vec<String> {
     if program.contains('/') {
         return vec![program.to_owned()];
     }

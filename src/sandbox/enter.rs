@@ -29,17 +29,17 @@ const NAMESPACES: [(&str, u64); 5] = [
     ("mnt", process::NEW_NS),
 ];
 
-/// The way into a container: its namespaces, held open.
+/// The way into a container, or to a service on the host's root: its namespaces, held open.
 #[derive(Debug)]
 pub struct Doors(Vec<(&'static str, u64, OwnedFd)>);
 
 impl Doors {
-    /// Opens the namespaces of process `init`. The caller makes sure afterwards that it is still the process that was
+    /// Opens the namespaces of process `init`; on the host's root only the network can be one of its own. The caller makes sure afterwards that it is still the process that was
     /// meant: what is open by then is that process's.
     ///
     /// # Errors
     /// A sentence.
-    pub fn open(init: i32) -> Result<Doors, String> {
+    pub fn open(init: i32, host_root: bool) -> Result<Doors, String> {
         let open = |(name, kind): (&'static str, u64)| {
             let file = std::fs::File::open(format!("/proc/{init}/ns/{name}"));
             file.map(|file| (name, kind, OwnedFd::from(file))).map_err(|error| {
@@ -48,7 +48,8 @@ impl Doors {
                 )
             })
         };
-        NAMESPACES.into_iter().map(open).collect::<Result<_, _>>().map(Doors)
+        let own = NAMESPACES.into_iter().filter(|(name, _)| !host_root || *name == "net");
+        own.map(open).collect::<Result<_, _>>().map(Doors)
     }
 
     /// Enters all of them, not dumpable from before the first one on, so that nothing inside can look into this process
@@ -88,6 +89,8 @@ pub struct Guest {
     pub join: Join,
     /// Whether descriptor 0 is a terminal that it gets as its controlling one.
     pub terminal: bool,
+    /// Whether it is in a container, and sees its cgroup as the root of all.
+    pub container: bool,
 }
 
 impl Guest {
@@ -119,7 +122,7 @@ impl Guest {
             rlimits: self.rlimits,
             oom_score_adj: self.oom_score_adj.and_then(|value| CString::new(value).ok()),
             join: Some(self.join),
-            cgroup_namespace: true,
+            cgroup_namespace: self.container,
             terminal: self.terminal,
         };
         child::spawn_main(&main, main.join.as_ref(), stdio).and_then(Starting::finish).map_err(Refused::Start)

@@ -37,14 +37,14 @@ impl fmt::Display for IdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             IdError::NoUser(user) => {
-                write!(f, "no user {user:?} in the image's /etc/passwd; name one that is there, or a number")
+                write!(f, "no user {user:?} in its root's /etc/passwd; name one that is there, or a number")
             }
             IdError::NoGroup(group) => {
-                write!(f, "no group {group:?} in the image's /etc/group; name one that is there, or a number")
+                write!(f, "no group {group:?} in its root's /etc/group; name one that is there, or a number")
             }
             IdError::BadNumber(text) => write!(f, "{text:?} is no user or group id: those go from 0 to 4294967294"),
             IdError::TooManyGroups(user) => {
-                write!(f, "user {user:?} is in more than {GROUPS} groups of the image's /etc/group")
+                write!(f, "user {user:?} is in more than {GROUPS} groups of its root's /etc/group")
             }
         }
     }

@@ -4,14 +4,16 @@
 pub mod capabilities;
 pub mod cgroup;
 pub mod child;
-mod command;
+pub mod command;
 pub mod devices;
 pub mod enter;
+pub mod env_file;
 pub mod foreground;
 pub mod ids;
 pub mod prepare;
 pub mod rootfs;
 pub mod sealed;
+pub mod secrets;
 pub mod spawn;
 pub mod spec;
 pub mod stage;

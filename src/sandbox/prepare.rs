@@ -7,7 +7,8 @@ use super::cgroup::devices::{Access, Kind};
 use super::cgroup::{DeviceRule, Join};
 use super::command;
 use super::ids::Ids;
-use super::spec::{Bind, Main, Net, Node, Source, Spec, Stdio};
+use super::secrets;
+use super::spec::{Bind, Main, Net, Node, Place, Source, Spec, Stdio};
 use super::steps::{self, Found, FoundMount, FoundRoot, SCRATCH};
 use crate::image::config::ImageConfig;
 use crate::plan::{DeviceNode, Memory, MountKind, Network, RlimitKind, RootFs, Service, UserSpec};
@@ -15,6 +16,7 @@ use crate::seccomp;
 use crate::sys::Errno;
 use crate::sys::path::{self, Links};
 use crate::sys::process::CStrings;
+use crate::sys::terminal;
 use core::fmt;
 use nix::fcntl::OFlag;
 use std::ffi::{CStr, CString};
@@ -28,8 +30,10 @@ pub struct Order<'a> {
     pub service: &'a Service,
     /// What its image says about the process.
     pub image: &'a ImageConfig,
-    /// Its root file system.
-    pub root: Root,
+    /// The entries of its environment files.
+    pub env: &'a [String],
+    /// Its root file system; `None`: the host's own, without a container.
+    pub root: Option<Root>,
     /// The state folder: volumes and kept upper layers.
     pub state: &'a str,
     /// Its network namespace; must agree with the service's [`Network`].
@@ -92,41 +96,21 @@ const SMALL_FILE_BYTES: u64 = 256 << 10;
 pub fn prepare(order: Order<'_>) -> Result<Spec> {
     let service = order.service;
     let mut held: Vec<OwnedFd> = Vec::new();
+    let stdio = stdio(&order, &mut held)?;
     let ids = ids(&order)?;
-    let owner = (ids.uid, ids.gid);
-    let hostname = service.hostname.as_deref().unwrap_or(service.name.as_str());
-    let terminal = matches!(order.stdio, Stdio::Terminal { .. });
-    let command = command::resolve(service, order.image, &ids.home, hostname, terminal).map_err(Error::Wrong)?;
-    let mounts = service.mounts.iter().map(|mount| find_mount(mount, order.state, owner, &mut held));
-    let mounts: Vec<FoundMount> = mounts.collect::<Result<_>>()?;
-    let devices = service.devices.iter().filter_map(|device| find_device(device, owner).transpose());
-    let devices: Vec<Node> = devices.collect::<Result<_>>()?;
-    let root = find_root(&order, &mounts, &mut held)?;
-    let steps = steps::compose(Found {
-        root_fs: service.root_fs,
-        owner,
-        memory: match service.limits.memory {
-            Memory::Max(bytes) => Some(bytes),
-            Memory::Unlimited => None,
-        },
-        mounts,
-        devices,
-        files: files(hostname, service.network),
-        working_dir: match &root {
-            FoundRoot::Folder { may_create: false, .. } => CString::default(),
-            _ => beneath(&command.working_dir)?,
-        },
-        root,
-        hostname: text(hostname)?,
-        cgroup: order.cgroup.as_ref().map(source).transpose()?,
-        hidden: thermal_folders(),
-        own_network: service.network == Network::None,
-        stdio: order.stdio,
-    });
+    let command = command::resolve(service, order.image, order.env, &ids.home, stdio).map_err(Error::Wrong)?;
+    let (place, steps) = match &order.root {
+        None => (Place::Host, steps::on_host(order.net)),
+        Some(root) => {
+            let found = find(&order, root, (ids.uid, ids.gid), stdio, &command.working_dir, &mut held)?;
+            (Place::Container, steps::compose(found))
+        }
+    };
     held.extend(order.cgroup);
     match order.root {
-        Root::Folder(folder) | Root::Flat(folder) => held.push(folder),
-        Root::Layers(layers) => held.extend(layers),
+        Some(Root::Folder(folder) | Root::Flat(folder)) => held.push(folder),
+        Some(Root::Layers(layers)) => held.extend(layers),
+        None => {}
     }
     let main = Main {
         programs: CStrings::new(command.programs),
@@ -144,18 +128,75 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         oom_score_adj: oom_score_adj(service.oom_score_adj),
         cgroup_namespace: order.cgroup_namespace,
         join: order.join,
-        terminal,
+        terminal: matches!(stdio, Stdio::Terminal { .. } | Stdio::Device(_)),
     };
     let init_filter = seccomp::compile(seccomp::Profile::Init, crate::plan::CapSet::EMPTY, false);
     Ok(Spec {
+        place,
         steps,
         main,
         init_filter,
         net: order.net,
         die_with_parent: order.die_with_parent,
-        stdio: order.stdio,
+        stdio,
         held,
         closed: Vec::new(),
+    })
+}
+
+/// Where standard input and outputs come from: the service's terminal, if it names one.
+fn stdio(order: &Order<'_>, held: &mut Vec<OwnedFd>) -> Result<Stdio> {
+    let Some(device) = &order.service.tty else { return Ok(order.stdio) };
+    let terminal = terminal::open_device(&text(device)?).map_err(|errno| match errno.0 {
+        libc::ENOENT | libc::ENXIO | libc::ENODEV => {
+            Error::Lacking(format!("the terminal {device} does not exist here; load its driver, or name another tty"))
+        }
+        libc::ENOTTY => Error::Wrong(format!("{device} is no terminal; name another tty")),
+        _ => Error::Failed(format!("the terminal {device} cannot be opened: {errno}")),
+    })?;
+    let stdio = Stdio::Device(terminal.as_raw_fd());
+    held.push(terminal);
+    Ok(stdio)
+}
+
+/// What the steps of a container are made from.
+fn find(
+    order: &Order<'_>,
+    root: &Root,
+    owner: (u32, u32),
+    stdio: Stdio,
+    working_dir: &str,
+    held: &mut Vec<OwnedFd>,
+) -> Result<Found> {
+    let service = order.service;
+    let hostname = service.hostname.as_deref().unwrap_or(service.name.as_str());
+    let mounts = service.mounts.iter().map(|mount| find_mount(mount, order.state, owner, held));
+    let mounts: Vec<FoundMount> = mounts.collect::<Result<_>>()?;
+    let devices = service.devices.iter().filter_map(|device| find_device(device, owner).transpose());
+    let devices: Vec<Node> = devices.collect::<Result<_>>()?;
+    let secrets = secrets::find(&service.secrets, owner, held).map_err(Error::Lacking)?;
+    let root = find_root(order, root, &mounts, held)?;
+    Ok(Found {
+        root_fs: service.root_fs,
+        owner,
+        memory: match service.limits.memory {
+            Memory::Max(bytes) => Some(bytes),
+            Memory::Unlimited => None,
+        },
+        devices,
+        files: files(hostname, service.network),
+        working_dir: match &root {
+            FoundRoot::Folder { may_create: false, .. } => CString::default(),
+            _ => beneath(working_dir)?,
+        },
+        root,
+        mounts,
+        secrets,
+        hostname: text(hostname)?,
+        cgroup: order.cgroup.as_ref().map(source).transpose()?,
+        hidden: thermal_folders(),
+        own_network: service.network == Network::None,
+        stdio,
     })
 }
 
@@ -169,9 +210,25 @@ fn ids(order: &Order<'_>) -> Result<Ids> {
         (!user.is_empty()).then(|| UserSpec { user: user.into(), group: group.map(Into::into) })
     };
     let Some(user) = order.service.user.clone().or_else(image_user) else { return Ok(Ids::root()) };
-    let passwd = image_file(&order.root, c"etc/passwd")?;
-    let group = image_file(&order.root, c"etc/group")?;
+    let read = |name: &CStr| match &order.root {
+        Some(root) => image_file(root, name),
+        None => host_file(name),
+    };
+    let (passwd, group) = (read(c"etc/passwd")?, read(c"etc/group")?);
     Ids::lookup(&user, &passwd, &group).map_err(|error| Error::Wrong(error.to_string()))
+}
+
+/// A small file of the host, which whoever set the board up answers for; empty if it is missing.
+fn host_file(name: &CStr) -> Result<Vec<u8>> {
+    let path = format!("/{}", lossy(name));
+    let fail = |error: std::io::Error| Error::Failed(format!("{path} cannot be read: {error}"));
+    let file = match std::fs::File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file.map_err(fail)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(SMALL_FILE_BYTES).read_to_end(&mut bytes).map_err(fail)?;
+    Ok(bytes)
 }
 
 /// A small file of the image, read from its read-only layers: the highest that has it counts. Only a regular file is
@@ -208,9 +265,9 @@ fn image_file(root: &Root, name: &CStr) -> Result<Vec<u8>> {
 }
 
 /// Decides how the root is assembled.
-fn find_root(order: &Order<'_>, mounts: &[FoundMount], held: &mut Vec<OwnedFd>) -> Result<FoundRoot> {
+fn find_root(order: &Order<'_>, root: &Root, mounts: &[FoundMount], held: &mut Vec<OwnedFd>) -> Result<FoundRoot> {
     let service = order.service;
-    let layers = match &order.root {
+    let layers = match root {
         Root::Flat(folder) if service.root_fs == RootFs::ReadOnly => {
             return Ok(FoundRoot::Folder { source: source(folder)?, may_create: true });
         }

@@ -5,6 +5,7 @@
 //! be one (`proc`, `sys`, `dev`), which nothing else has had a chance to touch.
 #![forbid(unsafe_code)]
 
+use super::secrets;
 use super::spec::{Act, Bind, FileSystem, Node, Reach, Source, Step};
 use super::stage::{Failure, Note};
 use crate::base::limits::{LAYERS, MOUNTS};
@@ -37,7 +38,7 @@ pub(super) struct Made {
 }
 
 impl Made {
-    fn root(&self) -> BorrowedFd<'_> {
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_ref().map_or(CWD, |root| root.as_fd())
     }
 }
@@ -76,6 +77,8 @@ fn subject(act: &Act) -> &CStr {
         Act::Bind(bind) => &bind.target,
         Act::Dir { path, .. } | Act::MaskDir(path) | Act::WorkingDir { path, .. } => path,
         Act::Node(node) => &node.path,
+        Act::Secret(copy) => &copy.target,
+        Act::LeaveSecrets(place) => place,
         Act::Link { path, .. } | Act::MaskFile(path) | Act::ReadOnly(path) => path,
         Act::File { name, .. } => name,
         Act::DevLog => c"/dev/log",
@@ -111,6 +114,8 @@ fn act(act: &Act, made: &mut Made) -> Result<()> {
         Act::Link { to, path } => path::make_link(to, path),
         Act::File { dir, name, content, in_place: true } => write_file(dir, name, content, made),
         Act::File { dir, name, content, in_place: false } => cover_file(dir, name, content, made),
+        Act::Secret(copy) => secrets::copy(copy, made),
+        Act::LeaveSecrets(place) => secrets::leave(place),
         Act::WorkingDir { path, owner } => make_working_dir(path, *owner, made),
         Act::MaskFile(path) => if_there(mount::bind(c"dev/null", path, 0)),
         Act::MaskDir(path) => if_there(mount::bind(HIDDEN, path, 0)),
@@ -197,17 +202,17 @@ fn missing_is_fine(fs: &FileSystem, answer: Result<()>) -> Result<()> {
 }
 
 /// `/proc/self/fd/N`, which mount(2) takes as the very thing behind the descriptor.
-struct Link(heapless::String<32>);
+pub(super) struct Link(heapless::String<32>);
 
 impl Link {
-    fn to(fd: RawFd) -> Link {
+    pub(super) fn to(fd: RawFd) -> Link {
         let mut text = heapless::String::new();
         // 14 bytes and at most 11 digits always fit.
         let _ = write!(text, "/proc/self/fd/{fd}\0");
         Link(text)
     }
 
-    fn path(&self) -> &CStr {
+    pub(super) fn path(&self) -> &CStr {
         CStr::from_bytes_until_nul(self.0.as_bytes()).unwrap_or(c"")
     }
 }

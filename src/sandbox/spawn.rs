@@ -3,7 +3,7 @@
 
 use super::capabilities::Credentials;
 use super::child::{self, Init, Outlets};
-use super::spec::{Net, Spec, Stdio};
+use super::spec::{Net, Place, Spec, Stdio};
 use super::stage::{Failure, Stage};
 use crate::sys::Result;
 use crate::sys::{process, stack};
@@ -34,13 +34,16 @@ fn start(spec: &Spec, outlets: Outlets, init: Init) -> Result<Spawned> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let pipes = match spec.stdio {
         Stdio::Pipes => Some([Pipe::new(&spec.main.credentials)?, Pipe::new(&spec.main.credentials)?]),
-        Stdio::Inherit | Stdio::Terminal { .. } => None,
+        Stdio::Inherit | Stdio::Device(_) | Stdio::Terminal { .. } => None,
     };
-    let mut flags = process::NEW_NS | process::NEW_PID | process::NEW_IPC | process::NEW_UTS;
+    let mut flags = match spec.place {
+        Place::Container => process::NEW_NS | process::NEW_PID | process::NEW_IPC | process::NEW_UTS,
+        Place::Host => 0,
+    };
     if spec.net == Net::New {
         flags |= process::NEW_NET;
     }
-    let (pid, pidfd) = stack::clone_onto(flags, || child::run(spec, theirs, pipes, outlets, init))?;
+    let (pid, pidfd) = stack::clone_onto(flags, |pids| child::run(spec, theirs, pipes, outlets, (init, pids)))?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(Spawned { pid, pidfd, channel: ours })
 }

@@ -5,7 +5,9 @@
 
 use super::capabilities::Credentials;
 use super::cgroup::Join;
+use super::secrets::Copy;
 use super::stage::Stage;
+use crate::plan::CapSet;
 use crate::seccomp::Filter;
 use crate::sys::process::CStrings;
 use core::fmt;
@@ -15,6 +17,8 @@ use std::os::fd::{OwnedFd, RawFd};
 /// Everything that a start does after the clone.
 #[derive(Debug)]
 pub struct Spec {
+    /// Where the first process lives.
+    pub place: Place,
     /// What the init does, in this order, before it starts the first process.
     pub steps: Vec<Step>,
     /// The first process.
@@ -34,7 +38,17 @@ pub struct Spec {
     pub closed: Vec<RawFd>,
 }
 
-/// Which network namespace a container gets.
+/// Where a first process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In namespaces of its own (mnt, pid, ipc, uts), which its init is the first process of.
+    Container,
+    /// Among the host's processes and files. Its init is the subreaper of what it starts, and its cgroup is what tells
+    /// it from the rest of the machine.
+    Host,
+}
+
+/// Which network namespace a service gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Net {
     /// The host's.
@@ -52,6 +66,8 @@ pub enum Stdio {
     Pipes,
     /// The spawning process's own 0, 1 and 2.
     Inherit,
+    /// All three are this terminal of the host, which becomes the controlling one.
+    Device(RawFd),
     /// A pseudo-terminal made in the container's own devpts; its master is sent back over the channel.
     Terminal {
         /// Its rows at the start.
@@ -128,6 +144,10 @@ pub enum Act {
         /// mounted over the one that is there.
         in_place: bool,
     },
+    /// Copies a secret and mounts the copy.
+    Secret(Copy),
+    /// Takes the file system that the copies were made in out of the container.
+    LeaveSecrets(&'static CStr),
     /// Makes the working directory, owned by the service's user, if it is missing.
     WorkingDir {
         /// Path beneath the root.
@@ -268,7 +288,11 @@ impl fmt::Display for Spec {
             Net::New => "net (new)",
             Net::Existing(_) => "net (that of the instances before)",
         };
-        writeln!(f, "{:<16} mnt pid ipc uts, {net}", Stage::Clone.word())?;
+        let namespaces = match self.place {
+            Place::Container => "mnt pid ipc uts",
+            Place::Host => "the host's mnt pid ipc uts",
+        };
+        writeln!(f, "{:<16} {namespaces}, {net}", Stage::Clone.word())?;
         self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))?;
         write!(f, "{}", self.main)
     }
@@ -300,8 +324,14 @@ impl fmt::Display for Main {
         let Credentials { uid, gid, groups, caps } = &self.credentials;
         line(Stage::Ids, format!("user {uid}, group {gid}, further groups {groups:?}"))?;
         let names: Vec<&str> = caps.names().collect();
-        let names = if names.is_empty() { "none".to_owned() } else { names.join(" ") };
-        line(Stage::Capabilities, format!("{names}; no_new_privs"))?;
+        line(
+            Stage::Capabilities,
+            match *caps {
+                CapSet::ALL => "as they are".to_owned(),
+                CapSet::EMPTY => "none; no_new_privs".to_owned(),
+                _ => format!("{}; no_new_privs", names.join(" ")),
+            },
+        )?;
         line(Stage::WorkingDir, self.working_dir.to_string_lossy().into_owned())?;
         line(Stage::Stdio, "everything but 0, 1 and 2 closes".into())?;
         if let Some(filter) = &self.filter {
@@ -342,6 +372,10 @@ impl fmt::Display for Step {
             Act::File { dir, name, content, .. } => {
                 write!(f, "/{}/{} ({} bytes)", text(dir), text(name), content.len())
             }
+            Act::Secret(Copy { target, owner, .. }) => {
+                write!(f, "a copy of a secret on /{}, of {owner:?}", text(target))
+            }
+            Act::LeaveSecrets(place) => write!(f, "/{} goes, the copies stay on their targets", text(place)),
             Act::WorkingDir { path, owner } => write!(f, "directory /{} if missing, of {owner:?}", text(path)),
             Act::MaskFile(path) => write!(f, "hide file /{}", text(path)),
             Act::MaskDir(path) => write!(f, "hide directory /{}", text(path)),

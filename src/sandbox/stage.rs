@@ -87,6 +87,8 @@ stages! {
     Exec = 25, "exec", "executing the command failed";
     /// The init's own confinement after the start.
     Confine = 26, "confine", "confining the init failed";
+    /// Copying a secret.
+    Secret = 27, "secret", "copying the secret failed";
 }
 
 // Decoding indexes `ALL` by number.
@@ -208,7 +210,13 @@ impl fmt::Display for Failure {
         // What lies beneath the new root has no slash in front before the root is entered.
         let above = match self.stage {
             Stage::File => "/etc/",
-            Stage::Target | Stage::Mount | Stage::Device | Stage::Link | Stage::Mask | Stage::ReadOnly => "/",
+            Stage::Target
+            | Stage::Secret
+            | Stage::Mount
+            | Stage::Device
+            | Stage::Link
+            | Stage::Mask
+            | Stage::ReadOnly => "/",
             _ => "",
         };
         let detail = format!("{}{}", if detail.starts_with('/') { "" } else { above }, detail.escape_debug());
@@ -253,7 +261,8 @@ impl fmt::Display for Failure {
                 f,
                 "the mount point {detail} is missing and the file system there is read-only; create it in the image"
             ),
-            (Stage::Mount, _, libc::EISDIR) => {
+            (Stage::Secret, _, libc::EFBIG) => write!(f, "the secret for {detail} has grown beyond what fits"),
+            (Stage::Mount | Stage::Secret, _, libc::EISDIR) => {
                 write!(f, "{detail} is a folder, and what is to be mounted there is a file: name a file in it")
             }
             (Stage::Mount, _, libc::ENOTDIR) => {

@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::rootfs::HIDDEN;
-use super::spec::{Act, Bind, FileSystem, Node, Reach, Source, Stdio, Step};
+use super::secrets::{self, Copy};
+use super::spec::{Act, Bind, FileSystem, Net, Node, Reach, Source, Stdio, Step};
 use super::stage::Stage;
 use crate::base::units::Bytes;
 use crate::plan::RootFs;
@@ -20,6 +21,7 @@ pub(super) struct Found {
     pub(super) memory: Option<Bytes>,
     pub(super) mounts: Vec<FoundMount>,
     pub(super) devices: Vec<Node>,
+    pub(super) secrets: Vec<Copy>,
     /// Names and contents of the generated files in `/etc`.
     pub(super) files: Vec<(&'static CStr, Vec<u8>)>,
     pub(super) working_dir: CString,
@@ -111,6 +113,7 @@ pub(super) fn compose(found: Found) -> Vec<Step> {
     for node in found.devices {
         steps.device(node);
     }
+    steps.0.extend(secrets::steps(found.secrets));
     if !found.working_dir.is_empty() {
         steps.add(Stage::WorkingDir, Act::WorkingDir { path: found.working_dir, owner: found.owner });
     }
@@ -125,13 +128,21 @@ pub(super) fn compose(found: Found) -> Vec<Step> {
         steps.add(Stage::Loopback, Act::Loopback);
     }
     match found.stdio {
-        Stdio::Pipes => steps.add(Stage::DevLog, Act::DevLog),
+        Stdio::Pipes | Stdio::Device(_) => steps.add(Stage::DevLog, Act::DevLog),
         Stdio::Terminal { rows, columns } => {
             steps.add(Stage::Session, Act::Terminal { rows, columns, owner: found.owner });
         }
         Stdio::Inherit => {}
     }
     steps.0
+}
+
+/// The steps of a service on the host's root: it sees what is there.
+pub(super) fn on_host(net: Net) -> Vec<Step> {
+    match net {
+        Net::New | Net::Existing(_) => vec![Step { stage: Stage::Loopback, act: Act::Loopback }],
+        Net::Host => Vec::new(),
+    }
 }
 
 impl FoundMount {
@@ -282,6 +293,7 @@ mod tests {
             memory: Some(Bytes(4 << 20)),
             mounts: Vec::new(),
             devices: Vec::new(),
+            secrets: Vec::new(),
             files: Vec::new(),
             working_dir: CString::default(),
             hostname: c"h".to_owned(),

@@ -8,7 +8,7 @@ use crate::base::exit;
 use crate::base::signal;
 use crate::base::units::Millis;
 use crate::control::wire::{DoneLine, Kind, ServiceLine, StateWord, cut};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Need, Plan};
 use core::fmt;
 
 /// The word for a service's phase.
@@ -35,12 +35,13 @@ impl fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Why(plan, service) = self;
         match service.reason {
-            Reason::Needs(needed) => write!(f, "waits for {}", name(plan, needed)),
+            Reason::Needs(Need::Started(needed)) => write!(f, "waits for {}", name(plan, needed)),
+            Reason::Needs(Need::Done(needed)) => write!(f, "waits for {} to be done", name(plan, needed)),
             Reason::Exit(Status::Signal(number)) => match signal::name(number) {
                 Some(word) => write!(f, "killed by signal {number} ({word})"),
                 None => write!(f, "killed by signal {number}"),
             },
-            reason @ (Reason::SpawnFailed | Reason::Image | Reason::Board | Reason::Freezer) => {
+            reason @ (Reason::SpawnFailed | Reason::Image | Reason::Board | Reason::Skipped | Reason::Freezer) => {
                 match (reason, &service.detail) {
                     (_, None) => write!(f, "{reason}"),
                     (Reason::Board, Some(detail)) => f.write_str(detail),
@@ -55,6 +56,14 @@ impl fmt::Display for Why<'_> {
 /// The name of service `index`.
 pub fn name(plan: &Plan, index: Index) -> &str {
     plan.services.get(usize::from(index)).map_or("?", |service| service.name.as_str())
+}
+
+/// A need as the config writes it.
+pub fn need(plan: &Plan, need: Need) -> String {
+    match need {
+        Need::Started(index) => name(plan, index).to_owned(),
+        Need::Done(index) => format!("{}:done", name(plan, index)),
+    }
 }
 
 /// What a person who watches is told when service `index` has come into `phase`.

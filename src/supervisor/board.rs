@@ -1,4 +1,5 @@
-//! What the board must have for a plan to run: images, devices, bind sources, kernel features, memory.
+//! What the board must have for a plan to run: images, devices, bind sources, files taken in at a start, kernel features,
+//! memory.
 //!
 //! A board problem concerns single services: they are held until it is gone, and the others start. `coracle check` shows
 //! all of them, on the board or, for a file system that is being built, beneath its root.
@@ -6,10 +7,12 @@
 
 mod here;
 mod images;
+mod inputs;
 mod kernel;
 
 pub use here::Files;
 pub use images::image_problems;
+pub use inputs::{awaited, env_entries, skipped};
 pub use kernel::Kernel;
 
 use crate::base::units::Bytes;
@@ -129,6 +132,7 @@ pub fn service_problems(plan: &Plan, index: usize, board: &Board) -> Vec<BoardPr
     let mut add = |message: String, hint: String| found.push(BoardProblem { service: Some(index), message, hint });
     image(&plan.device, service, &board.files, &mut add);
     bind_sources(service, &board.files, &mut add);
+    inputs::check(service, &board.files, board.kernel.is_some(), &mut add);
     if let Some(kernel) = &board.kernel {
         devices(service, &board.files, &mut add);
         kernel.lacks(&plan.device, service, &mut add);

@@ -4,6 +4,7 @@
 //! The rules that a person notices:
 //! - what is enabled runs, unless someone stopped it; a stop lasts until a start or restart;
 //! - a service that ends is started again as its policy says, and each wait is twice the one before ([`super::backoff`]);
+//! - a oneshot is done once it has ended with exit code 0, and again started by hand alone; what is skipped is done too;
 //! - needs are about starting ([`super::graph`]); someone who starts a service starts what it needs as well;
 //! - an end takes three steps: the stop signal, after `stop.timeout` SIGKILL for everything (and at last for its init), and
 //!   if even that does not help the service is named as stuck and the supervisor goes on without it;
@@ -18,7 +19,7 @@ use super::graph;
 use super::service::{After, Ending, Phase, Reason, Service};
 use super::waits::{Goal, WAITS, Wait, verdict};
 use crate::base::units::Millis;
-use crate::plan::{Plan, RestartPolicy};
+use crate::plan::{Kind, Plan, RestartPolicy};
 
 /// From main's own end to the end of its init, which only has to read pipes empty and reap.
 pub const SWEEP_TIME: Millis = Millis::from_secs(5);
@@ -93,10 +94,11 @@ impl Step<'_> {
             Event::Shutdown(token) => self.shutdown(token),
             Event::Forget(client) => self.state.waits.retain(|wait| wait.token.client != client),
             Event::Ready(index) if self.phase(index) == Some(Phase::Preparing) => self.spawn(index),
+            Event::Skipped(index, why) if self.phase(index) == Some(Phase::Preparing) => self.skip(index, why),
             Event::Held(index, why) => self.hold(index, Reason::Board, why),
             Event::ImageFailed(index, why) => self.hold(index, Reason::Image, why),
             Event::Unheld(index) if self.phase(index) == Some(Phase::Held) => self.begin(index),
-            Event::Ready(_) | Event::Unheld(_) => {}
+            Event::Ready(_) | Event::Unheld(_) | Event::Skipped(..) => {}
             Event::Instance(index, number, event) => {
                 let current = self.service(index).is_some_and(|s| s.has_instance() && s.number == number);
                 if current {
@@ -344,6 +346,13 @@ impl Step<'_> {
         }
     }
 
+    fn skip(&mut self, index: Index, why: Box<str>) {
+        if let Some(service) = self.service(index) {
+            service.detail = Some(why);
+        }
+        self.enter(index, Phase::Done, Reason::Skipped, None);
+    }
+
     /// Ends `index` as far as there is something to end; what comes then is `after`.
     fn stop(&mut self, index: Index, reason: Reason, after: After) {
         let timeout = self.plan.services.get(usize::from(index)).map_or(Millis(0), |service| service.stop.timeout);
@@ -429,11 +438,12 @@ impl Step<'_> {
     }
 
     fn by_policy(&mut self, index: Index, reason: Reason) {
-        let Some(policy) = self.plan.services.get(usize::from(index)).map(|service| service.restart) else { return };
-        let again = match policy.policy {
-            RestartPolicy::Always => true,
-            RestartPolicy::OnFailure => reason.is_failure(),
-            RestartPolicy::No => false,
+        let Some(configured) = self.plan.services.get(usize::from(index)) else { return };
+        let policy = configured.restart;
+        let again = match (policy.policy, configured.kind) {
+            (RestartPolicy::Always, Kind::Daemon) => true,
+            (RestartPolicy::Always, Kind::Oneshot) | (RestartPolicy::OnFailure, _) => reason.is_failure(),
+            (RestartPolicy::No, _) => false,
         };
         if !again {
             let phase = if reason.is_failure() { Phase::Failed } else { Phase::Done };
@@ -480,8 +490,8 @@ impl Step<'_> {
             return;
         }
         let blocked = graph::blocked(self.plan, &self.state.services);
-        let (services, actions) = (&self.state.services, &mut *self.actions);
-        self.state.waits.retain(|wait| match verdict(services, &blocked, wait.goal) {
+        let (plan, services, actions) = (self.plan, &self.state.services, &mut *self.actions);
+        self.state.waits.retain(|wait| match verdict(plan, services, &blocked, wait.goal) {
             Some(verdict) => {
                 actions.push(Action::Answer(wait.token, verdict));
                 false

@@ -61,6 +61,8 @@ pub enum Event {
     Ready(Index),
     /// The board lacks what the service needs: why, and the way out.
     Held(Index, Box<str>),
+    /// A condition of the service does not hold, so there is nothing for it to do: which.
+    Skipped(Index, Box<str>),
     /// The image cannot be used: why.
     ImageFailed(Index, Box<str>),
     /// Something that held the service may be there now.

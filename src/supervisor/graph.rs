@@ -14,24 +14,24 @@ use crate::plan::{Need, Plan};
 pub type Marks = [bool; SERVICES];
 
 /// What service `index` needs.
-pub fn needs(plan: &Plan, index: Index) -> impl Iterator<Item = Index> {
-    plan.services.get(usize::from(index)).into_iter().flat_map(|service| &service.needs).map(Need::service)
+pub fn needs(plan: &Plan, index: Index) -> impl Iterator<Item = Need> {
+    plan.services.get(usize::from(index)).into_iter().flat_map(|service| &service.needs).copied()
 }
 
 /// The first need of service `index` that is not met.
-pub fn unmet(plan: &Plan, services: &[Service], index: Index) -> Option<Index> {
-    needs(plan, index).find(|needed| !services.get(usize::from(*needed)).is_some_and(Service::meets_need))
+pub fn unmet(plan: &Plan, services: &[Service], index: Index) -> Option<Need> {
+    needs(plan, index).find(|need| !met(services, *need))
 }
 
 /// Service `index` and, as long as they are not met, all that it needs, and what those need.
 pub fn with_unmet(plan: &Plan, services: &[Service], index: Index) -> Marks {
     let mut marks = [false; SERVICES];
     mark(&mut marks, index);
-    for dependant in plan.start_order.iter().rev().filter(|i| **i == index || !met(services, **i)) {
+    for dependant in plan.start_order.iter().rev().filter(|i| **i == index || !met(services, Need::Started(**i))) {
         if marked(&marks, *dependant) {
             needs(plan, *dependant)
-                .filter(|needed| !met(services, *needed))
-                .for_each(|needed| mark(&mut marks, needed));
+                .filter(|need| !met(services, *need))
+                .for_each(|need| mark(&mut marks, need.service()));
         }
     }
     marks
@@ -42,7 +42,8 @@ pub fn blocked(plan: &Plan, services: &[Service]) -> Marks {
     let mut marks = [false; SERVICES];
     for index in &plan.start_order {
         let phase = |i: Index| services.get(usize::from(i)).map(|service| service.phase);
-        let hopeless = |needed: Index| {
+        let hopeless = |need: Need| {
+            let needed = need.service();
             let down = [Phase::Stopped, Phase::Held, Phase::Failed, Phase::Backoff];
             marked(&marks, needed) || phase(needed).is_some_and(|phase| down.contains(&phase))
         };
@@ -55,7 +56,7 @@ pub fn blocked(plan: &Plan, services: &[Service]) -> Marks {
 
 /// Whether everything that needs service `index` is down, or cannot be brought down.
 pub fn dependants_down(plan: &Plan, services: &[Service], index: Index) -> bool {
-    plan.start_order.iter().filter(|dependant| needs(plan, **dependant).any(|needed| needed == index)).all(
+    plan.start_order.iter().filter(|dependant| needs(plan, **dependant).any(|need| need.service() == index)).all(
         |dependant| {
             services.get(usize::from(*dependant)).is_none_or(|service| !service.has_instance() || service.is_stuck())
         },
@@ -73,6 +74,9 @@ fn mark(marks: &mut Marks, index: Index) {
     }
 }
 
-fn met(services: &[Service], index: Index) -> bool {
-    services.get(usize::from(index)).is_some_and(Service::meets_need)
+fn met(services: &[Service], need: Need) -> bool {
+    services.get(usize::from(need.service())).is_some_and(|service| match need {
+        Need::Started(_) => service.meets_need(),
+        Need::Done(_) => service.phase == Phase::Done,
+    })
 }

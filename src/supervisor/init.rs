@@ -5,6 +5,9 @@
 //! before it ends itself; its end is the end of every process that is left. It needs no supervisor: when the channel
 //! closes it goes on, and the next supervisor reads ring and record.
 //!
+//! On the host's root there is no pid namespace: the init is the subreaper of its service, kills the service's cgroup
+//! when main has ended, and ends once it has reaped everything. What it can end is a [`Reach`], never a number.
+//!
 //! After the start there is no heap: all state lies in [`Init`], on the stack.
 #![forbid(unsafe_code)]
 
@@ -15,7 +18,7 @@ use crate::log::lines::Lines;
 use crate::log::rate::Rate;
 use crate::log::ring::Writer;
 use crate::log::sink::Sink;
-use crate::sandbox::child::{self, InitContext};
+use crate::sandbox::child::{self, InitContext, Reach};
 use crate::sandbox::stage::Failure;
 use crate::sys::process::exit_now;
 use crate::sys::wait::{send_signal, wait_any};
@@ -41,10 +44,14 @@ const TURN: usize = 8;
 const DRAIN_BYTES: usize = 1 << 20;
 /// Processes reaped in one turn.
 const REAP: usize = 64;
+/// How often, and milliseconds apart, a group is killed until nothing of it is left: 4 s, less than
+/// [`super::core::SWEEP_TIME`].
+const SWEEPS: usize = 40;
+const SWEEP_MS: u16 = 100;
 
 /// A service's init, from the end of its sandbox's setup to its own end.
 pub fn run(context: InitContext<'_>) -> ! {
-    let InitContext { setup, channel, stdout, stderr, dev_log, outlets, main, stdio, filter, .. } = context;
+    let InitContext { setup, channel, stdout, stderr, dev_log, outlets, reach, main, stdio, filter, .. } = context;
     let reporter = Reporter { channel: &channel, exit: outlets.exit.as_ref() };
     // Before main exists, so that its end is seen however soon it comes.
     let children = setup.and_then(|()| child_signal());
@@ -63,6 +70,9 @@ pub fn run(context: InitContext<'_>) -> ! {
         unwritten: 0,
         now,
     };
+    if let Some(note) = &outlets.note {
+        log.note(note);
+    }
     let kept = [&dev_log, &outlets.exit, &outlets.pin].map(Option::as_ref);
     let own = [Some(&channel), stdout.as_ref(), stderr.as_ref()].into_iter().chain(kept);
     let mut keep = heapless::Vec::<i32, 16>::new();
@@ -70,9 +80,11 @@ pub fn run(context: InitContext<'_>) -> ! {
     keep.extend([children.as_fd().as_raw_fd(), starting.descriptor()]);
     keep.extend(log.ring.iter().map(|ring| ring.as_fd().as_raw_fd()));
     keep.extend(log.sink.iter().flat_map(Sink::descriptors));
+    keep.extend(reach.descriptors());
     if let Err(failure) = child::settle(&keep, filter) {
         // An unconfined init is worse than none.
-        let _ = send_signal(-1, SIGKILL);
+        starting.kill();
+        reach.kill_all();
         reporter.never_started(failure);
     }
     let main = match starting.finish() {
@@ -82,6 +94,7 @@ pub fn run(context: InitContext<'_>) -> ! {
     reporter.say(FromInit::Started { main });
     let mut init = Init {
         reporter,
+        reach: &reach,
         children: &children,
         main,
         status: None,
@@ -244,6 +257,7 @@ impl<'a> Source<'a> {
 
 struct Init<'a> {
     reporter: Reporter<'a>,
+    reach: &'a Reach,
     children: &'a SignalFd,
     main: i32,
     status: Option<i32>,
@@ -321,8 +335,9 @@ impl Init<'_> {
                 }
                 Some(ToInit::Kill) => {
                     self.killed = true;
-                    // -1 reaches every process of this pid namespace but its init.
-                    let _ = send_signal(-1, SIGKILL);
+                    // By name too: where nothing groups the service, main at least is known.
+                    let _ = send_signal(self.main, SIGKILL);
+                    self.reach.kill_all();
                 }
                 None => {}
             },
@@ -361,9 +376,29 @@ impl Init<'_> {
         }
     }
 
+    /// Ends what main has left behind in its group. In a pid namespace the kernel does that when this process ends.
+    fn sweep(&self) {
+        let Reach::Group(_) = self.reach else { return };
+        for _ in 0..SWEEPS {
+            self.reach.kill_all();
+            while let Ok(reaped) = wait_any() {
+                if reaped.is_none() {
+                    let _ = poll(&mut [PollFd::new(self.children.as_fd(), PollFlags::POLLIN)], SWEEP_MS);
+                    while matches!(self.children.read_signal(), Ok(Some(_))) {}
+                    break;
+                }
+            }
+            // No child is left: nor is anything of the service.
+            if wait_any().is_err() {
+                return;
+            }
+        }
+    }
+
     /// Main has ended: keeps its last words, writes the record, tells, ends.
     fn end(&mut self, status: i32, log: &mut Log) -> ! {
         let ended = stamp();
+        self.sweep();
         for _ in 0..DRAIN_BYTES / (TURN * CHUNK_BYTES) {
             let more = [self.out.read(TURN, log), self.err.read(TURN, log)];
             if more == [false; 2] {

@@ -8,7 +8,8 @@ use super::run::Supervisor;
 use crate::base::signal;
 use crate::image::text::{quote, quote_list};
 use crate::plan::{
-    Feature, Memory, MountKind, Network, RestartPolicy, RlimitKind, RootFs, Seccomp, Service as Configured, Then,
+    CapSet, Condition, Feature, Kind, Memory, MountKind, Network, RestartPolicy, RlimitKind, Root, RootFs, Seccomp,
+    Service as Configured, Then,
 };
 use crate::sandbox::cgroup::Controller;
 use core::fmt::Display;
@@ -87,14 +88,28 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
         .raw("instance", service.number)
         .raw("oom_kills", service.oom_kills)
         .raw("enabled", configured.enabled)
-        .text("image", configured.image().unwrap_or_default());
+        .text("root", if configured.root == Root::Host { "host" } else { "image" })
+        .text("image", configured.image().unwrap_or_default())
+        .text("type", if configured.kind == Kind::Oneshot { "oneshot" } else { "daemon" })
+        .raw("lifeline", configured.lifeline);
     let group = slot.and_then(|slot| slot.group.as_ref()).map(|group| group.record()).unwrap_or_default();
     let folders = group.split('\t').filter_map(|dir| dir.splitn(3, ':').nth(2));
     object.list("cgroup", folders);
     process(&mut object, configured);
     sandbox(&mut object, configured);
-    let needs = configured.needs.iter().map(|need| answer::name(plan, need.service()));
-    object.list("needs", needs);
+    let needs: Vec<String> = configured.needs.iter().map(|need| answer::need(plan, *need)).collect();
+    object.list("needs", needs.iter().map(String::as_str));
+    object.objects(
+        "when",
+        configured.when.iter().map(|condition| {
+            let mut one = Object::new();
+            match condition {
+                Condition::Exists(path) => one.text("exists", path),
+                Condition::Missing(path) => one.text("missing", path),
+            };
+            one.end()
+        }),
+    );
     supervision(&mut object, configured);
     object.end()
 }
@@ -140,6 +155,8 @@ fn process(object: &mut Object, service: &Configured) {
         .list("command", service.command.iter().map(|word| &**word))
         .optional("user", user)
         .list("env", service.env.iter().map(|entry| &**entry))
+        .list("env_files", service.env_files.iter().map(|file| &**file))
+        .optional("tty", service.tty.as_deref())
         .optional("working_dir", service.working_dir.as_deref())
         .text("hostname", service.hostname.as_deref().unwrap_or(service.name.as_str()));
 }
@@ -187,14 +204,25 @@ fn sandbox(object: &mut Object, service: &Configured) {
         Seccomp::Log => "log",
         Seccomp::Off => "off",
     };
+    let capabilities: Vec<&str> = match service.capabilities {
+        CapSet::ALL => vec!["ALL"],
+        kept => kept.names().collect(),
+    };
     object
         .raw("limits", limits)
         .objects("rlimits", service.rlimits.iter().map(rlimit))
         .raw("oom_score_adj", service.oom_score_adj)
         .text("root_fs", root_fs)
         .objects("mounts", service.mounts.iter().map(mount))
+        .objects(
+            "secrets",
+            service.secrets.iter().map(|secret| {
+                let mut one = Object::new();
+                one.text("file", &secret.file).text("target", &secret.target).end()
+            }),
+        )
         .text("network", if service.network == Network::Host { "host" } else { "none" })
-        .list("capabilities", service.capabilities.names())
+        .list("capabilities", capabilities)
         .text("seccomp", seccomp)
         .objects(
             "devices",

@@ -60,6 +60,8 @@ pub struct Instance {
     pub env: Vec<String>,
     /// Whether its network is the host's.
     pub host_network: bool,
+    /// Whether its root is the host's: it has no namespaces to enter, but perhaps a network.
+    pub host_root: bool,
 }
 
 /// The directory of a service in the run directory.
@@ -109,6 +111,7 @@ impl Instance {
             line("env", entry);
         }
         line("network", if self.host_network { "host" } else { "none" });
+        line("root", if self.host_root { "host" } else { "image" });
         text
     }
 
@@ -150,6 +153,7 @@ impl Instance {
                 "cwd" => instance.cwd = value,
                 "env" => instance.env.push(value),
                 "network" => instance.host_network = value == "host",
+                "root" => instance.host_root = value == "host",
                 _ => {}
             }
         }
@@ -262,6 +266,7 @@ mod tests {
             cwd: "/srv".into(),
             env: vec!["A=1".into(), "MULTI=a\nb\\n".into(), "EMPTY=".into()],
             host_network: true,
+            host_root: true,
         }
     }
 

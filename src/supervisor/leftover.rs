@@ -10,9 +10,8 @@ use super::rundir::RunDir;
 use crate::base::units::Millis;
 use crate::sandbox::cgroup::{Group, RUN_PREFIX, Tree};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
+use crate::sys::wait::send_signal;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -69,8 +68,12 @@ fn end(record: &Instance) -> Result<(), String> {
             handle.wait(Millis(record.stop_ms));
         }
         if record.init.is_alive() {
-            handle.signal(SIGKILL);
+            // Its init ends after them, with the last lines of the log and the exit record.
             let _ = group.kill();
+            handle.wait(KILL_TIME);
+        }
+        if record.init.is_alive() {
+            handle.signal(SIGKILL);
             handle.wait(KILL_TIME);
         }
         if record.init.is_alive() {
@@ -78,6 +81,11 @@ fn end(record: &Instance) -> Result<(), String> {
         }
     }
     group.kill().map_err(|error| error.to_string())?;
+    // On the host's root the end of an init is not that of its service: its group tells.
+    let end = Instant::now() + Duration::from_millis(KILL_TIME.0);
+    while !group.is_empty() && Instant::now() < end {
+        std::thread::sleep(LOOK);
+    }
     group.remove().map_err(|error| error.to_string())
 }
 
@@ -101,10 +109,7 @@ impl Handle {
         }
         match &self.pidfd {
             Some(pidfd) => pidfd_send_signal(pidfd.as_fd(), signal).is_ok(),
-            None => {
-                let signal = nix::sys::signal::Signal::try_from(signal);
-                signal.is_ok_and(|signal| kill(Pid::from_raw(self.process.pid), signal).is_ok())
-            }
+            None => send_signal(self.process.pid, signal).is_ok(),
         }
     }
 

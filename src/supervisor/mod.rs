@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod answer;
+pub mod awaited;
 pub mod backoff;
 pub mod board;
 pub mod core;

@@ -11,17 +11,17 @@ use super::instance::{self, Instance, Process};
 use super::run::Supervisor;
 use super::service::Phase;
 use super::slot::Live;
-use super::steps;
+use super::steps::Material;
 use super::wire::ToInit;
 use crate::log::ring;
 use crate::log::sink::Sink;
-use crate::plan::{Network, Seccomp, Service};
-use crate::sandbox::cgroup::{Group, Options};
+use crate::plan::{Network, Root, Seccomp, Service};
+use crate::sandbox::cgroup::{Group, Killer, Options};
 use crate::sandbox::child::Outlets;
 use crate::sandbox::devices;
 use crate::sandbox::prepare::prepare;
 use crate::sandbox::spawn::{Spawned, spawn};
-use crate::sandbox::spec::{Net, Spec};
+use crate::sandbox::spec::{Net, Place, Spec};
 use crate::sys::wait::send_signal;
 use nix::libc;
 use std::fs::{self, File};
@@ -95,12 +95,23 @@ impl Supervisor {
 
     /// Looks at the board, then for the image.
     pub(super) fn prepare(&mut self, index: Index) {
-        let lacks = board::service_problems(&self.plan, usize::from(index), &self.board);
+        let Some(service) = self.plan.services.get(usize::from(index)) else { return };
+        if let Some(why) = board::skipped(service, &self.board.files) {
+            return self.events.push_back(Event::Skipped(index, why.into()));
+        }
+        let mut lacks = board::service_problems(&self.plan, usize::from(index), &self.board);
+        if !lacks.is_empty() {
+            // Watched before the look that counts: what appears in between is not missed.
+            board::awaited(service).iter().for_each(|path| self.awaited.watch(path));
+            lacks = board::service_problems(&self.plan, usize::from(index), &self.board);
+        }
         if !lacks.is_empty() {
             let sentences: Vec<String> = lacks.iter().map(|lack| format!("{}; {}", lack.message, lack.hint)).collect();
             return self.events.push_back(Event::Held(index, sentences.join(". ").into()));
         }
-        let Some(service) = self.plan.services.get(usize::from(index)) else { return };
+        if service.root == Root::Host {
+            return self.events.push_back(Event::Ready(index));
+        }
         match self.images.prepare(&self.plan.device, service, index) {
             Ok(Standing::Ready) => self.events.push_back(Event::Ready(index)),
             Ok(Standing::Begun(image)) => {
@@ -115,34 +126,40 @@ impl Supervisor {
     fn spawn(&mut self, index: Index, number: Number) -> Result<(), String> {
         let Some(service) = self.plan.services.get(usize::from(index)) else { return Err("it is not known".into()) };
         let device = &self.plan.device;
-        let record = self.images.lookup(device, service)?;
-        let record = record.ok_or("its image was removed or replaced meanwhile; it is unpacked at the next start")?;
-        let pin = self.images.store(device)?.pin(&record).map_err(|error| error.to_string())?;
-        let root = steps::root(self.images.store(device)?, &record, self.overlayfs)?;
+        let gone = "its image was removed or replaced meanwhile; it is unpacked at the next start";
+        let mut material = Material::find(device, service, &mut self.images, self.overlayfs, gone)?;
         let slot = self.slots.get_mut(usize::from(index)).ok_or("it has no slot")?;
         let group = match &slot.group {
             Some(group) => group.clone(),
             None => {
-                let options = Options { allow_missing: device.allow_missing, measure: true };
+                let options = Options {
+                    allow_missing: device.allow_missing,
+                    measure: true,
+                    all_devices: service.has_all_devices(),
+                };
                 let rules = devices::rules(service);
                 let made = self.tree.create(service.name.as_str(), &service.limits, &rules, &options);
                 slot.group.insert(made.map_err(|error| error.to_string())?).clone()
             }
         };
         let join = group.join().map_err(|error| error.to_string())?;
-        let order = steps::order(device, service, &record, root, slot.net.as_ref(), Some(join));
+        let order = material.order(device, service, slot.net.as_ref(), Some(join));
         let mut spec = prepare(order).map_err(|error| error.to_string())?;
         spec.closed = vec![self.run.lock_fd(), self.server.listener_fd()];
         let oom = group.oom_event().map_err(|error| error.to_string())?;
         let oom_before = group.oom_kills();
-        let outlets = Outlets { pin: Some(pin), ..outlets(&self.run, device, service)? };
+        let killer = match spec.place {
+            Place::Host => group.killer().map_err(|error| error.to_string())?,
+            Place::Container => Killer::default(),
+        };
+        let outlets = Outlets { pin: material.pin, killer, ..outlets(&self.run, device, service)? };
         let Spawned { pid, pidfd: _, channel } =
             spawn(&spec, outlets, init::run).map_err(|failure| failure.to_string())?;
         if spec.net == Net::New {
             // Without it every instance has a new one, which only costs time.
             slot.net = File::open(format!("/proc/{pid}/ns/net")).ok().map(OwnedFd::from);
         }
-        let stop_signal = service.stop.signal.or(record.config.stop_signal).unwrap_or(TERM);
+        let stop_signal = service.stop.signal.or(material.image.stop_signal).unwrap_or(TERM);
         let order = self.plan.start_order.iter().position(|i| *i == index).unwrap_or(0) as u16;
         let instance = instance_record(service, &spec, &group, number, pid, (order, stop_signal));
         if let Err(error) = instance.write(self.run.path()) {
@@ -237,7 +254,8 @@ fn outlets(run: &super::rundir::RunDir, device: &crate::plan::Device, service: &
         0 => None,
         size => Some(sink(device, name, size, service.log.keep)?),
     };
-    Ok(Outlets { exit: Some(exit.into()), ring: Some(ring), sink, rate: service.log.rate, pin: None })
+    let note = service.tty.as_ref().map(|tty| format!("what it says goes to {tty}, not here").into());
+    Ok(Outlets { exit: Some(exit.into()), ring: Some(ring), sink, rate: service.log.rate, note, ..Outlets::default() })
 }
 
 /// The log file, in the folder `logs` of the state folder.
@@ -282,5 +300,6 @@ fn instance_record(
         cwd: text(&spec.main.working_dir),
         env: spec.main.env.strings().iter().map(|entry| text(entry)).collect(),
         host_network: service.network == Network::Host,
+        host_root: service.root == Root::Host,
     }
 }

@@ -11,12 +11,13 @@
 
 use super::action::Actions;
 use super::answer;
+use super::awaited::{self, Awaited};
 use super::board::Board;
 use super::core::{State, step};
 use super::event::{Event, Index, InstanceEvent, Order, Token};
 use super::images::Images;
 use super::inspect;
-use super::instance::{self, Instance};
+use super::instance::{self, Instance, Process};
 use super::leftover;
 use super::report::Report;
 use super::rundir::{RunDir, Unclaimed};
@@ -29,12 +30,12 @@ use crate::base::units::Millis;
 use crate::control::server::{Received, Server};
 use crate::control::wire::{DoneLine, SOCKET, Verb, inspect_line};
 use crate::image::text::quote;
-use crate::plan::Plan;
+use crate::plan::{Plan, Root};
 use crate::sandbox::cgroup::Tree;
 use crate::sys::wait::{ended_child, wait_for};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::Inotify;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{MsgFlags, recv};
@@ -58,6 +59,7 @@ enum Source {
     Control,
     Worker,
     Folders,
+    Awaited,
     Channel(Index),
     Memory(Index),
 }
@@ -70,6 +72,7 @@ impl Source {
             Source::Control => 2 << 32,
             Source::Worker => 3 << 32,
             Source::Folders => 4 << 32,
+            Source::Awaited => 7 << 32,
             Source::Channel(index) => 5 << 32 | u64::from(index),
             Source::Memory(index) => 6 << 32 | u64::from(index),
         }
@@ -82,6 +85,7 @@ impl Source {
             (2, _) => Source::Control,
             (3, _) => Source::Worker,
             (4, _) => Source::Folders,
+            (7, _) => Source::Awaited,
             (5, index) => Source::Channel(index),
             (_, index) => Source::Memory(index),
         }
@@ -99,6 +103,7 @@ pub struct Supervisor {
     pub(super) board: Board,
     pub(super) overlayfs: bool,
     pub(super) images: Images,
+    pub(super) awaited: Awaited,
     pub(super) server: Server,
     pub(super) report: Report,
     pub(super) now: Millis,
@@ -147,7 +152,7 @@ impl Supervisor {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(|errno| failed("make", "a timer", errno))?;
         let socket = run.path().join(SOCKET);
         let server = Server::bind(&socket).map_err(|error| failed("listen at", socket.display(), error))?;
-        let folders = watch_folders(&plan);
+        let (folders, awaited) = (awaited::folders(&plan), Awaited::new());
         let add = |fd: std::os::fd::BorrowedFd<'_>, source: Source| {
             epoll
                 .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, source.mark()))
@@ -158,6 +163,9 @@ impl Supervisor {
         add(server.fd(), Source::Control)?;
         if let Some(folders) = &folders {
             add(folders.as_fd(), Source::Folders)?;
+        }
+        if let Some(fd) = awaited.fd() {
+            add(fd, Source::Awaited)?;
         }
         let board = Board::here();
         Ok(Supervisor {
@@ -170,6 +178,7 @@ impl Supervisor {
             tree,
             board,
             images: Images::new(),
+            awaited,
             server,
             report,
             now: monotonic(),
@@ -247,6 +256,8 @@ impl Supervisor {
             Source::Control => self.server.serve(self.now),
             Source::Worker => self.worker(false),
             Source::Folders => self.folders_changed(),
+            Source::Awaited if self.awaited.appeared() => self.look_again(),
+            Source::Awaited => {}
             Source::Channel(index) => self.hear(index),
             Source::Memory(index) => self.memory_short(index),
         }
@@ -310,7 +321,16 @@ impl Supervisor {
             match recv(channel.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT) {
                 Ok(count) if count > 0 => match FromInit::decode(message.get(..count).unwrap_or(&[])) {
                     Some(FromInit::Started { main }) => {
-                        let main = slot.group.as_ref().map(|group| slot::find_main(group, main)).unwrap_or_default();
+                        let on_host = self
+                            .plan
+                            .services
+                            .get(usize::from(index))
+                            .is_some_and(|service| service.root == Root::Host);
+                        let main = match &slot.group {
+                            _ if on_host => Process::find(main).unwrap_or_default(),
+                            Some(group) => slot::find_main(group, main),
+                            None => Process::default(),
+                        };
                         live.main = main.pid;
                         let name = answer::name(&self.plan, index);
                         if let Ok(Some(record)) = Instance::read(self.run.path(), name) {
@@ -413,6 +433,10 @@ impl Supervisor {
     fn folders_changed(&mut self) {
         let Some(folders) = &self.folders else { return };
         while folders.read_events().is_ok() {}
+        self.look_again();
+    }
+
+    fn look_again(&mut self) {
         for (index, service) in self.state.services().iter().enumerate() {
             if service.phase == Phase::Held {
                 self.events.push_back(Event::Unheld(index as Index));
@@ -543,20 +567,6 @@ fn raise_descriptors() {
         // 1024, the usual soft limit, is enough for 128 services too; more is only a reserve.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(4096), hard);
     }
-}
-
-/// Tells when something appears in the image folders, or in /dev if a service wants a device.
-fn watch_folders(plan: &Plan) -> Option<Inotify> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
-    let watch = |path: &str, flags| inotify.add_watch(path, flags).is_ok();
-    for folder in &plan.device.images {
-        // A folder that is missing is not watched; `coracle start` looks again.
-        watch(folder, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO);
-    }
-    if plan.services.iter().any(|service| !service.devices.is_empty()) {
-        watch("/dev", AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO);
-    }
-    Some(inotify)
 }
 
 /// A number that differs from start to start.

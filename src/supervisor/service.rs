@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::backoff::Backoff;
-use super::event::{Index, Number, Status};
+use super::event::{Number, Status};
 use crate::base::units::Millis;
+use crate::plan::Need;
 use core::fmt;
 
 /// What a service is doing.
@@ -36,7 +37,7 @@ pub enum Phase {
     Held,
     /// It ended badly and is not started again.
     Failed,
-    /// It ended well and is not started again.
+    /// It ended well and is not started again, or there was nothing for it to do.
     Done,
 }
 
@@ -67,8 +68,8 @@ pub enum Reason {
     Asked,
     /// The supervisor is ending.
     Shutdown,
-    /// It waits for this service.
-    Needs(Index),
+    /// It waits for this.
+    Needs(Need),
     /// Main ended.
     Exit(Status),
     /// The kernel killed it at its memory limit.
@@ -81,6 +82,8 @@ pub enum Reason {
     Image,
     /// The board lacks something; [`Service::detail`] says what.
     Board,
+    /// What the config wants to hold for it to start did not; [`Service::detail`] says what.
+    Skipped,
     /// Its init was killed from outside.
     InitLost,
     /// It could not be frozen or thawed; [`Service::detail`] says why.
@@ -112,6 +115,7 @@ impl fmt::Display for Reason {
             Reason::SpawnFailed => f.write_str("could not be started"),
             Reason::Image => f.write_str("its image cannot be used"),
             Reason::Board => f.write_str("this board lacks something"),
+            Reason::Skipped => f.write_str("skipped"),
             Reason::InitLost => f.write_str("its init was killed from outside"),
             Reason::Freezer => f.write_str("could not be frozen or thawed"),
             Reason::Stuck => f.write_str("does not die after SIGKILL: it is stuck in the kernel"),

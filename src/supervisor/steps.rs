@@ -1,12 +1,14 @@
 //! What a start of a service is made from, and the list of its steps.
 #![forbid(unsafe_code)]
 
+use super::board;
 use super::event::Index;
 use super::images::Images;
 use super::run::Supervisor;
+use crate::image::config::ImageConfig;
 use crate::image::record::{ImageRecord, Root as ImageRoot};
 use crate::image::store::Store;
-use crate::plan::{Device, Network, Plan, Service};
+use crate::plan::{self, Device, Network, Plan, Service};
 use crate::sandbox::cgroup::Join;
 use crate::sandbox::prepare::{Order, Root, has_overlayfs, prepare};
 use crate::sandbox::spec::{Net, Stdio};
@@ -16,30 +18,67 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// The order for a start; `net` is the network namespace of earlier instances.
-pub(super) fn order<'a>(
-    device: &'a Device,
-    service: &'a Service,
-    record: &'a ImageRecord,
-    root: Root,
-    net: Option<&OwnedFd>,
-    join: Option<Join>,
-) -> Order<'a> {
-    Order {
-        service,
-        image: &record.config,
-        root,
-        state: &device.state,
-        net: match (service.network, net) {
-            (Network::Host, _) => Net::Host,
-            (Network::None, Some(net)) => Net::Existing(net.as_raw_fd()),
-            (Network::None, None) => Net::New,
-        },
-        stdio: Stdio::Pipes,
-        cgroup: join.as_ref().and_then(|join| join.into.as_ref()?.try_clone().ok()),
-        cgroup_namespace: true,
-        join,
-        die_with_parent: false,
+/// What a start of a service is made from, beside its config.
+pub(super) struct Material {
+    /// What its image says about the process; nothing for the host's root.
+    pub(super) image: ImageConfig,
+    root: Option<Root>,
+    /// The entries of its environment files.
+    env: Vec<String>,
+    /// The lock that keeps its image in the store.
+    pub(super) pin: Option<OwnedFd>,
+}
+
+impl Material {
+    /// Looks it up. `gone` says that the image is not in the store.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) fn find(
+        device: &Device,
+        service: &Service,
+        images: &mut Images,
+        overlayfs: bool,
+        gone: &str,
+    ) -> Result<Material, String> {
+        let env = board::env_entries(service)?;
+        if service.root == plan::Root::Host {
+            return Ok(Material { image: ImageConfig::empty(), root: None, env, pin: None });
+        }
+        let record = images.lookup(device, service)?.ok_or(gone)?;
+        let store = images.store(device)?;
+        let pin = store.pin(&record).map_err(|error| error.to_string())?;
+        let root = root(store, &record, overlayfs)?;
+        Ok(Material { image: record.config, root: Some(root), env, pin: Some(pin) })
+    }
+
+    /// The order for a start; `net` is the network namespace of earlier instances.
+    pub(super) fn order<'a>(
+        &'a mut self,
+        device: &'a Device,
+        service: &'a Service,
+        net: Option<&OwnedFd>,
+        join: Option<Join>,
+    ) -> Order<'a> {
+        let container = self.root.is_some();
+        let group = join.as_ref().filter(|_| container);
+        Order {
+            service,
+            image: &self.image,
+            env: &self.env,
+            root: self.root.take(),
+            state: &device.state,
+            net: match (service.network, net) {
+                (Network::Host, _) => Net::Host,
+                (Network::None, Some(net)) => Net::Existing(net.as_raw_fd()),
+                (Network::None, None) => Net::New,
+            },
+            stdio: Stdio::Pipes,
+            cgroup: group.and_then(|join| join.into.as_ref()?.try_clone().ok()),
+            cgroup_namespace: container,
+            join,
+            die_with_parent: false,
+        }
     }
 }
 
@@ -47,7 +86,7 @@ pub(super) fn order<'a>(
 ///
 /// # Errors
 /// A sentence.
-pub(super) fn root(store: &Store, record: &ImageRecord, overlayfs: bool) -> Result<Root, String> {
+fn root(store: &Store, record: &ImageRecord, overlayfs: bool) -> Result<Root, String> {
     if let ImageRoot::Layers(_) = record.root
         && !overlayfs
     {
@@ -101,11 +140,9 @@ fn list(
     net: Option<&OwnedFd>,
     join: Option<Join>,
 ) -> Result<String, String> {
-    let record = images.lookup(device, service)?.ok_or_else(|| {
-        let image = service.image().unwrap_or_default();
-        format!("the image {image:?} is not unpacked: `coracle unpack {image}` does that")
-    })?;
-    let root = root(images.store(device)?, &record, overlayfs)?;
-    let spec = prepare(order(device, service, &record, root, net, join)).map_err(|error| error.to_string())?;
+    let image = service.image().unwrap_or_default();
+    let gone = format!("the image {image:?} is not unpacked: `coracle unpack {image}` does that");
+    let mut material = Material::find(device, service, images, overlayfs, &gone)?;
+    let spec = prepare(material.order(device, service, net, join)).map_err(|error| error.to_string())?;
     Ok(spec.to_string())
 }

@@ -5,6 +5,7 @@ use super::action::{Refusal, Verdict};
 use super::event::{Index, Token};
 use super::graph;
 use super::service::{Ending, Phase, Service};
+use crate::plan::{Kind, Plan};
 
 /// Requests that can wait for something at the same time.
 pub const WAITS: usize = 64;
@@ -21,7 +22,7 @@ pub struct Wait {
 /// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
-    /// The service runs.
+    /// The service runs; a oneshot is done.
     Up(Index),
     /// Nothing of the service runs.
     Down(Index),
@@ -34,10 +35,12 @@ pub enum Goal {
 }
 
 /// What can be said by now about a request with this goal.
-pub fn verdict(services: &[Service], blocked: &graph::Marks, goal: Goal) -> Option<Verdict> {
+pub fn verdict(plan: &Plan, services: &[Service], blocked: &graph::Marks, goal: Goal) -> Option<Verdict> {
     let service = |index: Index| services.get(usize::from(index));
+    let is_oneshot = |index: usize| plan.services.get(index).is_some_and(|service| service.kind == Kind::Oneshot);
     match goal {
         Goal::Up(index) => match service(index)? {
+            Service { phase: Phase::Running, wanted: true, .. } if is_oneshot(usize::from(index)) => None,
             Service { phase: Phase::Running | Phase::Done, .. } => Some(Verdict::Done(index)),
             Service { wanted: false, .. } => Some(Verdict::Overtaken(index)),
             Service { phase: Phase::Waiting, .. } => graph::marked(blocked, index).then_some(Verdict::Failed(index)),
@@ -58,6 +61,7 @@ pub fn verdict(services: &[Service], blocked: &graph::Marks, goal: Goal) -> Opti
             let waiting = |(index, service): (usize, &Service)| match service.phase {
                 Phase::Waiting => blocked.get(index) != Some(&true),
                 Phase::Preparing | Phase::Starting => true,
+                Phase::Running => is_oneshot(index),
                 Phase::Stopping(ending) => ending != Ending::Stuck,
                 _ => false,
             };

@@ -141,6 +141,24 @@ pub fn remove(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }.into()).map(drop)
 }
 
+/// `unlinkat(2)` of an empty directory.
+pub fn remove_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    // SAFETY: the name is NUL-terminated.
+    check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), libc::AT_REMOVEDIR) }.into()).map(drop)
+}
+
+/// `pread(2)`: what is in the file behind `fd` from byte `at` on; the number of bytes, 0 at its end.
+pub fn read_at(fd: RawFd, buffer: &mut [u8], at: usize) -> Result<usize> {
+    // SAFETY: the descriptor is borrowed for the call alone; a wrong one is an error.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    loop {
+        match nix::sys::uio::pread(fd, buffer, at as libc::off_t) {
+            Err(nix::Error::EINTR) => {}
+            count => return Ok(count?),
+        }
+    }
+}
+
 /// `fchown(2)`.
 pub fn change_owner(fd: &OwnedFd, uid: u32, gid: u32) -> Result<()> {
     // SAFETY: integers.

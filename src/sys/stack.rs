@@ -21,28 +21,43 @@ const REACH_BYTES: usize = 4 << 20;
 static INHERITED: AtomicUsize = AtomicUsize::new(0);
 static OWN: AtomicUsize = AtomicUsize::new(0);
 
+/// Proof that the process which holds it is the first one of a pid namespace of its own. [`clone_onto`] alone makes one, in
+/// the child that it makes that way: nobody else can kill everything that there is.
+#[derive(Debug)]
+pub struct OwnPids(());
+
+impl OwnPids {
+    /// `kill(2)` with -1 and SIGKILL: every process of this process's own pid namespace, but not this one.
+    pub fn kill_all(&self) {
+        // SAFETY: integers. The kernel gives the signal to nothing outside the pid namespace (pid_namespaces(7)).
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+    }
+}
+
 /// What the child finds on the parent's stack.
 struct Birth<F> {
     work: ManuallyDrop<F>,
     own: usize,
+    pids: bool,
 }
 
-extern "C" fn begin<F: FnOnce() -> c_int>(birth: *mut c_void) -> c_int {
+extern "C" fn begin<F: FnOnce(Option<OwnPids>) -> c_int>(birth: *mut c_void) -> c_int {
     INHERITED.store(birth as usize, Ordering::Relaxed);
     // SAFETY: `birth` leads to this process's copy of the parent's `Birth`, which nothing else here uses.
     let birth = unsafe { birth.cast::<Birth<F>>().read() };
     OWN.store(birth.own, Ordering::Relaxed);
-    ManuallyDrop::into_inner(birth.work)()
+    ManuallyDrop::into_inner(birth.work)(birth.pids.then_some(OwnPids(())))
 }
 
 /// `clone(2)`: a copy of this process, as by fork(2), in the new namespaces of `flags`, with SIGCHLD at its end, that
-/// does `work` on a new stack and ends with the code that it gives. Returns its pid, and its pidfd
-/// where the kernel has them (5.2).
+/// does `work` on a new stack and ends with the code that it gives; `work` learns whether one of the namespaces is of
+/// pids. Returns its pid, and its pidfd where the kernel has them (5.2).
 ///
 /// As for [`super::process::clone`]: single-threaded, or `work` restricts itself to system calls.
-pub fn clone_onto<F: FnOnce() -> c_int>(flags: u64, work: F) -> Result<(i32, Option<OwnedFd>)> {
+pub fn clone_onto<F: FnOnce(Option<OwnPids>) -> c_int>(flags: u64, work: F) -> Result<(i32, Option<OwnedFd>)> {
     let place = place()?;
-    let mut birth = Birth { work: ManuallyDrop::new(work), own: place + PAGE };
+    let pids = flags & libc::CLONE_NEWPID as u64 != 0;
+    let mut birth = Birth { work: ManuallyDrop::new(work), own: place + PAGE, pids };
     let mut fd: c_int = -1;
     let word = flags as c_int | libc::SIGCHLD | libc::CLONE_PIDFD;
     let top = (place + STACK_BYTES) as *mut c_void;
@@ -115,7 +130,8 @@ mod tests {
     fn a_child_works_on_its_own_stack_with_what_it_was_given() {
         let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
         let given = [7u8; 300];
-        let (pid, _) = clone_onto(0, move || {
+        let (pid, _) = clone_onto(0, move |pids| {
+            assert!(pids.is_none(), "it may kill everything");
             let sent = theirs.send(&given).is_ok();
             wipe();
             // The frame is still there, and so is what it was given.

@@ -33,6 +33,18 @@ pub fn open(ptmx: &CStr, rows: u16, columns: u16) -> Result<(OwnedFd, OwnedFd)> 
     Ok((master, slave))
 }
 
+/// `open(2)` of a terminal's device, as no controlling terminal of this process. A serial line without a carrier keeps
+/// whoever opens it waiting; here nobody waits, and who reads from it then does (`termios(3)`, CLOCAL).
+///
+/// # Errors
+/// `ENOTTY` for what is no terminal.
+pub fn open_device(device: &CStr) -> Result<OwnedFd> {
+    let terminal = path::open(device, OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK)?;
+    window_size(&terminal)?;
+    nix::fcntl::fcntl(&terminal, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(terminal)
+}
+
 /// `ioctl_tty(2)` TIOCSWINSZ.
 pub fn resize(terminal: &OwnedFd, rows: u16, columns: u16) -> Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };

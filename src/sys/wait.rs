@@ -62,8 +62,29 @@ pub fn wait_for(pid: i32) -> Result<i32> {
     }
 }
 
-/// `kill(2)`.
+/// `kill(2)` of one process.
+///
+/// # Errors
+/// `EINVAL` for a number that is not one process's: to the kernel 0 and below are groups of processes, and -1 is
+/// everything. A pid of 0 is what `/proc` and cgroups show for a process of another pid namespace.
 pub fn send_signal(pid: i32, signal: i32) -> Result<()> {
+    if pid <= 0 {
+        return Err(Errno(libc::EINVAL));
+    }
     // SAFETY: integers.
     check(libc::c_long::from(unsafe { libc::kill(pid, signal) })).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_means_more_than_one_process() {
+        for pid in [0, -1, -2, i32::MIN, -(std::process::id() as i32)] {
+            // Signal 0 would only look whether there is somebody: it is safe to be wrong here.
+            assert_eq!(send_signal(pid, 0), Err(Errno(libc::EINVAL)), "{pid}");
+        }
+        assert_eq!(send_signal(std::process::id() as i32, 0), Ok(()));
+    }
 }

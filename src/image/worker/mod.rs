@@ -23,6 +23,7 @@ use super::reference::Reference;
 use super::store::{Staging, Store, is_layout, source_id};
 use crate::plan::device::ImageCaps;
 use crate::sys::process::{self, Forked};
+use crate::sys::wait::send_signal;
 use confine::Walls;
 use message::{MESSAGE_BYTES, Message};
 use nix::fcntl::OFlag;
@@ -219,7 +220,7 @@ impl Worker {
     pub fn finish(mut self, store: &Store) -> Result<ImageRecord, ImageError> {
         // One that has closed its pipe but does not end must not hold up whoever waits here. One that is ending keeps
         // its exit code.
-        let _ = nix::sys::signal::kill(Pid::from_raw(self.pid), nix::sys::signal::Signal::SIGKILL);
+        let _ = send_signal(self.pid, libc::SIGKILL);
         let status = self.reap();
         let failed = |error: ImageError| error.at(&self.job.image);
         match self.outcome.take() {
@@ -259,7 +260,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if !self.reaped {
-            let _ = nix::sys::signal::kill(Pid::from_raw(self.pid), nix::sys::signal::Signal::SIGKILL);
+            let _ = send_signal(self.pid, libc::SIGKILL);
             self.reap();
         }
     }

@@ -3,11 +3,10 @@
 use super::{Controller, Error, Result, file};
 use crate::plan::FeatureSet;
 use crate::sys::Errno;
+use crate::sys::wait::send_signal;
 use nix::fcntl::{OFlag, open};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::Pid;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -182,7 +181,7 @@ impl Group {
             }
             for pid in fresh {
                 // ESRCH: it ended meanwhile, which is what was wanted.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                let _ = send_signal(pid, libc::SIGKILL);
                 signalled.push(pid);
             }
         }

@@ -17,12 +17,14 @@
 //! | [`stats`] | pure parsing and reading of what a group uses |
 //! | `tree`, `v1`, `v2` | making groups |
 //! | `group` | joining, freezing, killing, watching, removing |
+//! | `killer` | killing from a service's init |
 
 pub mod devices;
 pub mod discover;
 mod error;
 mod file;
 mod group;
+mod killer;
 pub mod limits;
 pub mod stats;
 mod tree;
@@ -32,6 +34,7 @@ mod v2;
 pub use devices::Rule as DeviceRule;
 pub use error::Error;
 pub use group::{Group, Join};
+pub use killer::Killer;
 pub use stats::Stats;
 pub use tree::{Options, Tree, stays_put};
 

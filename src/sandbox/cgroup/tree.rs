@@ -15,6 +15,8 @@ pub struct Options {
     pub allow_missing: FeatureSet,
     /// Whether cpu time is counted also where that costs a folder of its own (v1).
     pub measure: bool,
+    /// Whether every device may be used: the list is not looked at.
+    pub all_devices: bool,
 }
 
 /// The cgroup hierarchies and the place in each where coracle keeps its groups.
@@ -232,7 +234,7 @@ impl Tree {
         reused: &[String],
         options: &Options,
     ) -> Result<()> {
-        let Some(dir) = group.dir(Controller::Devices).cloned() else { return Ok(()) };
+        let Some(dir) = group.dir(Controller::Devices).cloned().filter(|_| !options.all_devices) else { return Ok(()) };
         let written = match dir.version {
             // A group in use has its program since it was made; a second one would only narrow it.
             2 if reused.contains(&dir.path) => Ok(()),
@@ -336,12 +338,10 @@ fn lacks(group: &mut Group, options: &Options, feature: Feature, reason: String)
 /// The controllers that these limits use; the flag tells whether the service cannot be had without it.
 fn wanted(limits: &Limits, options: &Options, swap: bool) -> Vec<(Controller, bool)> {
     let memory = limits.memory != Memory::Unlimited || limits.memory_high.is_some() || (swap && limits.swap.0 == 0);
-    let mut wanted = vec![
-        (Controller::Memory, memory),
-        (Controller::Pids, true),
-        (Controller::Devices, true),
-        (Controller::Freezer, false),
-    ];
+    let mut wanted = vec![(Controller::Memory, memory), (Controller::Pids, true), (Controller::Freezer, false)];
+    if !options.all_devices {
+        wanted.push((Controller::Devices, true));
+    }
     if limits.cpu.is_some() || limits.cpu_weight.is_some() {
         wanted.push((Controller::Cpu, true));
     }
@@ -436,7 +436,7 @@ mod tests {
 
     impl Fake {
         fn create(&mut self, limits: &Limits, allow_missing: FeatureSet) -> Result<Group> {
-            self.tree.create("svc", limits, &[], &Options { allow_missing, measure: false })
+            self.tree.create("svc", limits, &[], &Options { allow_missing, ..Options::default() })
         }
 
         fn shows(&self, file: &str) -> String {
@@ -509,7 +509,9 @@ mod tests {
         let error = tree.create("svc", &limits(), &[], &Options::default()).unwrap_err();
         assert!(matches!(error, Error::Missing { feature: Feature::Memory, .. }), "{error}");
         let all = Feature::ALL.into_iter().fold(FeatureSet::default(), FeatureSet::with);
-        let group = tree.create("svc", &limits(), &[], &Options { allow_missing: all, measure: true }).unwrap();
+        let group = tree
+            .create("svc", &limits(), &[], &Options { allow_missing: all, measure: true, ..Options::default() })
+            .unwrap();
         assert!(group.missing().has(Feature::Devices) && group.pids().is_empty() && group.is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! What the running kernel can enforce.
 
-use crate::plan::{Device, Feature, Limits, Memory, Seccomp, Service};
+use crate::plan::{Device, Feature, Memory, Network, Root, Seccomp, Service};
 use crate::sandbox::cgroup::limits::cpu_list;
 use crate::sandbox::cgroup::{Controller, Tree};
 use std::path::Path;
@@ -53,13 +53,22 @@ impl Kernel {
         for (controller, answer) in &self.controllers {
             let feature = controller.feature();
             let Err(reason) = answer else { continue };
-            if needed(*controller, &service.limits) && !device.allow_missing.has(feature) {
+            if needed(*controller, service) && !device.allow_missing.has(feature) {
                 let word = feature.word();
                 let hint = format!("enable it in the kernel, or list \"{word}\" in device.allow_missing");
                 add(format!("{word} cannot be enforced here: {reason}"), hint);
             }
         }
+        if service.root == Root::Host && self.controllers.iter().all(|(_, answer)| answer.is_err()) {
+            let message =
+                "there is no cgroup, and nothing else tells the processes of a service on the host's root from others";
+            add(message.into(), "mount cgroup2 on /sys/fs/cgroup, or boot a kernel with CONFIG_CGROUPS".into());
+        }
         for (name, option) in NAMESPACES.iter().filter(|(name, _)| self.namespaces_missing.contains(name)) {
+            // On the host's root a network of its own is the only namespace that a service can have.
+            if service.root == Root::Host && (*name != "net" || service.network == Network::Host) {
+                continue;
+            }
             if *name != "ipc" || !device.allow_missing.has(Feature::Ipc) {
                 add(format!("the kernel has no {name} namespaces"), format!("boot a kernel with {option}"));
             }
@@ -88,10 +97,12 @@ impl Kernel {
 }
 
 /// Whether a service cannot be started safely without the controller.
-fn needed(controller: Controller, limits: &Limits) -> bool {
+fn needed(controller: Controller, service: &Service) -> bool {
+    let limits = &service.limits;
     match controller {
         Controller::Memory => matches!(limits.memory, Memory::Max(_)),
-        Controller::Pids | Controller::Devices => true,
+        Controller::Pids => true,
+        Controller::Devices => !service.has_all_devices(),
         Controller::Cpu => limits.cpu.is_some() || limits.cpu_weight.is_some(),
         Controller::Cpuset => limits.cpus.is_some(),
         Controller::Io => !limits.io.is_empty(),

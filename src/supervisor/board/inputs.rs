@@ -1,0 +1,177 @@
+//! The files of the board that a service takes in at its start: environment files, secrets, its terminal, and for a
+//! service on the host's root its program.
+
+use super::Files;
+use crate::base::limits::ENV_FILE_BYTES;
+use crate::plan::{Condition, Root, Service};
+use crate::sandbox::command::{PATH, programs};
+use crate::sandbox::{env_file, secrets};
+use nix::libc;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Why there is nothing to do for `service` here: the first of its conditions that does not hold.
+pub fn skipped(service: &Service, files: &Files) -> Option<String> {
+    service.when.iter().find_map(|condition| match condition {
+        Condition::Exists(path) if !files.exists(Path::new(&**path)) => Some(format!("{path} is missing")),
+        Condition::Missing(path) if files.exists(Path::new(&**path)) => Some(format!("{path} exists")),
+        _ => None,
+    })
+}
+
+/// The entries of a service's environment files, in the order in which later ones win.
+///
+/// # Errors
+/// What is wrong with the first file that cannot be used, and the way out.
+pub fn env_entries(service: &Service) -> Result<Vec<String>, String> {
+    let mut entries = Vec::new();
+    for file in &service.env_files {
+        entries.extend(env_of(file, Path::new(&**file)).map_err(|(message, hint)| format!("{message}; {hint}"))?);
+    }
+    Ok(entries)
+}
+
+/// The paths whose appearance or change may end that a service is held.
+pub fn awaited(service: &Service) -> Vec<PathBuf> {
+    let named = service.env_files.iter().chain(service.secrets.iter().map(|secret| &secret.file)).chain(&service.tty);
+    let mut paths: Vec<PathBuf> = named.map(|path| PathBuf::from(&**path)).collect();
+    paths.extend(host_programs(service).into_iter().map(PathBuf::from));
+    paths
+}
+
+/// Reports what of it is missing or cannot be used. `here`: the board is this machine; on a build host nobody knows what
+/// its data partition will hold.
+pub(super) fn check(service: &Service, files: &Files, here: bool, add: &mut impl FnMut(String, String)) {
+    for file in &service.env_files {
+        let place = files.place(Path::new(&**file));
+        if here || place.is_ok() {
+            let place = place.unwrap_or_else(|_| PathBuf::from(&**file));
+            if let Err((message, hint)) = env_of(file, &place) {
+                add(message, hint);
+            }
+        }
+    }
+    if service.root == Root::Host && !service.secrets.is_empty() {
+        let hint = "let the program read the files themselves, or give it an image";
+        add(
+            "secrets are for services with an image: on the host's root there is nobody to hide them from".into(),
+            hint.into(),
+        );
+    } else if here {
+        for secret in &service.secrets {
+            if let Err(why) = secrets::open(&secret.file) {
+                let hint = "put the file there, and the service starts";
+                add(format!("the secret {} {why}", secret.file), hint.into());
+            }
+        }
+    }
+    if let Some(tty) = service.tty.as_deref().filter(|_| here)
+        && let Some(fault) = files.device_fault(Path::new(tty), false)
+    {
+        add(format!("the terminal {tty} {fault}"), "load its driver, or name another tty".into());
+    }
+    let programs = host_programs(service);
+    if !programs.is_empty() && !programs.iter().map(Path::new).any(|path| !files.known(path) || files.exists(path)) {
+        let program = service.command.first().map_or("", |word| &**word);
+        let place = if program.contains('/') { files.shown(Path::new(program)) } else { format!("{program} in PATH") };
+        add(format!("the program {place} is missing"), "install it, or name another command".into());
+    }
+}
+
+/// Where the program of a service on the host's root may be.
+fn host_programs(service: &Service) -> Vec<String> {
+    let Some(program) = service.command.first().filter(|_| service.root == Root::Host) else { return Vec::new() };
+    let path = service.env.iter().rev().find(|entry| entry.starts_with("PATH="));
+    programs(program, &[path.map_or_else(|| format!("PATH={PATH}"), ToString::to_string)])
+}
+
+/// The entries of one environment file that lies at `place`; else what is wrong, and the way out.
+fn env_of(file: &str, place: &Path) -> Result<Vec<String>, (String, String)> {
+    let wrong = |why: &str, hint: &str| Err((format!("the env file {file} {why}"), hint.to_owned()));
+    let opened = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(place) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return wrong("is missing", "put it there, and the service starts");
+        }
+        Err(error) => return wrong(&format!("cannot be opened: {error}"), "change its owner or mode"),
+    };
+    let large = format!("is no regular file of at most {}K", ENV_FILE_BYTES >> 10);
+    let mut bytes = Vec::new();
+    match opened.metadata() {
+        Ok(found) if found.is_file() => {}
+        _ => return wrong(&large, "name a file with KEY=value lines"),
+    }
+    match opened.take(ENV_FILE_BYTES as u64 + 1).read_to_end(&mut bytes) {
+        Ok(count) if count <= ENV_FILE_BYTES => {}
+        Ok(_) => return wrong(&large, "name a file with KEY=value lines"),
+        Err(error) => return wrong(&format!("cannot be read: {error}"), "look at the file system that it is on"),
+    }
+    let named =
+        |why: String| (format!("the env file {file}:{why}"), "correct the file, and the service starts".to_owned());
+    env_file::parse(&bytes).map_err(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::name::Name;
+    use crate::plan::{Limits, Memory, Secret};
+    use std::fs;
+
+    fn service(root: Root) -> Service {
+        Service::new(Name::new("x").unwrap(), root, Limits::with_memory(Memory::Unlimited))
+    }
+
+    fn told(service: &Service, here: bool) -> Vec<String> {
+        let mut told = Vec::new();
+        check(service, &Files::here(), here, &mut |message, _| told.push(message));
+        told
+    }
+
+    #[test]
+    fn conditions_say_which_of_them_does_not_hold() {
+        let mut one = service(Root::Host);
+        assert_eq!(skipped(&one, &Files::here()), None);
+        one.when = vec![Condition::Exists("/proc".into()), Condition::Missing("/proc/none".into())];
+        assert_eq!(skipped(&one, &Files::here()), None);
+        one.when.push(Condition::Missing("/proc/self".into()));
+        assert_eq!(skipped(&one, &Files::here()).unwrap(), "/proc/self exists");
+        one.when.insert(0, Condition::Exists("/proc/none".into()));
+        assert_eq!(skipped(&one, &Files::here()).unwrap(), "/proc/none is missing");
+    }
+
+    #[test]
+    fn env_files_add_up_in_their_order_and_errors_name_file_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| -> Box<str> { dir.path().join(name).to_str().unwrap().into() };
+        fs::write(&*at("a"), "A=1\nB=1\n").unwrap();
+        fs::write(&*at("b"), "B=2\n").unwrap();
+        let mut one = service(Root::Image("x.tar".into()));
+        one.env_files = vec![at("a"), at("b")];
+        assert_eq!(env_entries(&one).unwrap(), ["A=1", "B=1", "B=2"]);
+        assert_eq!(told(&one, true), Vec::<String>::new());
+        fs::write(&*at("b"), "B=2\nC\n").unwrap();
+        assert!(env_entries(&one).unwrap_err().starts_with(&format!("the env file {}:2: ", at("b"))));
+        one.env_files.push(at("none"));
+        assert_eq!(told(&one, true)[1], format!("the env file {} is missing", at("none")));
+        assert_eq!(told(&one, false).len(), 1, "on a build host a missing file is none of its business");
+        one.env_files = vec![dir.path().to_str().unwrap().into()];
+        assert!(told(&one, true)[0].ends_with("is no regular file of at most 64K"));
+    }
+
+    #[test]
+    fn a_host_service_needs_its_program_and_takes_no_secrets() {
+        let mut one = service(Root::Host);
+        one.command = vec!["sh".into()];
+        assert_eq!(told(&one, true), Vec::<String>::new());
+        one.env = vec!["PATH=/proc/none".into()];
+        assert_eq!(told(&one, true), ["the program sh in PATH is missing"]);
+        one.command = vec!["/usr/sbin/coracle-none".into()];
+        assert_eq!(told(&one, false), ["the program /usr/sbin/coracle-none is missing"]);
+        one.command = vec!["/bin/sh".into()];
+        one.secrets = vec![Secret { file: "/proc/none".into(), target: "/run/x".into() }];
+        assert!(told(&one, true)[0].starts_with("secrets are for services with an image"));
+    }
+}
