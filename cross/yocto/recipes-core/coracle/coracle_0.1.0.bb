@@ -1,0 +1,29 @@
+SUMMARY = "A container runtime and service supervisor for embedded Linux devices"
+DESCRIPTION = "Runs services from image archives, isolated and inside limits that the kernel enforces, and keeps them \
+running. One program without a daemon, an engine or a network; static where TCLIBC is musl."
+LICENSE = "MIT | Apache-2.0"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=74682618e0c8f6828e71b787625ba104"
+
+require ${BPN}-crates.inc
+SRC_URI += "file://coracle.service file://coracle.init"
+
+inherit cargo cargo-update-recipe-crates externalsrc systemd update-rc.d
+
+EXTERNALSRC = "${CORACLE_TREE}"
+EXTERNALSRC_BUILD = "${WORKDIR}/build"
+
+# OpenEmbedded strips programs itself and keeps the symbols in a package of their own.
+CARGO_BUILD_FLAGS += "--bin coracle --config profile.release.strip=false"
+
+SYSTEMD_SERVICE:${PN} = "coracle.service"
+INITSCRIPT_NAME = "coracle"
+INITSCRIPT_PARAMS = "defaults 60"
+
+do_install() {
+    install -D -m 0755 ${B}/target/${CARGO_TARGET_SUBDIR}/coracle ${D}${base_sbindir}/coracle
+    install -D -m 0644 ${S}/config/coracle.schema.json ${D}${datadir}/coracle/coracle.schema.json
+    install -D -m 0644 ${UNPACKDIR}/coracle.service ${D}${systemd_system_unitdir}/coracle.service
+    install -D -m 0755 ${UNPACKDIR}/coracle.init ${D}${sysconfdir}/init.d/coracle
+}
+
+FILES:${PN} += "${datadir}/coracle ${systemd_system_unitdir}"
