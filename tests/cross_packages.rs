@@ -67,9 +67,13 @@ fn versions_and_licences_are_the_programs() {
     assert!(read("cross/buildroot/package/coracle/coracle.mk").contains(&format!("CORACLE_VERSION = {version}\n")));
     let recipe = read(&format!("cross/yocto/recipes-core/coracle/coracle_{version}.bb"));
     assert!(recipe.contains("LICENSE = \"MIT | Apache-2.0\""));
-    let sum = Command::new("md5sum").arg(tree("LICENSE")).output().unwrap().stdout;
-    let sum = String::from_utf8(sum).unwrap();
-    assert!(recipe.contains(&format!("file://LICENSE;md5={}", &sum[..32])), "the licence file changed: {sum}");
+    let sum = |program: &str| {
+        let out = Command::new(program).arg(tree("LICENSE")).output().unwrap().stdout;
+        String::from_utf8(out).unwrap().split(' ').next().unwrap_or_default().to_owned()
+    };
+    assert!(recipe.contains(&format!("file://LICENSE;md5={}\"", sum("md5sum"))), "the licence file changed");
+    let hash = read("cross/buildroot/package/coracle/coracle.hash");
+    assert!(hash.contains(&format!("sha256  {}  LICENSE", sum("sha256sum"))), "the licence file changed");
 }
 
 #[test]
