@@ -82,7 +82,8 @@ choose_linker() {
     if [ -n "$linker" ]; then linker=rust-lld linker_said="rustup's lld"; return 0; fi
     find_zig || return 1
     linker=target/cross/ld.lld linker_said="lld of zig $($ZIG version)"
-    printf '#!/bin/sh\nexec %s ld.lld "$@"\n' "$ZIG" > "$linker.new" && chmod +x "$linker.new" && mv "$linker.new" "$linker"
+    # rustc tells rust-lld, which is every linker in one, to be GNU's.
+    printf '#!/bin/sh\n[ "$1" != -flavor ] || shift 2\nexec %s ld.lld "$@"\n' "$ZIG" > "$linker.new" && chmod +x "$linker.new" && mv "$linker.new" "$linker"
 }
 
 # strip_symbols FROM TO: without symbols, for any architecture.
