@@ -79,7 +79,7 @@ libc_of_zig() {
 # choose_linker: linker, linker_said.
 choose_linker() {
     linker=$(find "$sysroot/lib/rustlib" -path '*/bin/rust-lld' 2> /dev/null | head -1)
-    if [ -n "$linker" ]; then linker=rust-lld linker_said="rustup's lld"; return 0; fi
+    if [ -n "$linker" ]; then linker=rust-lld linker_said="the compiler's lld"; return 0; fi
     find_zig || return 1
     linker=target/cross/ld.lld linker_said="lld of zig $($ZIG version)"
     # rustc tells rust-lld, which is every linker in one, to be GNU's.
@@ -89,9 +89,6 @@ choose_linker() {
 # strip_symbols FROM TO: without symbols, for any architecture.
 strip_symbols() {
     tool=$(find "$sysroot/lib/rustlib" -path '*/bin/rust-objcopy' 2> /dev/null | head -1)
-    if [ -n "$tool" ]; then
-        LD_LIBRARY_PATH=$sysroot/lib "$tool" --strip-all "$1" "$2"
-    else
-        find_zig && $ZIG objcopy --strip-all "$1" "$2"
-    fi
+    [ -n "$tool" ] || { echo "cross: no rust-objcopy beside the compiler: scripts/packages cross-rust" >&2; return 1; }
+    LD_LIBRARY_PATH=$sysroot/lib "$tool" --strip-all "$1" "$2"
 }
