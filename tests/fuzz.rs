@@ -149,7 +149,10 @@ fn config_of_several_files() {
                 assert!(pattern.starts_with('/') && number == 0, "only the main file names others, by absolute paths");
             }
         }
-        match coracle::config::load_all(&Input { sources: &sources, values: &values, absent: &[] }) {
+        let input = Input { sources: &sources, values: &values, absent: &[] };
+        let rescued = coracle::config::salvage(&input);
+        assert_eq!(rescued.services.len(), rescued.start_order.len());
+        match coracle::config::load_all(&input) {
             Ok((plan, _)) => {
                 assert_eq!(plan.services.len(), plan.start_order.len());
                 let names = plan.services.iter().filter_map(|service| service.hostname.as_deref());

@@ -69,7 +69,7 @@ pub fn run(args: &CheckArgs) -> u8 {
     };
     let (plan, warnings) = match texts.load() {
         Ok(loaded) => loaded,
-        Err(problems) => return refuse(&file, &Fault::Problems(problems), args.json),
+        Err(fault) => return refuse(&file, &fault, args.json),
     };
     let mut found = board::problems(&plan, &board);
     found.extend(board::image_problems(&plan, &board));

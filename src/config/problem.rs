@@ -156,6 +156,11 @@ impl<'a> Sink<'a> {
         }
     }
 
+    /// Where each problem found so far begins, in the text of all files.
+    pub fn places(&self) -> impl Iterator<Item = usize> {
+        self.problems.iter().map(|found| found.span.start)
+    }
+
     /// Whether two offsets are in the same file.
     pub fn same_file(&self, one: usize, other: usize) -> bool {
         locate(self.sources, one).0 == locate(self.sources, other).0
