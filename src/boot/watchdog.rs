@@ -84,11 +84,12 @@ pub struct Watchdog {
 }
 
 enum State {
-    /// Not there, or not free, since then; how often it was looked for since, and what was said about it.
+    /// Not there, or not free: since when, how often it was looked for, why, and what of that was told.
     Missing {
         since: Millis,
         looks: usize,
-        said: Option<Errno>,
+        why: Option<Errno>,
+        told: Option<Errno>,
     },
     Armed(Armed),
 }
@@ -125,7 +126,7 @@ impl Watchdog {
     }
 
     fn new(config: &Configured, open: Opener, now: Millis) -> Watchdog {
-        let state = State::Missing { since: now, looks: 0, said: None };
+        let state = State::Missing { since: now, looks: 0, why: None, told: None };
         Watchdog { config: config.clone(), open, state }
     }
 
@@ -210,9 +211,9 @@ impl Watchdog {
     /// What is known about it, name and value, for `coracle inspect device`.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         match &self.state {
-            State::Missing { said, .. } => {
+            State::Missing { why, .. } => {
                 let device = self.config.device.as_deref().unwrap_or("auto").to_owned();
-                let why = said.map_or_else(String::new, |errno| errno.to_string());
+                let why = why.map_or_else(String::new, |errno| errno.to_string());
                 vec![("device", device), ("missing", why)]
             }
             State::Armed(armed) => {
@@ -248,17 +249,19 @@ impl Watchdog {
         self.missing(errno, path, say);
     }
 
-    /// Says what is wrong, once as long as it stays the same, and once more when it is looked for no longer.
+    /// Says what is wrong, once as long as it stays the same, and once more when it is looked for no longer. A device
+    /// that is not there at the first look may come with the modules, which are not loaded yet.
     fn missing(&mut self, errno: Errno, path: &str, say: Say<'_>) {
-        let State::Missing { looks, said, .. } = &mut self.state else { return };
-        let last = *looks >= LOOKS.len();
-        if *said == Some(errno) && !last {
+        let State::Missing { looks, why, told, .. } = &mut self.state else { return };
+        let (first, last) = (why.replace(errno).is_none(), *looks >= LOOKS.len());
+        let absent = matches!(errno, Errno(ENOENT | ENODEV | ENXIO));
+        if first && absent || *told == Some(errno) && !last {
             return;
         }
-        *said = Some(errno);
+        *told = Some(errno);
         let until = if last { "it is looked for no longer" } else { "it is looked for again for half a minute" };
         let what = match errno {
-            Errno(ENOENT | ENODEV | ENXIO) => {
+            _ if absent => {
                 let path =
                     if self.config.device.is_some() { path } else { "device under /dev/watchdog or /dev/watchdog0" };
                 format!("there is no {path}; load its driver with device.modules, or remove device.watchdog")
@@ -273,7 +276,7 @@ impl Watchdog {
         let support = match card.support() {
             Ok(support) => support,
             Err(errno) => {
-                self.state = State::Missing { since: now, looks: LOOKS.len(), said: Some(errno) };
+                self.state = State::Missing { since: now, looks: LOOKS.len(), why: Some(errno), told: Some(errno) };
                 return say(format!("NO HARDWARE WATCHDOG: {device} is no watchdog: {errno}; correct device.watchdog"));
             }
         };
