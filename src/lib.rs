@@ -15,9 +15,11 @@
 //! | [`sandbox`] | one service's namespaces, root file system, cgroup, capabilities, seccomp filter |
 //! | [`control`] | the wire between the command line and a running supervisor |
 //! | [`supervisor`] | the pure core that decides, the loop that acts, the init that each service lives under |
+//! | [`boot`] | PID 1: the hardware watchdog, the cause of the last reset |
 //! | [`cli`] | what a person types |
 
 pub mod base;
+pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -205,7 +205,7 @@ fn the_reference_is_what_the_table_says() {
 fn every_example_config_is_a_plan_without_warnings_that_fits_its_board() {
     let included = fs::read(config("services.d/ssh.json")).unwrap();
     let ssh = Source { name: "services.d/ssh.json", bytes: &included };
-    let names = ["minimal.json", "sensor-gateway.json", "kiosk.json", "router.json"];
+    let names = ["minimal.json", "sensor-gateway.json", "kiosk.json", "router.json", "board.json"];
     for name in names {
         let bytes = fs::read(config(name)).unwrap();
         let alone = [Source { name, bytes: &bytes }];

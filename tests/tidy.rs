@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layers from the lowest to the highest; a file may name lower ones and its own.
-const LAYERS: [&str; 11] =
-    ["base", "sys", "plan", "seccomp", "config", "log", "image", "sandbox", "control", "supervisor", "cli"];
+const LAYERS: [&str; 12] =
+    ["base", "sys", "plan", "seccomp", "config", "log", "image", "sandbox", "control", "supervisor", "boot", "cli"];
 
 /// Longest file in lines, tests included.
 const FILE_LINES: usize = 600;

@@ -16,6 +16,7 @@ pub mod title;
 mod unwind;
 pub mod wait;
 mod walk;
+pub mod watchdog;
 pub mod xattr;
 
 use core::fmt;

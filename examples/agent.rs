@@ -1,0 +1,159 @@
+//! The hands of a test on an emulated board: runs what it is told over a serial port.
+//!
+//! | argument | does |
+//! |---|---|
+//! | `serve` | on the first virtual serial port: says `hello`, then answers requests: a line with a length, that many bytes of words, each with a NUL at its end. The answer is a line `EXIT LENGTH` and that many bytes of output. After the word `&` nothing is waited for |
+//! | `stop PID` | stops a process as a debugger does, for good; the first process of a board too, which no signal stops |
+//! | `filter PID` | prints the system call filters of a process, newest first: one line each, 16 hex digits an instruction |
+//!
+//! Uses std and the C library that it is linked with, no crate.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_long, c_void};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+unsafe extern "C" {
+    fn ptrace(request: c_long, ...) -> c_long;
+    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
+}
+
+/// ptrace(2).
+const SEIZE: c_long = 0x4206;
+const INTERRUPT: c_long = 0x4207;
+const GET_FILTER: c_long = 0x420c;
+/// waitpid(2): children of any kind, which a process that is traced is.
+const ALL: c_int = 0x4000_0000;
+/// The most instructions of a filter.
+const INSTRUCTIONS: usize = 4096;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["serve"] => serve(),
+        ["stop", pid] => stop(number(pid)).map(|()| {
+            loop {
+                // A tracer that ends lets go.
+                std::thread::sleep(Duration::from_secs(3600));
+            }
+        }),
+        ["filter", pid] => filters(number(pid)),
+        _ => Err(io::Error::other("usage: agent serve | stop PID | filter PID")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn number(word: &str) -> c_int {
+    word.parse().unwrap_or(0)
+}
+
+fn serve() -> io::Result<()> {
+    let mut port = open()?;
+    port.write_all(b"hello\n")?;
+    loop {
+        let length = line(&mut port)?.parse().map_err(io::Error::other)?;
+        let mut request = vec![0; length];
+        port.read_exact(&mut request)?;
+        let text = String::from_utf8_lossy(&request);
+        let words: Vec<&str> = text.split_terminator('\0').collect();
+        let (code, output) = run(&words);
+        port.write_all(format!("{code} {}\n", output.len()).as_bytes())?;
+        port.write_all(&output)?;
+    }
+}
+
+/// Opens the port: its driver comes as a module, and the device some time after that.
+fn open() -> io::Result<File> {
+    for _ in 0..200 {
+        let port =
+            fs::read_dir("/dev")?.flatten().find(|entry| entry.file_name().as_encoded_bytes().starts_with(b"vport"));
+        if let Some(port) = port {
+            return OpenOptions::new().read(true).write(true).open(port.path());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(io::Error::other("there is no virtual serial port"))
+}
+
+fn line(port: &mut File) -> io::Result<String> {
+    let mut text = String::new();
+    let mut byte = [0];
+    loop {
+        match port.read(&mut byte)? {
+            // Nobody is connected at the other end.
+            0 => std::thread::sleep(Duration::from_millis(50)),
+            _ if byte[0] == b'\n' => return Ok(text),
+            _ => text.push(char::from(byte[0])),
+        }
+    }
+}
+
+fn run(words: &[&str]) -> (i32, Vec<u8>) {
+    let (wait, words) = match words {
+        ["&", rest @ ..] => (false, rest),
+        words => (true, words),
+    };
+    let [program, arguments @ ..] = words else { return (127, Vec::new()) };
+    match spawn(program, arguments, wait) {
+        Ok(answer) => answer,
+        Err(error) => (127, format!("agent: {program}: {error}\n").into_bytes()),
+    }
+}
+
+fn spawn(program: &str, arguments: &[&str], wait: bool) -> io::Result<(i32, Vec<u8>)> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    if !wait {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        return Ok((0, Vec::new()));
+    }
+    let (mut reader, writer) = io::pipe()?;
+    let mut child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
+    drop(command);
+    let mut output = Vec::new();
+    reader.read_to_end(&mut output)?;
+    let status = child.wait()?;
+    Ok((status.code().unwrap_or(128), output))
+}
+
+fn stop(pid: c_int) -> io::Result<()> {
+    let none = std::ptr::null_mut::<c_void>();
+    let mut status = 0;
+    // SAFETY: numbers and null pointers; the status lives through the call.
+    unsafe {
+        checked(ptrace(SEIZE, pid, none, none))?;
+        checked(ptrace(INTERRUPT, pid, none, none))?;
+        checked(c_long::from(waitpid(pid, &raw mut status, ALL)))?;
+    }
+    Ok(())
+}
+
+fn filters(pid: c_int) -> io::Result<()> {
+    stop(pid)?;
+    for index in 0_usize.. {
+        let mut program = vec![0_u64; INSTRUCTIONS];
+        // SAFETY: the kernel writes at most as many instructions of eight bytes as a filter can have.
+        let length = match checked(unsafe { ptrace(GET_FILTER, pid, index, program.as_mut_ptr()) }) {
+            Ok(length) => length as usize,
+            // There is none of this index.
+            Err(error) if error.raw_os_error() == Some(2) => break,
+            Err(error) => return Err(error),
+        };
+        let line: String = program.iter().take(length).map(|word| format!("{word:016x}")).collect();
+        println!("{line}");
+    }
+    Ok(())
+}
+
+fn checked(answer: c_long) -> io::Result<c_long> {
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}

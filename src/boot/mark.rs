@@ -1,0 +1,129 @@
+//! The mark of a boot in the state folder: written once when it begins and once when it ends in order, so that the next
+//! boot can tell a reboot from a power cut. Beside and renamed, so that a power cut leaves the old one or the new one.
+#![forbid(unsafe_code)]
+
+use super::cause::{Cause, Ending, Mark, NO_BOOT, decide};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The mark's name in the state folder.
+pub const NAME: &str = "boot";
+/// No mark is longer, in bytes: four words, one of them a UUID, and room for words to come.
+const LONGEST: u64 = 256;
+
+/// Says why the board was last reset, and marks that this boot runs. The sentence says why it could not be marked: then
+/// the next boot takes this one for what the old mark says.
+pub fn begin(state: &Path, status: u32) -> (Cause, Option<String>) {
+    let (last, bad) = match read(state) {
+        Ok(last) => (last, None),
+        Err(error) => (None, Some(sentence("read", state, &error))),
+    };
+    let boot_id = boot_id();
+    let cause = decide(status, last.as_ref(), &boot_id);
+    let mark = Mark { ended: None, boot_id, cause };
+    let unwritten = write(state, &mark).err().map(|error| sentence("write", state, &error));
+    (cause, bad.or(unwritten))
+}
+
+/// Marks that this boot has ended in order. Nothing that is written afterwards is promised to stay.
+///
+/// # Errors
+/// A sentence naming the file and the reason.
+pub fn end(state: &Path, cause: Cause, ending: Ending) -> Result<(), String> {
+    let mark = Mark { ended: Some(ending), boot_id: boot_id(), cause };
+    write(state, &mark).map_err(|error| sentence("write", state, &error))
+}
+
+fn sentence(action: &str, state: &Path, error: &io::Error) -> String {
+    format!(
+        "cannot {action} the mark of a clean shutdown {}: {error}; the cause of the next reset may be shown wrongly",
+        path(state).display()
+    )
+}
+
+fn path(state: &Path) -> PathBuf {
+    state.join(NAME)
+}
+
+fn read(state: &Path) -> io::Result<Option<Mark>> {
+    let file = match File::open(path(state)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text)?;
+    Ok(Mark::of_text(&text))
+}
+
+fn write(state: &Path, mark: &Mark) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    let last = path(state);
+    let beside = last.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(mark.to_text().as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, &last)?;
+    File::open(state)?.sync_all()
+}
+
+/// Which boot this is, random(4).
+fn boot_id() -> Box<str> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    match id.trim() {
+        "" => NO_BOOT.into(),
+        id => id.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As after a boot of another time.
+    fn pretend_reboot(state: &Path) {
+        let mark = read(state).unwrap().unwrap();
+        write(state, &Mark { boot_id: "before".into(), ..mark }).unwrap();
+    }
+
+    #[test]
+    fn a_boot_knows_how_the_one_before_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("not/there/yet");
+        assert_eq!(begin(&state, 0), (Cause::Unknown, None));
+        pretend_reboot(&state);
+        assert_eq!(begin(&state, 0), (Cause::Unclean, None));
+        assert_eq!(begin(&state, 0), (Cause::Unclean, None), "a new supervisor of the same boot");
+        end(&state, Cause::Unclean, Ending::Reboot).unwrap();
+        pretend_reboot(&state);
+        assert_eq!(begin(&state, 0x20), (Cause::Orderly(Ending::Reboot), None));
+        pretend_reboot(&state);
+        assert_eq!(begin(&state, 0x20), (Cause::Watchdog, None));
+        let left: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [NAME], "nothing else stays in the state folder");
+    }
+
+    #[test]
+    fn a_state_folder_that_cannot_be_written_is_said_and_costs_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let (cause, said) = begin(&file.join("state"), 0x20);
+        assert_eq!(cause, Cause::Watchdog);
+        assert!(said.unwrap().contains("file/state/boot"));
+        assert!(end(&file.join("state"), cause, Ending::Halt).unwrap_err().contains("clean shutdown"));
+    }
+
+    #[test]
+    fn a_mark_of_junk_or_without_end_is_no_mark() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(path(dir.path()), "1 running before unknown ".repeat(100_000)).unwrap();
+        assert_eq!(begin(dir.path(), 0).0, Cause::Unknown);
+        fs::write(path(dir.path()), [0xff; 40]).unwrap();
+        let (cause, said) = begin(dir.path(), 0);
+        assert_eq!(cause, Cause::Unknown);
+        assert!(said.is_some(), "what could not be read is said");
+        assert_eq!(begin(dir.path(), 0), (Cause::Unknown, None), "and replaced");
+    }
+}
