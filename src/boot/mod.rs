@@ -1,6 +1,7 @@
-//! What coracle does as a board's first process. Here: the hardware watchdog, and why the board was last reset.
+//! coracle as a board's first process, or under another init.
 
 pub mod cause;
 pub mod mark;
 pub mod pace;
+pub mod under;
 pub mod watchdog;
