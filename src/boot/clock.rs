@@ -1,7 +1,7 @@
 //! The time of day of a board that may have no clock: never earlier than what it is known to be past.
 #![forbid(unsafe_code)]
 
-use super::early::Say;
+use crate::supervisor::keeper::Say;
 use crate::sys::board::{RtcTime, read_rtc};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime, clock_settime};

@@ -4,6 +4,7 @@
 
 use super::options::flag::{NO_DEV, NO_EXEC, NO_SUID};
 use crate::base::mountinfo::Mounted;
+use crate::supervisor::keeper::Say;
 use crate::sys::{Errno, mount};
 use core::ffi::{CStr, c_ulong};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -12,9 +13,6 @@ use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
-
-/// Takes a sentence.
-pub type Say<'a> = &'a mut dyn FnMut(String);
 
 /// One line of the table.
 struct Place {

@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::depends::{Found, find, is_compressed};
-use super::early::{Say, c_string};
+use super::early::c_string;
 use crate::plan::Sysctl;
+use crate::supervisor::keeper::Say;
 use crate::sys::{Errno, board};
 use nix::libc::{EEXIST, EINVAL, EOPNOTSUPP};
 use std::fs::{self, File};

@@ -2,11 +2,13 @@
 //! by memory where the config says so, and said in any case.
 #![forbid(unsafe_code)]
 
-use super::early::{Say, c_string, is_mounted, mountinfo};
+use super::early::{c_string, is_mounted, mountinfo};
+use super::first::First;
 use super::options::split;
 use super::source::{SUPERBLOCK, Source, ext4_label};
 use crate::base::units::{Bytes, Millis};
 use crate::plan::BoardMount;
+use crate::supervisor::keeper::Say;
 use crate::supervisor::run::monotonic;
 use crate::sys::{Errno, mount};
 use nix::libc::{self, EBUSY, EINVAL, ENODEV, ENOENT, ENOMEDIUM, ENXIO};
@@ -18,16 +20,15 @@ use std::time::Duration;
 /// Between two looks for a device.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Mounts each of `mounts`. `wait` is called between two looks for a device that is not there. Gives a sentence for each
-/// that is not as the config says.
-pub fn mount_all(mounts: &[BoardMount], wait: &mut dyn FnMut(), say: Say<'_>) -> Vec<String> {
-    let mut degraded = Vec::new();
+/// Mounts each of `mounts`; the watchdog is fed between two looks for a device that is not there. What is not as the
+/// config says is said, and counts among what is degraded.
+pub fn mount_all(mounts: &[BoardMount], first: &mut First, say: Say<'_>) {
     for mount in mounts {
         let target = &mount.target;
         if is_mounted(&mountinfo(), target) {
             continue;
         }
-        let Err(why) = mount_one(mount, wait) else { continue };
+        let Err(why) = mount_one(mount, first, say) else { continue };
         let sentence = match mount.fallback {
             None => format!("{target} is not mounted: {why}"),
             Some(size) => match fall_back(target, size) {
@@ -36,12 +37,11 @@ pub fn mount_all(mounts: &[BoardMount], wait: &mut dyn FnMut(), say: Say<'_>) ->
             },
         };
         say(format!("DEGRADED: {sentence}"));
-        degraded.push(sentence);
+        first.degraded.push(sentence);
     }
-    degraded
 }
 
-fn mount_one(wanted: &BoardMount, wait: &mut dyn FnMut()) -> Result<(), String> {
+fn mount_one(wanted: &BoardMount, first: &mut First, say: Say<'_>) -> Result<(), String> {
     fs::create_dir_all(&*wanted.target)
         .map_err(|error| format!("the folder cannot be made: {error}; make it in the root file system"))?;
     let source = Source::parse(&wanted.source);
@@ -63,7 +63,7 @@ fn mount_one(wanted: &BoardMount, wait: &mut dyn FnMut()) -> Result<(), String> 
         if !matches!(errno.0, ENOENT | ENXIO | ENOMEDIUM) || monotonic() >= deadline {
             return Err(reason(wanted, source, errno));
         }
-        wait();
+        first.feed(say);
         std::thread::sleep(LOOK);
     }
 }
@@ -157,12 +157,12 @@ mod tests {
     #[test]
     fn a_device_that_does_not_come_is_waited_for_and_then_said() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut waited, mut said) = (0, Vec::new());
+        let (mut first, mut said) = (First::default(), Vec::new());
         let wanted = [wanted("PARTNAME=no-such-partition", &folder.path().join("data"))];
-        let degraded = mount_all(&wanted, &mut || waited += 1, &mut |text| said.push(text));
-        assert!(waited > 0);
-        assert!(degraded[0].contains("PARTNAME=no-such-partition has not appeared within 60ms"), "{degraded:?}");
-        assert_eq!(said, [format!("DEGRADED: {}", degraded[0])]);
+        mount_all(&wanted, &mut first, &mut |text| said.push(text));
+        let why = &first.degraded[0];
+        assert!(why.contains("PARTNAME=no-such-partition has not appeared within 60ms"), "{why}");
+        assert_eq!(said, [format!("DEGRADED: {why}")]);
     }
 
     #[test]
@@ -171,8 +171,9 @@ mod tests {
         let file = folder.path().join("disk");
         fs::write(&file, vec![7; 4096]).unwrap();
         let wanted = [wanted(&file.display().to_string(), &folder.path().join("data"))];
-        let degraded = mount_all(&wanted, &mut || {}, &mut |_| {});
-        assert_eq!(degraded.len(), 1);
+        let mut first = First::default();
+        mount_all(&wanted, &mut first, &mut |_| {});
+        assert_eq!(first.degraded.len(), 1);
         assert_eq!(fs::read(&file).unwrap(), vec![7; 4096]);
     }
 }

@@ -6,7 +6,7 @@
 //! into the firmware for every board, is mixed in and never counts.
 #![forbid(unsafe_code)]
 
-use super::early::Say;
+use crate::supervisor::keeper::Say;
 use crate::sys::board::{self, SEED_BYTES};
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions};

@@ -2,12 +2,13 @@
 //! next thing is done.
 #![forbid(unsafe_code)]
 
-use super::early::{Say, c_string, mountinfo};
+use super::early::{c_string, mountinfo};
+use super::first::First;
 use super::options::flag::{READ_ONLY, REMOUNT};
 use super::{clock, seed};
 use crate::base::mountinfo::Mounted;
 use crate::base::units::Millis;
-use crate::supervisor::keeper::End;
+use crate::supervisor::keeper::{End, Say};
 use crate::supervisor::run::monotonic;
 use crate::sys::board::{Reboot, reboot};
 use crate::sys::wait::{send_signal, wait_any};
@@ -25,11 +26,11 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Walks over the mounts: one that holds another may only go after it.
 const WALKS: usize = 4;
 
-/// Ends every process but this one: asks, waits, kills, waits. `wait` is called meanwhile.
-pub fn end_processes(wait: &mut dyn FnMut(), say: Say<'_>) {
+/// Ends every process but this one: asks, waits, kills, waits. The watchdog is fed meanwhile.
+pub fn end_processes(first: &mut First, say: Say<'_>) {
     for (signal, time) in [(SIGTERM, GRACE), (SIGKILL, KILLED)] {
         // ESRCH: there is nobody left.
-        if send_signal(-1, signal).is_err() || all_ended(time, wait) {
+        if send_signal(-1, signal).is_err() || all_ended(time, first, say) {
             return;
         }
     }
@@ -37,7 +38,7 @@ pub fn end_processes(wait: &mut dyn FnMut(), say: Say<'_>) {
 }
 
 /// Reaps until no child is left, at most for `time`. Every process is a descendant, and comes here as an orphan.
-fn all_ended(time: Millis, wait: &mut dyn FnMut()) -> bool {
+fn all_ended(time: Millis, first: &mut First, say: Say<'_>) -> bool {
     let deadline = monotonic().plus(time);
     loop {
         match wait_any() {
@@ -46,7 +47,7 @@ fn all_ended(time: Millis, wait: &mut dyn FnMut()) -> bool {
             _ if monotonic() >= deadline => return false,
             _ => {}
         }
-        wait();
+        first.feed(say);
         std::thread::sleep(LOOK);
     }
 }

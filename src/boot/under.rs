@@ -1,7 +1,7 @@
 //! A supervisor under another init: it ends when it is told to, and tells systemd how it stands (sd_notify(3)).
 #![forbid(unsafe_code)]
 
-use crate::supervisor::keeper::{End, Keeper, Moment};
+use crate::supervisor::keeper::{End, Keeper, Moment, Say};
 use nix::sys::signal::Signal;
 use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt as _;
@@ -52,18 +52,17 @@ impl Keeper for Under {
         *end == End::Exit
     }
 
-    fn moment(&mut self, moment: Moment) -> Option<String> {
-        let (socket, address) = self.told.as_ref()?;
+    fn moment(&mut self, moment: Moment, say: Say<'_>) {
+        let Some((socket, address)) = &self.told else { return };
         let text = match moment {
             Moment::Supervising => "READY=1\nSTATUS=supervising",
             Moment::Settled(true) => "STATUS=everything runs",
             Moment::Settled(false) => "STATUS=some services do not run; `coracle ps` shows them",
             Moment::Stopping => "STOPPING=1\nSTATUS=stopping everything",
         };
-        socket
-            .send_to_addr(text.as_bytes(), address)
-            .err()
-            .map(|error| format!("{VARIABLE}: the init that started coracle could not be told how it stands: {error}"))
+        if let Err(error) = socket.send_to_addr(text.as_bytes(), address) {
+            say(format!("{VARIABLE}: the init that started coracle could not be told how it stands: {error}"));
+        }
     }
 }
 

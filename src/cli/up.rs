@@ -1,7 +1,6 @@
 //! `coracle up`: supervise the services of a config file.
 #![forbid(unsafe_code)]
 
-use super::config_file;
 use super::{RUN_DIR, output};
 use crate::base::exit;
 use crate::boot::under::Under;
@@ -9,6 +8,7 @@ use crate::control::client::{Answer, Client};
 use crate::control::wire::Verb;
 use crate::plan::Plan;
 use crate::supervisor::board::{self, Board};
+use crate::supervisor::config_file;
 use crate::supervisor::run::{Refused, Supervisor};
 use crate::sys::process::{self, Forked};
 use argh::FromArgs;

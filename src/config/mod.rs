@@ -17,6 +17,7 @@ mod order;
 pub mod problem;
 mod raw;
 mod root;
+mod salvage;
 mod scan;
 mod service;
 mod source;
@@ -28,6 +29,7 @@ use crate::base::limits::{CONFIG_BYTES, CONFIG_FILES};
 use crate::plan::Plan;
 pub use problem::{Problem, Problems, Warning};
 use problem::{Sink, Span};
+pub use salvage::salvage;
 pub use source::Source;
 pub use vars::Value;
 

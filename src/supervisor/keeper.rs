@@ -42,6 +42,9 @@ pub enum Moment {
     Stopping,
 }
 
+/// Takes a sentence for the log.
+pub type Say<'a> = &'a mut dyn FnMut(String);
+
 /// What the loop asks and tells.
 pub trait Keeper {
     /// Signals to be heard of beyond TERM, INT, HUP and QUIT.
@@ -71,14 +74,12 @@ pub trait Keeper {
     }
 
     /// Does what is due at `now`. What it gives is to happen as if it had been asked for.
-    fn act(&mut self, _now: Millis) -> Option<End> {
+    fn act(&mut self, _now: Millis, _say: Say<'_>) -> Option<End> {
         None
     }
 
-    /// Hears of a moment; what it gives is said.
-    fn moment(&mut self, _moment: Moment) -> Option<String> {
-        None
-    }
+    /// Hears of a moment.
+    fn moment(&mut self, _moment: Moment, _say: Say<'_>) {}
 
     /// What makes the board less than its config says, each a sentence for `ps` and `inspect device`.
     fn degraded(&self) -> &[String] {

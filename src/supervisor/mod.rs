@@ -5,6 +5,7 @@ pub mod answer;
 pub mod awaited;
 pub mod backoff;
 pub mod board;
+pub mod config_file;
 pub mod core;
 pub mod event;
 pub mod graph;

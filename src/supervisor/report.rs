@@ -50,9 +50,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// Opens both. A socket, as systemd gives one, cannot be opened anew and is written to as it is, without waiting. A run
+    /// Opens them; without a run directory there is no ring. A socket, as systemd gives one, cannot be opened anew and is written to as it is, without waiting. A run
     /// directory without room is said and costs the ring alone.
-    pub fn open(run_dir: &Path, places: Places) -> Report {
+    pub fn open(run_dir: Option<&Path>, places: Places) -> Report {
         let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_APPEND;
         let open = |path: &str| OpenOptions::new().append(true).custom_flags(flags).open(path).ok();
         let kernel = (places != Places::Console).then(|| open(KERNEL_LOG)).flatten();
@@ -61,6 +61,7 @@ impl Report {
             _ => open("/proc/self/fd/2"),
         };
         let mut report = Report { file, ring: None, kernel, lost: 0 };
+        let Some(run_dir) = run_dir else { return report };
         let dir = File::open(run_dir).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)));
         match dir.and_then(|dir| ring::prepare(dir, RING, RING_BYTES)).and_then(Writer::open) {
             Ok(ring) => report.ring = Some(ring),

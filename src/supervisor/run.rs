@@ -140,11 +140,11 @@ impl<'k> Supervisor<'k> {
             Unclaimed::Taken => Refused::Taken,
             Unclaimed::Failed(error) => failed("use the run directory", run_dir.display(), error),
         })?;
-        let mut report = Report::open(run.path(), keeper.places());
+        let mut report = Report::open(Some(run.path()), keeper.places());
         let tree = Tree::discover(&run.cgroup_folder()).map_err(|error| Refused::Failed(error.to_string()))?;
         let mut say = |sentence: &str| {
             report.line(sentence);
-            keeper.act(monotonic());
+            keeper.act(monotonic(), &mut |sentence| report.line(sentence));
         };
         if !leftover::take_down(&run, Some(&tree), &mut say) {
             report.line("not everything that an earlier supervisor left could be removed");
@@ -236,11 +236,10 @@ impl<'k> Supervisor<'k> {
         }
     }
 
-    /// Tells the keeper of a moment and says what it answers.
+    /// Tells the keeper of a moment.
     pub(super) fn moment(&mut self, moment: Moment) {
-        if let Some(sentence) = self.keeper.moment(moment) {
-            self.report.line(sentence);
-        }
+        let report = &mut self.report;
+        self.keeper.moment(moment, &mut |sentence| report.line(sentence));
     }
 
     /// Stops everything; `why` is said. Only the first end that is asked for counts.
@@ -271,11 +270,7 @@ impl<'k> Supervisor<'k> {
             if self.server.next_deadline().is_some_and(|deadline| deadline <= self.now) {
                 self.server.serve(self.now);
             }
-            if self.keeper.next_deadline().is_some_and(|deadline| deadline <= self.now)
-                && let Some(end) = self.keeper.act(self.now)
-            {
-                self.stop_all(end, "its time is up");
-            }
+            self.keep();
             self.look_for_memory_kills();
             while let Some(client) = self.server.next_gone() {
                 self.events.push_back(Event::Forget(client));
@@ -286,6 +281,17 @@ impl<'k> Supervisor<'k> {
             if self.events.is_empty() {
                 return;
             }
+        }
+    }
+
+    /// Gives the keeper its turn, if it is due.
+    fn keep(&mut self) {
+        if self.keeper.next_deadline().is_none_or(|deadline| deadline > self.now) {
+            return;
+        }
+        let report = &mut self.report;
+        if let Some(end) = self.keeper.act(self.now, &mut |sentence| report.line(sentence)) {
+            self.stop_all(end, "its time is up");
         }
     }
 

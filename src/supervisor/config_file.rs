@@ -1,9 +1,9 @@
 //! Reading a config safely, with the files that it names, and making the plan of it, for every command that takes one.
 
+use super::board::Files;
 use crate::base::limits::{CONFIG_BYTES, CONFIG_FILES};
 use crate::config::{self, Input, Problems, Source, Value, Warning, include};
 use crate::plan::Plan;
-use crate::supervisor::board::Files;
 use core::fmt;
 use std::fs::{Metadata, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -72,8 +72,7 @@ pub struct Texts {
 impl Texts {
     /// Reads the config at `path` of this machine; what it names is looked for among the board's `files`.
     pub fn read(path: &Path, files: &Files) -> Result<Texts, String> {
-        let mut texts = Texts::default();
-        texts.files.push(Text { name: path.display().to_string(), bytes: read(path)? });
+        let mut texts = Texts::alone(path)?;
         let mut places: Vec<PathBuf> = std::fs::canonicalize(path).into_iter().collect();
         let mut sum: usize = texts.files.iter().map(|file| file.bytes.len()).sum();
         for pattern in texts.named(0).include {
@@ -102,6 +101,12 @@ impl Texts {
         Ok(texts)
     }
 
+    /// Reads the file at `path` and nothing that it names.
+    pub fn alone(path: &Path) -> Result<Texts, String> {
+        let main = Text { name: path.display().to_string(), bytes: read(path)? };
+        Ok(Texts { files: vec![main], ..Texts::default() })
+    }
+
     /// The number of files.
     pub fn count(&self) -> usize {
         self.files.len()
@@ -109,8 +114,21 @@ impl Texts {
 
     /// Judges what was read.
     pub fn load(&self) -> Result<(Plan, Vec<Warning>), Problems> {
-        let sources: Vec<Source<'_>> = self.files.iter().map(Text::source).collect();
-        config::load_all(&Input { sources: &sources, values: &self.values, absent: &self.absent })
+        config::load_all(&Input { sources: &self.sources(), values: &self.values, absent: &self.absent })
+    }
+
+    /// The plan of what nothing is wrong with.
+    pub fn salvage(&self) -> Plan {
+        config::salvage(&Input { sources: &self.sources(), values: &self.values, absent: &self.absent })
+    }
+
+    /// The bytes of the main file.
+    pub fn main(&self) -> &[u8] {
+        self.files.first().map_or(&[], |file| &file.bytes)
+    }
+
+    fn sources(&self) -> Vec<Source<'_>> {
+        self.files.iter().map(Text::source).collect()
     }
 
     fn named(&self, number: usize) -> include::Named {
