@@ -5,6 +5,7 @@
 //! except between double quotes, which may stand around a whole word or around a value, and are left out there.
 #![forbid(unsafe_code)]
 
+use super::depends::same_module;
 use crate::supervisor::report::Places;
 
 /// What it says.
@@ -52,6 +53,16 @@ impl Cmdline {
     fn problem(&mut self, word: &str, hint: &str) {
         self.problems.push(format!("the kernel's command line says {word}, which means nothing: {hint}"));
     }
+}
+
+/// What the line has for a kernel module, `MODULE.NAME=VALUE`, as the module takes it: the kernel keeps that for its own
+/// parts, and leaves it to whoever loads a module to hand it on, as modprobe(8) does.
+pub fn parameters(text: &str, module: &str) -> String {
+    let own = |word: &str| {
+        let (name, rest) = word.split_once('.')?;
+        same_module(name, module).then(|| rest.to_owned())
+    };
+    words(text).filter_map(own).collect::<Vec<_>>().join(" ")
 }
 
 /// The words of the line, quotes still in them.
@@ -104,6 +115,13 @@ mod tests {
         }
         let hidden = Cmdline::parse("dyndbg=\"x coracle.rescue\"");
         assert!(!hidden.rescue, "a word inside someone else's value is not ours");
+    }
+
+    #[test]
+    fn a_modules_parameters_are_handed_on() {
+        let line = "quiet soft-dog.margin=60 soft_dog.action=\"a b\" softdog.x=1 dog.y=2\n";
+        assert_eq!(parameters(line, "soft_dog"), "margin=60 action=\"a b\"");
+        assert_eq!(parameters(line, "ext4"), "");
     }
 
     #[test]

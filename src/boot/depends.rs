@@ -17,7 +17,7 @@ pub enum Found<'a> {
 
 /// Looks `module` up: a name as lsmod(8) or a file calls it, in which `-` and `_` are the same.
 pub fn find<'a>(module: &str, depends: &'a str, built_in: &str) -> Found<'a> {
-    let wanted = |path: &str| same(name(path), module);
+    let wanted = |path: &str| same_module(module_name(path), module);
     for line in depends.lines() {
         let Some((path, others)) = line.split_once(':').filter(|(path, _)| wanted(path)) else { continue };
         let mut files: Vec<&str> = others.split_whitespace().collect();
@@ -29,12 +29,13 @@ pub fn find<'a>(module: &str, depends: &'a str, built_in: &str) -> Found<'a> {
 }
 
 /// The module's name in a path: without folders, `.ko` and the ending of a compression.
-fn name(path: &str) -> &str {
+pub fn module_name(path: &str) -> &str {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split_once(".ko").map_or(file, |(name, _)| name)
 }
 
-fn same(a: &str, b: &str) -> bool {
+/// Whether two names mean the same module.
+pub fn same_module(a: &str, b: &str) -> bool {
     let plain = |byte: u8| if byte == b'-' { b'_' } else { byte };
     a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| plain(a) == plain(b))
 }

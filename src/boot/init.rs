@@ -39,7 +39,8 @@ pub fn run(words: &[OsString]) -> ! {
     arm(faults);
     let mut said = Vec::new();
     let unsealed = begin(words, &mut |sentence| said.push(sentence));
-    let cmdline = Cmdline::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let cmdline = Cmdline::parse(&line);
     let mut first = First { places: cmdline.places, ..First::default() };
     let mut voice = Voice::new(first.places);
     said.iter().chain(&cmdline.problems).for_each(|sentence| voice.say(sentence));
@@ -54,7 +55,7 @@ pub fn run(words: &[OsString]) -> ! {
     let boot = firmware.plan.device.boot.clone();
     let state = PathBuf::from(&*firmware.plan.device.state);
     first.watchdog = Watchdog::open(boot.watchdog.as_ref(), monotonic(), say);
-    modules::load(&boot.modules, say);
+    modules::load(&boot.modules, &line, say);
     if let Some(watchdog) = &mut first.watchdog {
         watchdog.look_again(monotonic(), say);
     }

@@ -1,7 +1,8 @@
 //! Kernel modules and kernel parameters that the config lists.
 #![forbid(unsafe_code)]
 
-use super::depends::{Found, find, is_compressed};
+use super::cmdline::parameters;
+use super::depends::{Found, find, is_compressed, module_name};
 use super::early::c_string;
 use crate::plan::Sysctl;
 use crate::supervisor::keeper::Say;
@@ -10,8 +11,8 @@ use nix::libc::{EEXIST, EINVAL, EOPNOTSUPP};
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 
-/// Loads each of `modules` with what it depends on. An entry is a module's name, and behind a blank its parameters.
-pub fn load(modules: &[Box<str>], say: Say<'_>) {
+/// Loads each of `modules` with what it depends on, and with the parameters that the kernel's command line has for it.
+pub fn load(modules: &[Box<str>], cmdline: &str, say: Say<'_>) {
     if modules.is_empty() {
         return;
     }
@@ -23,17 +24,14 @@ pub fn load(modules: &[Box<str>], say: Say<'_>) {
         say(format!("{folder}/modules.dep cannot be read: {error}; run depmod where the firmware is built"));
         String::new()
     });
-    for entry in modules {
-        let (module, parameters) = entry.split_once(' ').unwrap_or((entry, ""));
+    for module in modules {
         match find(module, &depends, &built_in) {
             Found::BuiltIn => {}
             Found::Missing => say(format!("there is no kernel module {module} in {folder}")),
             Found::Files(files) => {
-                let last = files.len().saturating_sub(1);
-                for (at, file) in files.iter().enumerate() {
-                    // Parameters are for the module itself, not for what it depends on.
-                    let parameters = if at == last { parameters } else { "" };
-                    if let Err(why) = load_file(&format!("{folder}/{file}"), parameters) {
+                for file in files {
+                    let parameters = parameters(cmdline, module_name(file));
+                    if let Err(why) = load_file(&format!("{folder}/{file}"), &parameters) {
                         say(format!("the kernel module {module} is not loaded: {why}"));
                         break;
                     }
