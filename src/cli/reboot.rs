@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 /// Be the board's first process: what the kernel starts, by `init=/sbin/coracle` or `rdinit=/init`.
 ///
 /// It mounts what every program expects and what the config lists, supervises the services, and ends the board in order.
-/// Words on the kernel's command line: coracle.config=FILE, coracle.rescue, coracle.log=console|kmsg|both.
+/// The kernel's command line may say coracle.config=FILE, coracle.rescue, coracle.log=console|kmsg|both. Example of one:
+/// "init=/sbin/coracle coracle.config=/data/try.json".
 ///
-/// Example: init=/sbin/coracle coracle.config=/etc/coracle/config.json
+/// Example: coracle init
 #[derive(FromArgs)]
 #[argh(subcommand, name = "init", help_triggers("-h", "--help"))]
 pub struct InitArgs {}
