@@ -153,10 +153,10 @@ pub fn cgroups(say: Say<'_>) {
     }
     let flags = NO_SUID | NO_DEV | NO_EXEC;
     let unified = mount::mount(c"cgroup2", CGROUPS, flags, c"");
+    let known = fs::read_to_string("/proc/cgroups").unwrap_or_default();
     if unified.is_ok() {
         let given = fs::read_to_string(format!("{root}/cgroup.controllers")).unwrap_or_default();
-        let has = |name: &str| given.split_whitespace().any(|given| given == name);
-        if has("memory") && has("pids") {
+        if is_enough(&given, &known) {
             for controller in given.split_whitespace() {
                 // One that cannot be handed down is missed, and named, by the service that wants it.
                 let _ = fs::write(format!("{root}/cgroup.subtree_control"), format!("+{controller}"));
@@ -164,7 +164,6 @@ pub fn cgroups(say: Say<'_>) {
             return;
         }
     }
-    let known = fs::read_to_string("/proc/cgroups").unwrap_or_default();
     let wanted: Vec<String> = v1(&known);
     if wanted.is_empty() {
         return match unified {
@@ -192,16 +191,23 @@ pub fn cgroups(say: Say<'_>) {
     }
 }
 
-/// The v1 hierarchies to mount, from the text of /proc/cgroups (cgroups(7)): name, hierarchy, groups, enabled. Those of
-/// a hierarchy that is mounted elsewhere, v2's included, stay there.
+/// Whether v2, with the controllers `given`, has memory and pids as far as the kernel has them at all.
+fn is_enough(given: &str, known: &str) -> bool {
+    let has = |name: &str| given.split_whitespace().any(|given| given == name);
+    !given.is_empty() && ["memory", "pids"].iter().all(|name| has(name) || !is_enabled(known, name))
+}
+
+/// Whether the text of /proc/cgroups (cgroups(7)) has a controller as enabled: name, hierarchy, groups, enabled.
+fn is_enabled(known: &str, wanted: &str) -> bool {
+    known.lines().any(|line| {
+        let mut fields = line.split_whitespace();
+        fields.next() == Some(wanted) && fields.nth(2) == Some("1")
+    })
+}
+
+/// The v1 hierarchies to mount.
 fn v1(known: &str) -> Vec<String> {
-    let free = |wanted: &&str| {
-        known.lines().any(|line| {
-            let mut fields = line.split_whitespace();
-            fields.next() == Some(wanted) && fields.nth(2) == Some("1")
-        })
-    };
-    let have = |names: &&str| names.split(',').filter(free).collect::<Vec<_>>().join(",");
+    let have = |names: &&str| names.split(',').filter(|name| is_enabled(known, name)).collect::<Vec<_>>().join(",");
     V1.iter().map(have).filter(|names| !names.is_empty()).collect()
 }
 
@@ -230,5 +236,14 @@ mod tests {
         let known = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\nmemory\t0\t1\t0\npids\t0\t1\t1\n";
         assert_eq!(v1(known), ["pids", "cpu"]);
         assert_eq!(v1(""), [""; 0]);
+    }
+
+    #[test]
+    fn v1_is_for_kernels_that_have_memory_or_pids_there_alone() {
+        let known = "memory\t0\t1\t1\npids\t0\t1\t1\n";
+        assert!(is_enough("cpu memory pids", known));
+        assert!(!is_enough("cpu pids", known) && !is_enough("", known));
+        let disabled = known.replace("memory\t0\t1\t1", "memory\t0\t1\t0");
+        assert!(is_enough("cpu pids", &disabled), "a controller that is switched off is not in v1 either");
     }
 }
