@@ -4,13 +4,15 @@
 use crate::supervisor::keeper::Say;
 use crate::sys::board::{RtcTime, read_rtc};
 use nix::sys::time::TimeSpec;
-use nix::time::{ClockId, clock_gettime, clock_settime};
+use nix::time::{ClockId, clock_settime};
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// When this release was made, seconds since 1970: what SOURCE_DATE_EPOCH said to the compiler, or a day before it.
+/// When this release was made, seconds since 1970: what SOURCE_DATE_EPOCH said to the compiler, or else the
+/// date of the release.
 pub const BUILT: i64 = match option_env!("SOURCE_DATE_EPOCH") {
     Some(text) => decimal(text.as_bytes()),
     // 2026-11-01.
@@ -71,7 +73,8 @@ pub fn seconds(time: &RtcTime) -> Option<i64> {
 pub fn set(state: Option<&Path>, say: Say<'_>) {
     let rtc = || seconds(&read_rtc(File::open("/dev/rtc0").ok()?.as_fd()).ok()?);
     let saved = state.and_then(|state| fs::metadata(saved(state)).ok()).map(|file| file.mtime());
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |now| i64::from(now.tv_sec()));
+    // A clock before 1970 is behind whatever is known.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
     let Some((time, from)) = latest(now, rtc(), saved) else { return };
     let set = clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::new(time as _, 0));
     let from = match from {
@@ -91,7 +94,7 @@ pub fn set(state: Option<&Path>, say: Say<'_>) {
 /// What the file system says.
 pub fn save(state: &Path) -> std::io::Result<()> {
     let file = File::options().write(true).create(true).truncate(true).open(saved(state))?;
-    file.set_modified(std::time::SystemTime::now())?;
+    file.set_modified(SystemTime::now())?;
     file.sync_all()
 }
 

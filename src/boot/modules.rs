@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::cmdline::parameters;
-use super::depends::{Found, find, is_compressed, module_name};
+use super::depends::{Found, find, is_compressed, module_name, same_module};
 use super::early::c_string;
 use crate::plan::Sysctl;
 use crate::supervisor::keeper::Say;
 use crate::sys::{Errno, board};
 use nix::libc::{EEXIST, EINVAL, EOPNOTSUPP};
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsFd as _;
 
 /// Loads each of `modules` with what it depends on, and with the parameters that the kernel's command line has for it.
@@ -18,9 +19,8 @@ pub fn load(modules: &[Box<str>], cmdline: &str, say: Say<'_>) {
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let folder = format!("/lib/modules/{}", release.trim());
-    let text = |name: &str| fs::read_to_string(format!("{folder}/{name}"));
-    let built_in = text("modules.builtin").unwrap_or_default();
-    let depends = text("modules.dep").unwrap_or_else(|error| {
+    let built_in = lines_of(&format!("{folder}/modules.builtin"), modules).unwrap_or_default();
+    let depends = lines_of(&format!("{folder}/modules.dep"), modules).unwrap_or_else(|error| {
         say(format!("{folder}/modules.dep cannot be read: {error}; run depmod where the firmware is built"));
         String::new()
     });
@@ -39,6 +39,21 @@ pub fn load(modules: &[Box<str>], cmdline: &str, say: Say<'_>) {
             }
         }
     }
+}
+
+/// The lines of a list of modules that begin with one of `modules`. The list of a kernel with every driver has a
+/// megabyte, which is not to be held.
+fn lines_of(path: &str, modules: &[Box<str>]) -> std::io::Result<String> {
+    let mut found = String::new();
+    for line in BufReader::new(File::open(path)?).lines() {
+        let line = line?;
+        let name = module_name(line.split(':').next().unwrap_or(&line));
+        if modules.iter().any(|module| same_module(name, module)) {
+            found.push_str(&line);
+            found.push('\n');
+        }
+    }
+    Ok(found)
 }
 
 fn load_file(path: &str, parameters: &str) -> Result<(), String> {
@@ -85,6 +100,15 @@ mod tests {
         assert_eq!(path("net.ipv4.ip_forward"), "/proc/sys/net/ipv4/ip_forward");
         assert_eq!(path("net.ipv4.conf.eth0/100.forwarding"), "/proc/sys/net/ipv4/conf/eth0.100/forwarding");
         assert_eq!(path("net/ipv4/conf/eth0.100/forwarding"), "/proc/sys/net/ipv4/conf/eth0.100/forwarding");
+    }
+
+    #[test]
+    fn only_the_lines_of_wanted_modules_are_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("modules.dep");
+        fs::write(&path, "a/ext4.ko: b/jbd2.ko\nb/jbd2.ko:\nc/soft-dog.ko.xz:\nd/ext4x.ko:\n").unwrap();
+        let kept = lines_of(path.to_str().unwrap(), &["ext4".into(), "soft_dog".into()]).unwrap();
+        assert_eq!(kept, "a/ext4.ko: b/jbd2.ko\nc/soft-dog.ko.xz:\n");
     }
 
     #[test]

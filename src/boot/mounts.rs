@@ -2,10 +2,11 @@
 //! by memory where the config says so, and said in any case.
 #![forbid(unsafe_code)]
 
-use super::early::{c_string, is_mounted, mountinfo};
+use super::early::{c_string, mountinfo};
 use super::first::First;
 use super::options::split;
 use super::source::{SUPERBLOCK, Source, ext4_label};
+use crate::base::mountinfo::Mounted;
 use crate::base::units::{Bytes, Millis};
 use crate::plan::BoardMount;
 use crate::supervisor::keeper::Say;
@@ -25,10 +26,16 @@ const LOOK: Duration = Duration::from_millis(20);
 pub fn mount_all(mounts: &[BoardMount], first: &mut First, say: Say<'_>) {
     for mount in mounts {
         let target = &mount.target;
-        if is_mounted(&mountinfo(), target) {
-            continue;
-        }
-        let Err(why) = mount_one(mount, first, say) else { continue };
+        let done = match mounted_kind(&mountinfo(), target) {
+            None => mount_one(mount, first, say),
+            // By the first process before its failure, or by the kernel.
+            Some(kind) if kind == mount.kind => continue,
+            Some(kind) => {
+                first.degraded.push(format!("{target} is a {kind}, not a {}, since before this program", mount.kind));
+                continue;
+            }
+        };
+        let Err(why) = done else { continue };
         let sentence = match mount.fallback {
             None => format!("{target} is not mounted: {why}"),
             Some(size) => match fall_back(target, size) {
@@ -39,6 +46,12 @@ pub fn mount_all(mounts: &[BoardMount], first: &mut First, say: Say<'_>) {
         say(format!("DEGRADED: {sentence}"));
         first.degraded.push(sentence);
     }
+}
+
+/// The type of the file system that is mounted at `target`, the topmost if there are several.
+fn mounted_kind(mountinfo: &str, target: &str) -> Option<Box<str>> {
+    let mut mounts = mountinfo.lines().rev().filter_map(Mounted::parse);
+    mounts.find(|mount| mount.target == target).map(|mount| mount.kind.into())
 }
 
 fn mount_one(wanted: &BoardMount, first: &mut First, say: Say<'_>) -> Result<(), String> {
@@ -163,6 +176,13 @@ mod tests {
         let why = &first.degraded[0];
         assert!(why.contains("PARTNAME=no-such-partition has not appeared within 60ms"), "{why}");
         assert_eq!(said, [format!("DEGRADED: {why}")]);
+    }
+
+    #[test]
+    fn what_is_mounted_already_is_known_by_its_type() {
+        let text = "30 1 254:1 / /data rw - ext4 /dev/vda rw\n31 30 0:30 / /data rw - tmpfs none rw\n";
+        assert_eq!(mounted_kind(text, "/data").as_deref(), Some("tmpfs"));
+        assert_eq!(mounted_kind(text, "/dat"), None);
     }
 
     #[test]
