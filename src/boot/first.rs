@@ -93,6 +93,19 @@ impl First {
     }
 }
 
+/// What is known about the watchdog, for `inspect device`.
+pub fn watchdog_facts(watchdog: &Watchdog) -> (&'static str, String) {
+    let mut object = String::from("{");
+    for (at, (key, value)) in watchdog.facts().iter().enumerate() {
+        object.push_str(if at == 0 { "" } else { "," });
+        quote(&mut object, key);
+        object.push(':');
+        quote(&mut object, value);
+    }
+    object.push('}');
+    ("watchdog", object)
+}
+
 impl Keeper for First {
     fn signals(&self) -> &'static [Signal] {
         &[Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGPWR]
@@ -145,17 +158,7 @@ impl Keeper for First {
 
     fn facts(&self) -> Vec<(&'static str, String)> {
         let mut facts = Vec::new();
-        if let Some(watchdog) = &self.watchdog {
-            let mut object = String::from("{");
-            for (at, (key, value)) in watchdog.facts().iter().enumerate() {
-                object.push_str(if at == 0 { "" } else { "," });
-                quote(&mut object, key);
-                object.push(':');
-                quote(&mut object, value);
-            }
-            object.push('}');
-            facts.push(("watchdog", object));
-        }
+        facts.extend(self.watchdog.as_ref().map(watchdog_facts));
         if let Some(cause) = self.cause {
             let mut word = String::new();
             quote(&mut word, cause.word());

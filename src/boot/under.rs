@@ -1,7 +1,13 @@
-//! A supervisor under another init: it ends when it is told to, and tells systemd how it stands (sd_notify(3)).
+//! A supervisor under another init: it ends when it is told to, feeds the watchdog if the config has one, and tells
+//! systemd how it stands (sd_notify(3)).
 #![forbid(unsafe_code)]
 
+use super::first::watchdog_facts;
+use super::watchdog::Watchdog;
+use crate::base::units::Millis;
+use crate::plan;
 use crate::supervisor::keeper::{End, Keeper, Moment, Say};
+use crate::supervisor::run::monotonic;
 use nix::sys::signal::Signal;
 use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt as _;
@@ -15,22 +21,31 @@ const VARIABLE: &str = "NOTIFY_SOCKET";
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The keeper of a supervisor that is not the board's first process.
-#[derive(Debug)]
+#[derive(Default)]
 pub struct Under {
     detached: bool,
     told: Option<(UnixDatagram, SocketAddr)>,
+    configured: Option<plan::Watchdog>,
+    watchdog: Option<Watchdog>,
 }
 
 impl Under {
-    /// `detached`: SIGHUP, the end of the terminal, is no reason to end.
-    pub fn new(detached: bool) -> Under {
+    /// `detached`: SIGHUP, the end of the terminal, is no reason to end. The watchdog is opened once there is a supervisor.
+    pub fn new(detached: bool, watchdog: Option<&plan::Watchdog>) -> Under {
         let address = std::env::var_os(VARIABLE).and_then(|name| address(&name));
         let told = address.and_then(|address| {
             let socket = UnixDatagram::unbound().ok()?;
             socket.set_write_timeout(Some(PATIENCE)).ok()?;
             Some((socket, address))
         });
-        Under { detached, told }
+        Under { detached, told, configured: watchdog.cloned(), watchdog: None }
+    }
+
+    /// Everything is stopped: the watchdog too, since nobody feeds it any more.
+    pub fn let_go(&mut self, say: Say<'_>) {
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.stop(say);
+        }
     }
 }
 
@@ -52,7 +67,25 @@ impl Keeper for Under {
         *end == End::Exit
     }
 
+    fn next_deadline(&self) -> Option<Millis> {
+        self.watchdog.as_ref().and_then(Watchdog::next)
+    }
+
+    fn act(&mut self, now: Millis, say: Say<'_>) -> Option<End> {
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.tend(now, say);
+        }
+        None
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        self.watchdog.as_ref().map(watchdog_facts).into_iter().collect()
+    }
+
     fn moment(&mut self, moment: Moment, say: Say<'_>) {
+        if moment == Moment::Supervising {
+            self.watchdog = Watchdog::open(self.configured.as_ref(), monotonic(), say);
+        }
         let Some((socket, address)) = &self.told else { return };
         let text = match moment {
             Moment::Supervising => "READY=1\nSTATUS=supervising",
@@ -83,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_supervisor_under_another_init_ends_and_leaves_the_board_alone() {
-        let (front, back) = (Under { detached: false, told: None }, Under { detached: true, told: None });
+        let (front, back) = (Under::default(), Under { detached: true, ..Under::default() });
         assert_eq!(front.asked(Signal::SIGHUP), Some(End::Exit));
         assert_eq!(back.asked(Signal::SIGHUP), None);
         assert_eq!(back.asked(Signal::SIGTERM), Some(End::Exit));

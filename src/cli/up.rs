@@ -63,7 +63,7 @@ fn load(path: &Path) -> Result<Plan, u8> {
 /// Supervises in this process; `told` hears that the supervisor answers, by the pipe's first byte.
 fn supervise(plan: Plan, run_dir: &Path, told: Option<PipeWriter>) -> u8 {
     let mut told = told;
-    let mut keeper = Under::new(told.is_some());
+    let mut keeper = Under::new(told.is_some(), plan.device.boot.watchdog.as_ref());
     let supervisor = match Supervisor::new(plan, run_dir, &mut keeper) {
         Ok(supervisor) => supervisor,
         Err(refused) => {
@@ -87,7 +87,10 @@ fn supervise(plan: Plan, run_dir: &Path, told: Option<PipeWriter>) -> u8 {
         let _ = pipe.write_all(READY);
     }
     match supervisor.supervise() {
-        Ok(_) => exit::OK,
+        Ok(_) => {
+            keeper.let_go(&mut |sentence| output::complain(&sentence));
+            exit::OK
+        }
         Err(sentence) => {
             output::complain(&sentence);
             exit::FAILED
