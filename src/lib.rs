@@ -15,7 +15,7 @@
 //! | [`sandbox`] | one service's namespaces, root file system, cgroup, capabilities, seccomp filter |
 //! | [`control`] | the wire between the command line and a running supervisor |
 //! | [`supervisor`] | the pure core that decides, the loop that acts, the init that each service lives under |
-//! | [`boot`] | PID 1: the hardware watchdog, the cause of the last reset |
+//! | [`boot`] | coracle as the board's first process, or under another init |
 //! | [`cli`] | what a person types |
 
 pub mod base;

@@ -4,6 +4,7 @@
 pub mod exit;
 pub mod json;
 pub mod limits;
+pub mod mountinfo;
 pub mod name;
 pub mod signal;
 pub mod sort;

@@ -1,6 +1,5 @@
 //! `coracle check`: every problem of a config file and of the board, or the plan.
 
-use super::config_file::{self, Fault, Texts};
 use super::output;
 use super::table::Table;
 use crate::base::exit;
@@ -12,6 +11,7 @@ use crate::image::reference::Reference;
 use crate::plan::{Kind, Memory, Plan, Root, Service};
 use crate::supervisor::answer;
 use crate::supervisor::board::{self, Board, BoardProblem};
+use crate::supervisor::config_file::{self, Fault, Texts};
 use argh::FromArgs;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ pub fn run(args: &CheckArgs) -> u8 {
     };
     let (plan, warnings) = match texts.load() {
         Ok(loaded) => loaded,
-        Err(fault) => return refuse(&file, &fault, args.json),
+        Err(problems) => return refuse(&file, &Fault::Problems(problems), args.json),
     };
     let mut found = board::problems(&plan, &board);
     found.extend(board::image_problems(&plan, &board));

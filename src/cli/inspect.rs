@@ -1,7 +1,7 @@
 //! `coracle inspect`: everything known about one service or the board, as JSON; the steps of a start.
 #![forbid(unsafe_code)]
 
-use super::{RUN_DIR, config_file, output, services};
+use super::{RUN_DIR, output, services};
 use crate::base::exit;
 use crate::base::json::decode;
 use crate::base::suggest::did_you_mean;
@@ -9,6 +9,7 @@ use crate::control::client::{Answer, Client, ClientError};
 use crate::control::wire::Verb;
 use crate::log::format::{JsonText, Safe};
 use crate::plan::CapSet;
+use crate::supervisor::config_file;
 use crate::supervisor::instance::Instance;
 use crate::supervisor::steps::of_plan;
 use argh::FromArgs;

@@ -3,7 +3,6 @@
 
 mod act;
 pub mod check;
-pub mod config_file;
 pub mod down;
 mod exec;
 mod images;
@@ -12,6 +11,7 @@ mod logs;
 pub mod output;
 pub mod progress;
 mod ps;
+mod reboot;
 mod run;
 mod services;
 mod stats;
@@ -23,9 +23,11 @@ mod words;
 
 use crate::base::exit;
 use crate::base::suggest::did_you_mean;
+use crate::boot;
 use crate::sandbox::sealed;
 use argh::{EarlyExit, FromArgs, SubCommands};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 /// The run directory unless `--run-dir` names another: control socket, logs and records of one supervisor.
 pub const RUN_DIR: &str = "/run/coracle";
@@ -46,14 +48,18 @@ enum Command {
     Check(check::CheckArgs),
     Down(down::DownArgs),
     Exec(exec::ExecArgs),
+    Halt(reboot::HaltArgs),
     Images(images::list::ImagesArgs),
+    Init(reboot::InitArgs),
     Inspect(inspect::InspectArgs),
     Kill(act::KillArgs),
     Logs(logs::LogsArgs),
     Pack(images::pack::PackArgs),
     Pause(act::PauseArgs),
+    Poweroff(reboot::PoweroffArgs),
     Prune(images::list::PruneArgs),
     Ps(ps::PsArgs),
+    Reboot(reboot::RebootArgs),
     Restart(act::RestartArgs),
     Rmi(images::list::RmiArgs),
     Run(run::RunArgs),
@@ -78,9 +84,19 @@ struct VersionArgs {}
 /// The commands that start processes in containers, from a binary that nothing in there can write to.
 const STARTS_PROCESSES: [&str; 3] = ["exec", "run", "up"];
 
-/// Runs the command line and gives the process's exit code.
+/// Names by which the program is called as if the command of that name were typed.
+const NAMES: [&str; 4] = ["init", "reboot", "poweroff", "halt"];
+
+/// Runs the command line and gives the process's exit code. The board's first process never comes back from it.
 pub fn main() -> std::process::ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
+    if std::process::id() == 1 && (boot::is_board() || named(&words) == Some("init")) {
+        boot::init::run(&words);
+    }
+    let words = match named(&words) {
+        Some(name) if words.get(1).is_none_or(|word| word != name) => spelled_out(name, words),
+        _ => words,
+    };
     if let Some(word) = words.get(1).and_then(|word| word.to_str()).filter(|word| STARTS_PROCESSES.contains(word))
         && let Err(sentence) = sealed::ensure(&words)
     {
@@ -88,6 +104,18 @@ pub fn main() -> std::process::ExitCode {
         return if word == "up" { exit::FAILED } else { exit::RUN_FAILED }.into();
     }
     start(words)
+}
+
+/// The command that the program's own name, or else the first word, stands for, among [`NAMES`].
+fn named(words: &[OsString]) -> Option<&'static str> {
+    let program = words.first().and_then(|word| Path::new(word).file_name());
+    let is = |word: Option<&OsStr>| NAMES.into_iter().find(|name| word == Some(OsStr::new(name)));
+    is(program).or_else(|| is(words.get(1).map(OsString::as_os_str)))
+}
+
+/// `reboot -f` as `coracle reboot -f`.
+fn spelled_out(name: &str, words: Vec<OsString>) -> Vec<OsString> {
+    ["coracle".into(), name.into()].into_iter().chain(words.into_iter().skip(1)).collect()
 }
 
 /// Not in the frame of [`main`], which is there before the binary is sealed and once more after it.
@@ -162,13 +190,17 @@ fn run(command: Command) -> u8 {
         Command::Down(args) => down::run(&args),
         Command::Images(args) => images::list::images(&args),
         Command::Exec(args) => exec::run(&args),
+        Command::Halt(args) => reboot::halt(&args),
+        Command::Init(args) => reboot::init(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Kill(args) => act::kill(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Pack(args) => images::pack::run(&args),
         Command::Pause(args) => act::pause(&args),
+        Command::Poweroff(args) => reboot::poweroff(&args),
         Command::Prune(args) => images::list::prune(&args),
         Command::Ps(args) => ps::run(&args),
+        Command::Reboot(args) => reboot::reboot(&args),
         Command::Restart(args) => act::restart(&args),
         Command::Rmi(args) => images::list::rmi(&args),
         Command::Run(args) => run::run(&args),

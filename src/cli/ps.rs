@@ -40,6 +40,9 @@ pub fn run(args: &PsArgs) -> u8 {
     match answer {
         Ok(done) if done.ok => {
             show(args, &lines);
+            if !done.message.is_empty() && !args.json {
+                output::complain(&format!("DEGRADED: {}", done.message));
+            }
             exit::OK
         }
         Ok(done) => {

@@ -1,13 +1,14 @@
 //! `coracle up`: supervise the services of a config file.
 #![forbid(unsafe_code)]
 
-use super::config_file;
 use super::{RUN_DIR, output};
 use crate::base::exit;
+use crate::boot::under::Under;
 use crate::control::client::{Answer, Client};
 use crate::control::wire::Verb;
 use crate::plan::Plan;
 use crate::supervisor::board::{self, Board};
+use crate::supervisor::config_file;
 use crate::supervisor::run::{Refused, Supervisor};
 use crate::sys::process::{self, Forked};
 use argh::FromArgs;
@@ -62,7 +63,8 @@ fn load(path: &Path) -> Result<Plan, u8> {
 /// Supervises in this process; `told` hears that the supervisor answers, by the pipe's first byte.
 fn supervise(plan: Plan, run_dir: &Path, told: Option<PipeWriter>) -> u8 {
     let mut told = told;
-    let supervisor = match Supervisor::new(plan, run_dir, told.is_some()) {
+    let mut keeper = Under::new(told.is_some(), plan.device.boot.watchdog.as_ref());
+    let supervisor = match Supervisor::new(plan, run_dir, &mut keeper) {
         Ok(supervisor) => supervisor,
         Err(refused) => {
             let sentence = match refused {
@@ -85,7 +87,10 @@ fn supervise(plan: Plan, run_dir: &Path, told: Option<PipeWriter>) -> u8 {
         let _ = pipe.write_all(READY);
     }
     match supervisor.supervise() {
-        Ok(()) => exit::OK,
+        Ok(_) => {
+            keeper.let_go(&mut |sentence| output::complain(&sentence));
+            exit::OK
+        }
         Err(sentence) => {
             output::complain(&sentence);
             exit::FAILED

@@ -146,6 +146,11 @@ impl<'a> Sink<'a> {
         self.problems.len() >= PROBLEMS
     }
 
+    /// Where each problem found so far begins.
+    pub fn places(&self) -> impl Iterator<Item = usize> {
+        self.problems.iter().map(|found| found.span.start)
+    }
+
     /// Where an offset is, for someone who looks at another one: `line 4`, or `other.json:4` in another file.
     pub fn place(&self, offset: usize, seen_from: usize) -> String {
         let at = |offset| locate(self.sources, self.placed(Span { start: offset, end: offset }).start);
@@ -154,11 +159,6 @@ impl<'a> Sink<'a> {
             Some(source) if file != other => format!("{}:{}", source.name, line(source.bytes, local)),
             source => format!("line {}", line(source.map_or(&[], |source| source.bytes), local)),
         }
-    }
-
-    /// Where each problem found so far begins, in the text of all files.
-    pub fn places(&self) -> impl Iterator<Item = usize> {
-        self.problems.iter().map(|found| found.span.start)
     }
 
     /// Whether two offsets are in the same file.

@@ -94,7 +94,9 @@ impl Client {
     ) -> Result<DoneLine, ClientError> {
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
-        let patience = matches!(verb, Verb::List | Verb::Inspect | Verb::Steps).then_some(QUICK);
+        let patience =
+            matches!(verb, Verb::List | Verb::Inspect | Verb::Steps | Verb::Reboot | Verb::Poweroff | Verb::Halt)
+                .then_some(QUICK);
         let request = Request { v: VERSION, id, verb, service, signal };
         let mut buffer = [0; wire::REQUEST_BYTES];
         let used = wire::write_line(&request, &mut buffer)

@@ -38,7 +38,7 @@ pub struct Received {
     pub id: u32,
     /// What is asked for.
     pub verb: Verb,
-    /// The service's name; may be none that exists.
+    /// The service's name, which may be none that exists, or the text of [`Verb::Reboot`].
     pub service: heapless::String<NAME_BYTES>,
     /// The signal of [`Verb::Kill`].
     pub signal: u8,

@@ -54,6 +54,12 @@ pub enum Verb {
     Wait,
     /// Stop everything in order and end; answered as the last thing.
     Shutdown,
+    /// Stop everything in order and reboot the board; `service` goes to the boot loader. Answered at once.
+    Reboot,
+    /// The same, and switch the board off.
+    Poweroff,
+    /// The same, and let the board stand still.
+    Halt,
 }
 
 /// One request.
@@ -65,7 +71,7 @@ pub struct Request<'a> {
     pub id: u32,
     /// What is asked for.
     pub verb: Verb,
-    /// The service's name; empty where none is needed.
+    /// The service's name, or the text of [`Verb::Reboot`]; empty where none is needed.
     #[serde(default, borrow)]
     pub service: &'a str,
     /// The signal of [`Verb::Kill`], a number of the running architecture.

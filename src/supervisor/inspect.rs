@@ -143,6 +143,10 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
     );
     let filters = board.kernel.as_ref().is_some_and(|kernel| kernel.seccomp);
     object.raw("overlayfs", supervisor.overlayfs).raw("seccomp", filters).text("log_ring", device.log_ring);
+    object.list("degraded", supervisor.keeper.degraded().iter().map(String::as_str));
+    for (key, value) in supervisor.keeper.facts() {
+        object.raw(key, value);
+    }
     object.end()
 }
 

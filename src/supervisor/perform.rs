@@ -8,7 +8,8 @@ use super::event::{Event, Index, InstanceEvent, Number, Token};
 use super::images::Standing;
 use super::init;
 use super::instance::{self, Instance, Process};
-use super::run::Supervisor;
+use super::keeper::Moment;
+use super::run::{KEEPER, Supervisor};
 use super::service::Phase;
 use super::slot::Live;
 use super::steps::Material;
@@ -32,7 +33,7 @@ use std::path::Path;
 /// The stop signal of a service whose config and image name none.
 const TERM: u8 = libc::SIGTERM as u8;
 
-impl Supervisor {
+impl Supervisor<'_> {
     /// Does one thing. What comes of it is queued as an event.
     pub(super) fn perform(&mut self, action: Action) {
         match action {
@@ -213,6 +214,9 @@ impl Supervisor {
     }
 
     fn answer(&mut self, token: Token, verdict: Verdict) {
+        if token == KEEPER {
+            return self.moment(Moment::Settled(verdict == Verdict::Settled));
+        }
         if verdict == Verdict::SettledWithout {
             for index in 0..self.plan.services.len() {
                 let down = |service: &&super::service::Service| service.wanted && !service.meets_need();

@@ -1,5 +1,5 @@
-//! The lines that a supervisor writes, one per event: to its standard error, and to a ring of its own in the run
-//! directory, which stays when the supervisor runs in the background or dies.
+//! The lines that a supervisor writes, one per event: to its standard error, to a ring of its own in the run directory,
+//! which stays when the supervisor runs in the background or dies, and as the board's first process to the kernel's log.
 //!
 //! A terminal that is stopped or a pipe that nobody reads must not stop the supervisor: what does not fit at once is
 //! counted, and the count is told when there is room again.
@@ -24,20 +24,44 @@ pub const RING: &str = "log";
 /// Its size: some hundred lines.
 const RING_BYTES: u64 = 16 << 10;
 
-/// Standard error, opened anew so that making it non-blocking concerns nobody else, and the ring.
+/// The kernel's log (dev-kmsg of its ABI documentation): what is written becomes an entry of its own.
+const KERNEL_LOG: &str = "/dev/kmsg";
+/// What an entry begins with: facility daemon, priority info (syslog(3)).
+const PRIORITY: &str = "<30>";
+
+/// Where lines go beside the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Places {
+    /// To standard error, which is the console of a first process.
+    #[default]
+    Console,
+    /// To the kernel's log, or to standard error where there is none.
+    Kernel,
+    /// To both.
+    Both,
+}
+
+/// Standard error, opened anew so that making it non-blocking concerns nobody else, the ring, and the kernel's log.
 pub struct Report {
     file: Option<File>,
     ring: Option<Writer>,
+    kernel: Option<File>,
     lost: u64,
 }
 
 impl Report {
-    /// Opens both. A socket, as systemd gives one, cannot be opened anew and is written to as it is, without waiting. A run
+    /// Opens them; without a run directory there is no ring. A socket, as systemd gives one, cannot be opened anew and is written to as it is, without waiting. A run
     /// directory without room is said and costs the ring alone.
-    pub fn open(run_dir: &Path) -> Report {
+    pub fn open(run_dir: Option<&Path>, places: Places) -> Report {
         let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_APPEND;
-        let file = OpenOptions::new().append(true).custom_flags(flags).open("/proc/self/fd/2").ok();
-        let mut report = Report { file, ring: None, lost: 0 };
+        let open = |path: &str| OpenOptions::new().append(true).custom_flags(flags).open(path).ok();
+        let kernel = (places != Places::Console).then(|| open(KERNEL_LOG)).flatten();
+        let file = match places {
+            Places::Kernel if kernel.is_some() => OpenOptions::new().append(true).open("/dev/null").ok(),
+            _ => open("/proc/self/fd/2"),
+        };
+        let mut report = Report { file, ring: None, kernel, lost: 0 };
+        let Some(run_dir) = run_dir else { return report };
         let dir = File::open(run_dir).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)));
         match dir.and_then(|dir| ring::prepare(dir, RING, RING_BYTES)).and_then(Writer::open) {
             Ok(ring) => report.ring = Some(ring),
@@ -60,7 +84,12 @@ impl Report {
                     .for_each(|chunk| ring.append(stamp(), Stream::Note, false, chunk));
                 ring.flush();
             }
-            line.push_str(&format!("coracle: {}\n", Safe(part.as_bytes())));
+            let shown = format!("coracle: {}\n", Safe(part.as_bytes()));
+            if let Some(kernel) = &mut self.kernel {
+                // What it does not take it counts itself.
+                let _ = kernel.write(format!("{PRIORITY}{shown}").as_bytes());
+            }
+            line.push_str(&shown);
         }
         let written = match &mut self.file {
             Some(file) => file.write(line.as_bytes()).is_ok_and(|count| count == line.len()),

@@ -14,22 +14,19 @@ use super::answer;
 use super::awaited::{self, Awaited};
 use super::board::Board;
 use super::core::{State, step};
-use super::event::{Event, Index, InstanceEvent, Order, Token};
+use super::event::{Event, Index, InstanceEvent, Token};
 use super::images::Images;
-use super::inspect;
 use super::instance::{self, Instance, Process};
+use super::keeper::{End, Keeper, Moment};
 use super::leftover;
 use super::report::Report;
 use super::rundir::{RunDir, Unclaimed};
 use super::service::Phase;
 use super::slot::{self, Slot};
 use super::wire::{FromInit, MESSAGE_BYTES};
-use crate::base::exit;
-use crate::base::suggest::did_you_mean;
 use crate::base::units::Millis;
-use crate::control::server::{Received, Server};
-use crate::control::wire::{DoneLine, SOCKET, Verb, inspect_line};
-use crate::image::text::quote;
+use crate::control::server::Server;
+use crate::control::wire::SOCKET;
 use crate::plan::{Plan, Root};
 use crate::sandbox::cgroup::Tree;
 use crate::sys::wait::{ended_child, wait_for};
@@ -50,6 +47,9 @@ use std::path::Path;
 /// Between two looks whether a shortage of memory has cost a process, and how many looks.
 const OOM_LOOK: Millis = Millis(20);
 const OOM_LOOKS: u8 = 50;
+
+/// Whom an answer goes to that the keeper asked for; connections count from 1.
+pub(super) const KEEPER: Token = Token { client: 0, id: 0 };
 
 /// What an entry of the epoll set stands for: the upper half of its mark; the lower half is a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Source {
 }
 
 /// The supervisor of one run directory.
-pub struct Supervisor {
+pub struct Supervisor<'k> {
     pub(super) plan: Plan,
     pub(super) state: State,
     pub(super) events: VecDeque<Event>,
@@ -114,8 +114,11 @@ pub struct Supervisor {
     armed: Option<Millis>,
     signals: SignalFd,
     folders: Option<Inotify>,
-    /// Whether SIGHUP, the end of the terminal, is no reason to end.
-    detached: bool,
+    pub(super) keeper: &'k mut dyn Keeper,
+    /// What happens once everything is stopped, if that was asked for.
+    pub(super) end: Option<End>,
+    /// When what is left is no longer waited for.
+    given_up: Option<Millis>,
 }
 
 /// Why there is no supervisor.
@@ -127,22 +130,26 @@ pub enum Refused {
     Failed(String),
 }
 
-impl Supervisor {
+impl<'k> Supervisor<'k> {
     /// Claims the run directory, takes down what a dead supervisor left there, and listens. Nothing is started yet.
     ///
     /// # Errors
     /// The run directory is taken, or something that every service needs cannot be had.
-    pub fn new(plan: Plan, run_dir: &Path, detached: bool) -> Result<Supervisor, Refused> {
+    pub fn new(plan: Plan, run_dir: &Path, keeper: &'k mut dyn Keeper) -> Result<Supervisor<'k>, Refused> {
         let run = RunDir::claim(run_dir).map_err(|error| match error {
             Unclaimed::Taken => Refused::Taken,
             Unclaimed::Failed(error) => failed("use the run directory", run_dir.display(), error),
         })?;
-        let mut report = Report::open(run.path());
+        let mut report = Report::open(Some(run.path()), keeper.places());
         let tree = Tree::discover(&run.cgroup_folder()).map_err(|error| Refused::Failed(error.to_string()))?;
-        if !leftover::take_down(&run, Some(&tree), &mut |sentence| report.line(sentence)) {
+        let mut say = |sentence: &str| {
+            report.line(sentence);
+            keeper.act(monotonic(), &mut |sentence| report.line(sentence));
+        };
+        if !leftover::take_down(&run, Some(&tree), &mut say) {
             report.line("not everything that an earlier supervisor left could be removed");
         }
-        let signals = block_signals().map_err(|errno| failed("watch", "signals", errno))?;
+        let signals = block_signals(keeper.signals()).map_err(|errno| failed("watch", "signals", errno))?;
         // Orphans of a dead init come to us and are waited for.
         nix::sys::prctl::set_child_subreaper(true).map_err(|errno| failed("become", "the subreaper", errno))?;
         raise_descriptors();
@@ -189,21 +196,32 @@ impl Supervisor {
             armed: None,
             signals,
             folders,
-            detached,
+            keeper,
+            end: None,
+            given_up: None,
         })
     }
 
-    /// Starts what is enabled and supervises until everything is stopped.
+    /// Starts what is enabled and supervises until everything is stopped; gives what is to happen then.
     ///
     /// # Errors
     /// The kernel no longer lets us wait for events.
-    pub fn supervise(mut self) -> Result<(), String> {
+    pub fn supervise(mut self) -> Result<End, String> {
+        self.moment(Moment::Supervising);
         self.events.push_back(Event::Boot);
+        self.events.push_back(Event::WaitSettled(KEEPER));
         let mut ready = [EpollEvent::empty(); 32];
         loop {
             self.settle();
+            let end = |supervisor: &mut Self| supervisor.end.take().unwrap_or(End::Exit);
             if self.complete {
-                break;
+                let end = end(&mut self);
+                self.finish();
+                return Ok(end);
+            }
+            if self.given_up.is_some_and(|at| at <= self.now) {
+                self.report.line("not everything has stopped in time; what is left is killed");
+                return Ok(end(&mut self));
             }
             self.arm();
             let count = match self.epoll.wait(&mut ready, EpollTimeout::NONE) {
@@ -216,8 +234,24 @@ impl Supervisor {
                 self.attend(Source::of(event.data()));
             }
         }
-        self.finish();
-        Ok(())
+    }
+
+    /// Tells the keeper of a moment.
+    pub(super) fn moment(&mut self, moment: Moment) {
+        let report = &mut self.report;
+        self.keeper.moment(moment, &mut |sentence| report.line(sentence));
+    }
+
+    /// Stops everything; `why` is said. Only the first end that is asked for counts.
+    pub(super) fn stop_all(&mut self, end: End, why: impl std::fmt::Display) {
+        if self.end.is_some() {
+            return;
+        }
+        self.report.line(format_args!("{why}: stopping everything, then {}", end.words()));
+        self.end = Some(end);
+        self.given_up = self.keeper.patience().map(|patience| self.now.plus(patience));
+        self.moment(Moment::Stopping);
+        self.events.push_back(Event::Shutdown(None));
     }
 
     /// Takes in and does everything that can be done now.
@@ -236,6 +270,7 @@ impl Supervisor {
             if self.server.next_deadline().is_some_and(|deadline| deadline <= self.now) {
                 self.server.serve(self.now);
             }
+            self.keep();
             self.look_for_memory_kills();
             while let Some(client) = self.server.next_gone() {
                 self.events.push_back(Event::Forget(client));
@@ -246,6 +281,17 @@ impl Supervisor {
             if self.events.is_empty() {
                 return;
             }
+        }
+    }
+
+    /// Gives the keeper its turn, if it is due.
+    fn keep(&mut self) {
+        if self.keeper.next_deadline().is_none_or(|deadline| deadline > self.now) {
+            return;
+        }
+        let report = &mut self.report;
+        if let Some(end) = self.keeper.act(self.now, &mut |sentence| report.line(sentence)) {
+            self.stop_all(end, "its time is up");
         }
     }
 
@@ -267,12 +313,12 @@ impl Supervisor {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(info.ssi_signo as i32) {
                 Ok(Signal::SIGCHLD) => self.reap(),
-                Ok(Signal::SIGHUP) if self.detached => {}
-                Ok(signal) if !self.state.is_shutting_down() => {
-                    self.report.line(format_args!("{signal}: stopping everything"));
-                    self.events.push_back(Event::Shutdown(None));
+                Ok(signal) => {
+                    if let Some(end) = self.keeper.asked(signal) {
+                        self.stop_all(end, signal);
+                    }
                 }
-                _ => {}
+                Err(_) => {}
             }
         }
     }
@@ -444,73 +490,11 @@ impl Supervisor {
         }
     }
 
-    fn request(&mut self, request: &Received) {
-        let token = Token { client: request.client, id: request.id };
-        let index = self.plan.find(&request.service);
-        let named = !request.service.is_empty();
-        if request.verb == Verb::Inspect && index.is_none() && request.service == "device" {
-            self.server.send_text(request.client, &inspect_line(request.id, &inspect::device(self)));
-            return self.server.done(request.client, &DoneLine::ok(request.id, ""), self.now);
-        }
-        let Some(index) = index.map(|index| index as Index).or((!named).then_some(Index::MAX)) else {
-            let near = did_you_mean(&request.service, self.plan.services.iter().map(|service| service.name.as_str()));
-            let hint = near.map_or(String::new(), |near| format!(": did you mean {near:?}?"));
-            let sentence = format!("there is no service {:?} in the config{hint}", request.service.as_str());
-            let line = DoneLine::failed(request.id, exit::NO_SUCH_SERVICE, &sentence);
-            return self.server.done(request.client, &line, self.now);
-        };
-        let order = match request.verb {
-            Verb::List => {
-                let all = 0..self.plan.services.len() as Index;
-                all.filter(|i| !named || *i == index).for_each(|i| self.send_service(token, i));
-                return self.server.done(request.client, &DoneLine::ok(request.id, ""), self.now);
-            }
-            Verb::Wait => return self.events.push_back(Event::WaitSettled(token)),
-            Verb::Shutdown => {
-                if !self.state.is_shutting_down() {
-                    self.report.line("stopping everything on request");
-                }
-                return self.events.push_back(Event::Shutdown(Some(token)));
-            }
-            _ if !named => {
-                let line = DoneLine::failed(request.id, exit::USAGE, "this request names no service");
-                return self.server.done(request.client, &line, self.now);
-            }
-            Verb::Inspect => {
-                let body = inspect::body(self, index);
-                self.server.send_text(request.client, &inspect_line(request.id, &body));
-                return self.server.done(request.client, &DoneLine::ok(request.id, ""), self.now);
-            }
-            Verb::Steps => {
-                let line = match self.steps(index) {
-                    Ok(steps) => {
-                        let mut body = String::new();
-                        quote(&mut body, &steps);
-                        self.server.send_text(request.client, &inspect_line(request.id, &body));
-                        DoneLine::ok(request.id, "")
-                    }
-                    Err(why) => DoneLine::failed(request.id, exit::FAILED, &why),
-                };
-                return self.server.done(request.client, &line, self.now);
-            }
-            Verb::Kill if !(1..=64).contains(&request.signal) => {
-                let line = DoneLine::failed(request.id, exit::USAGE, "a signal is a number from 1 to 64");
-                return self.server.done(request.client, &line, self.now);
-            }
-            Verb::Start => Order::Start,
-            Verb::Stop => Order::Stop,
-            Verb::Restart => Order::Restart,
-            Verb::Kill => Order::Kill(request.signal),
-            Verb::Pause => Order::Pause,
-            Verb::Unpause => Order::Unpause,
-        };
-        self.events.push_back(Event::Request(token, index, order));
-    }
-
     /// Sets the timer to the earliest deadline; it is touched only when that has changed.
     fn arm(&mut self) {
         let looks = self.slots.iter().filter_map(|slot| slot.live.as_ref().and_then(|live| live.oom_look));
-        let next = looks.chain(self.state.next_deadline()).chain(self.server.next_deadline()).min();
+        let own = self.state.next_deadline().into_iter().chain(self.server.next_deadline());
+        let next = looks.chain(own).chain(self.keeper.next_deadline()).chain(self.given_up).min();
         if next == self.armed {
             return;
         }
@@ -545,17 +529,16 @@ fn failed(action: &str, what: impl std::fmt::Display, why: impl std::fmt::Displa
 }
 
 /// The monotonic clock.
-fn monotonic() -> Millis {
+pub fn monotonic() -> Millis {
     let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
     Millis((time.tv_sec() as u64).saturating_mul(1000).saturating_add(time.tv_nsec() as u64 / 1_000_000))
 }
 
-/// The signals that end us or tell of children, as a descriptor.
-fn block_signals() -> nix::Result<SignalFd> {
+/// The signals that end us or tell of children, and `more`, as a descriptor.
+fn block_signals(more: &[Signal]) -> nix::Result<SignalFd> {
     let mut set = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
-        set.add(signal);
-    }
+    let usual = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+    usual.iter().chain(more).for_each(|signal| set.add(*signal));
     set.thread_block()?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }

@@ -116,7 +116,7 @@ pub fn of_plan(plan: &Plan, index: usize) -> Result<String, String> {
     list(&plan.device, service, &mut Images::new(), has_overlayfs(), None, None)
 }
 
-impl Supervisor {
+impl Supervisor<'_> {
     /// The steps of a start of service `index`, which has a group.
     pub(super) fn steps(&mut self, index: Index) -> Result<String, String> {
         let at = usize::from(index);

@@ -2,8 +2,11 @@
 //! allocation. Each wrapper's doc opens with the C call, its man page and the first kernel version.
 #![allow(unsafe_code)]
 
+pub mod board;
 pub mod bpf;
 pub mod caps;
+mod early;
+pub mod fault;
 pub mod heap;
 pub mod landlock;
 pub mod mount;

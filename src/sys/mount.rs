@@ -11,6 +11,13 @@ pub fn mount(kind: &CStr, target: &CStr, flags: libc::c_ulong, options: &CStr) -
         .map(drop)
 }
 
+/// `mount(2)` of the file system of type `kind` on the device or name `source`.
+pub fn mount_device(source: &CStr, kind: &CStr, target: &CStr, flags: libc::c_ulong, options: &CStr) -> Result<()> {
+    let (source, target, kind, options) = (source.as_ptr(), target.as_ptr(), kind.as_ptr(), options.as_ptr());
+    // SAFETY: all strings are NUL-terminated and live until the call returns.
+    check(unsafe { libc::mount(source, target, kind, flags, options.cast()) }.into()).map(drop)
+}
+
 /// `mount(2)` with MS_BIND: `source` also at `target`.
 pub fn bind(source: &CStr, target: &CStr, flags: libc::c_ulong) -> Result<()> {
     let none = core::ptr::null();
@@ -43,6 +50,12 @@ pub fn pivot_root(new: &CStr, old: &CStr) -> Result<()> {
 pub fn detach(target: &CStr) -> Result<()> {
     // SAFETY: the path is NUL-terminated.
     check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
+}
+
+/// `umount2(2)` without following a link: takes the mount at `target` away. EBUSY: something uses it.
+pub fn unmount(target: &CStr) -> Result<()> {
+    // SAFETY: the path is NUL-terminated.
+    check(unsafe { libc::umount2(target.as_ptr(), libc::UMOUNT_NOFOLLOW) }.into()).map(drop)
 }
 
 /// `chroot(2)`.

@@ -90,7 +90,10 @@ pub fn clone(flags: u64, cgroup: Option<RawFd>) -> Result<Forked> {
         answer => answer,
     };
     Ok(match answer? {
-        0 => Forked::Child,
+        0 => {
+            super::fault::disarm();
+            Forked::Child
+        }
         pid => Forked::Parent(pid as i32),
     })
 }

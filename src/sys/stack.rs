@@ -42,6 +42,7 @@ struct Birth<F> {
 }
 
 extern "C" fn begin<F: FnOnce(Option<OwnPids>) -> c_int>(birth: *mut c_void) -> c_int {
+    super::fault::disarm();
     INHERITED.store(birth as usize, Ordering::Relaxed);
     // SAFETY: `birth` leads to this process's copy of the parent's `Birth`, which nothing else here uses.
     let birth = unsafe { birth.cast::<Birth<F>>().read() };

@@ -27,6 +27,12 @@ fn words() -> Option<(usize, usize)> {
     Some((first.expose_provenance(), last.addr() + length + 1))
 }
 
+/// `prctl(2)` PR_SET_NAME: the short name alone, which the kernel makes of the last part of the path that was executed.
+pub fn rename(name: &CStr) {
+    // SAFETY: the kernel reads at most 16 bytes of a NUL-terminated string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+}
+
 /// Shows `name` in place of the words, and as `prctl(2)` PR_SET_NAME. Allocates nothing. For a clone alone: this
 /// process's own `std::env::args` are gone afterwards.
 pub fn set(name: &CStr) {

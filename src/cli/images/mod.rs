@@ -5,12 +5,13 @@ pub mod list;
 pub mod pack;
 pub mod unpack;
 
-use super::{config_file, output};
+use super::output;
 use crate::base::exit;
 use crate::image::reference::Reference;
 use crate::image::store::Store;
 use crate::image::{ImageError, Kind};
 use crate::plan::Device;
+use crate::supervisor::config_file;
 use std::path::{Path, PathBuf};
 
 /// Says what went wrong and gives the exit code.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Controller;
+use crate::base::mountinfo::{Mounted, has_option};
 
 /// A cgroup file system as mounted, and this process's place in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,20 +20,11 @@ pub struct Hierarchy {
     pub read_only: bool,
 }
 
-/// One line of mountinfo that concerns cgroups.
-struct Mounted {
-    root: String,
-    target: String,
-    read_only: bool,
-    version: u8,
-    options: String,
-}
-
 /// Finds the hierarchies: v1 ones with a controller that coracle uses, and the v2 one.
 ///
 /// A hierarchy whose mount does not show this process's group (mounted from a foreign cgroup namespace) is left out.
 pub fn hierarchies(proc_cgroup: &str, mountinfo: &str) -> Vec<Hierarchy> {
-    let mounts: Vec<Mounted> = mountinfo.lines().filter_map(mounted).collect();
+    let mounts: Vec<(u8, Mounted<'_>)> = mountinfo.lines().filter_map(mounted).collect();
     let mut found = Vec::new();
     for line in proc_cgroup.lines() {
         let mut parts = line.splitn(3, ':');
@@ -43,8 +35,9 @@ pub fn hierarchies(proc_cgroup: &str, mountinfo: &str) -> Vec<Hierarchy> {
             continue;
         }
         // The last mount over a target is the visible one; a writable one is preferred.
-        let visible = mounts.iter().rev().filter(|mount| mount.version == version);
-        let holds = |mount: &&Mounted| version == 2 || names.split(',').all(|name| has_option(&mount.options, name));
+        let visible = mounts.iter().rev().filter(|(kind, _)| *kind == version).map(|(_, mount)| mount);
+        let holds =
+            |mount: &&Mounted<'_>| version == 2 || names.split(',').all(|name| has_option(mount.super_options, name));
         let usable = visible.filter(holds).filter_map(|mount| {
             let inside = beneath(path, &mount.root)?;
             let own = format!("{}{}", mount.target.trim_end_matches('/'), inside);
@@ -53,7 +46,7 @@ pub fn hierarchies(proc_cgroup: &str, mountinfo: &str) -> Vec<Hierarchy> {
                 controllers: controllers.clone(),
                 mount: mount.target.clone(),
                 own,
-                read_only: mount.read_only,
+                read_only: mount.is_read_only(),
             })
         });
         found.extend(usable.min_by_key(|hierarchy| hierarchy.read_only));
@@ -70,10 +63,6 @@ pub fn v1_has_all(proc_cgroup: &str) -> bool {
     Controller::ALL.into_iter().filter(|one| one.v2_name().is_some()).all(|one| has(one.v1_name()))
 }
 
-fn has_option(options: &str, wanted: &str) -> bool {
-    options.split(',').any(|option| option == wanted)
-}
-
 /// `path` relative to the mount's `root`: empty or with a leading slash.
 fn beneath<'a>(path: &'a str, root: &str) -> Option<&'a str> {
     let inside = path.strip_prefix(root.trim_end_matches('/'))?;
@@ -86,47 +75,15 @@ fn beneath<'a>(path: &'a str, root: &str) -> Option<&'a str> {
     }
 }
 
-/// `36 35 98:0 ROOT TARGET OPTIONS… - TYPE SOURCE SUPER-OPTIONS` (proc(5)).
-fn mounted(line: &str) -> Option<Mounted> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut before = before.split(' ').skip(3);
-    let (root, target, options) = (before.next()?, before.next()?, before.next()?);
-    let mut after = after.split(' ');
-    let version = match after.next()? {
+/// A mount of cgroups, with the version of its hierarchy.
+fn mounted(line: &str) -> Option<(u8, Mounted<'_>)> {
+    let mount = Mounted::parse(line)?;
+    let version = match mount.kind {
         "cgroup" => 1,
         "cgroup2" => 2,
         _ => return None,
     };
-    let super_options = after.nth(1).unwrap_or_default();
-    Some(Mounted {
-        root: unescape(root),
-        target: unescape(target),
-        read_only: has_option(options, "ro") || has_option(super_options, "ro"),
-        version,
-        options: super_options.to_string(),
-    })
-}
-
-/// Undoes mountinfo's octal escapes of space, tab, newline and backslash.
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) if code.is_ascii() => {
-                out.push(char::from(code));
-                rest = &rest[at + 4..];
-            }
-            _ => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    out
+    Some((version, mount))
 }
 
 #[cfg(test)]
@@ -234,8 +191,6 @@ mod tests {
 2 1 0:1 / /sys/fs/cgroup ro - cgroup2 cgroup rw";
         let found = hierarchies("0::/a", mounts);
         assert_eq!((unified(&found), found[0].read_only), (Some("/run/my groups/a"), false));
-        assert_eq!(unescape("a\\04"), "a\\04");
-        assert_eq!(unescape("\\134\\"), "\\\\");
     }
 
     #[test]

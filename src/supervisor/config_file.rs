@@ -1,9 +1,9 @@
 //! Reading a config safely, with the files that it names, and making the plan of it, for every command that takes one.
 
+use super::board::Files;
 use crate::base::limits::{CONFIG_BYTES, CONFIG_FILES};
 use crate::config::{self, Input, Problems, Source, Value, Warning, include};
 use crate::plan::Plan;
-use crate::supervisor::board::Files;
 use core::fmt;
 use std::fs::{Metadata, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -41,7 +41,8 @@ const VAR_FILE_BYTES: u64 = 4096;
 /// file that a variable of these names. Nothing is written, and nothing but regular files is opened. A file that is named
 /// and cannot be read makes the config unreadable; one that is not there does not.
 pub fn load(path: &Path) -> Result<(Plan, Vec<Warning>), Fault> {
-    Texts::read(path, &Files::here()).map_err(Fault::Unreadable)?.load()
+    let texts = Texts::read(path, &Files::here()).map_err(Fault::Unreadable)?;
+    texts.load().map_err(Fault::Problems)
 }
 
 /// A file as it was read, and what messages call it.
@@ -66,20 +67,32 @@ pub struct Texts {
     values: Vec<Value>,
     /// Entries of `include` that name a single file which is not there.
     absent: Vec<Box<str>>,
-    /// Why an included file could not be read.
-    unreadable: Option<String>,
 }
 
 impl Texts {
     /// Reads the config at `path` of this machine; what it names is looked for among the board's `files`.
-    ///
-    /// # Errors
-    /// Why the main file cannot be read. An included file that cannot be read makes [`Texts::load`] fail.
     pub fn read(path: &Path, files: &Files) -> Result<Texts, String> {
-        let mut texts = Texts::default();
-        texts.files.push(Text { name: path.display().to_string(), bytes: read(path)? });
-        let main = std::fs::canonicalize(path).into_iter().collect();
-        texts.unreadable = texts.include(main, files).err();
+        let mut texts = Texts::alone(path)?;
+        let mut places: Vec<PathBuf> = std::fs::canonicalize(path).into_iter().collect();
+        let mut sum: usize = texts.files.iter().map(|file| file.bytes.len()).sum();
+        for pattern in texts.named(0).include {
+            let found = matches(&pattern, files)?;
+            if found.is_empty() && !pattern.contains('*') {
+                texts.absent.push(pattern);
+            }
+            for (name, place) in found {
+                // Of what is too much, the first file is enough to be refused.
+                if sum > CONFIG_BYTES || texts.files.len() > CONFIG_FILES {
+                    return Ok(texts);
+                }
+                if !places.contains(&place) {
+                    let bytes = read(&place)?;
+                    sum += bytes.len();
+                    texts.files.push(Text { name, bytes });
+                    places.push(place);
+                }
+            }
+        }
         for number in 0..texts.files.len() {
             for file in texts.named(number).vars {
                 texts.values.extend(value(file, files));
@@ -88,28 +101,10 @@ impl Texts {
         Ok(texts)
     }
 
-    /// Reads what the main file includes; `places` are the files that were read already.
-    fn include(&mut self, mut places: Vec<PathBuf>, files: &Files) -> Result<(), String> {
-        let mut sum: usize = self.files.iter().map(|file| file.bytes.len()).sum();
-        for pattern in self.named(0).include {
-            let found = matches(&pattern, files)?;
-            if found.is_empty() && !pattern.contains('*') {
-                self.absent.push(pattern);
-            }
-            for (name, place) in found {
-                // Of what is too much, the first file is enough to be refused.
-                if sum > CONFIG_BYTES || self.files.len() > CONFIG_FILES {
-                    return Ok(());
-                }
-                if !places.contains(&place) {
-                    let bytes = read(&place)?;
-                    sum += bytes.len();
-                    self.files.push(Text { name, bytes });
-                    places.push(place);
-                }
-            }
-        }
-        Ok(())
+    /// Reads the file at `path` and nothing that it names.
+    pub fn alone(path: &Path) -> Result<Texts, String> {
+        let main = Text { name: path.display().to_string(), bytes: read(path)? };
+        Ok(Texts { files: vec![main], ..Texts::default() })
     }
 
     /// The number of files.
@@ -118,21 +113,22 @@ impl Texts {
     }
 
     /// Judges what was read.
-    pub fn load(&self) -> Result<(Plan, Vec<Warning>), Fault> {
-        match &self.unreadable {
-            Some(sentence) => Err(Fault::Unreadable(sentence.clone())),
-            None => self.with(config::load_all).map_err(Fault::Problems),
-        }
+    pub fn load(&self) -> Result<(Plan, Vec<Warning>), Problems> {
+        config::load_all(&Input { sources: &self.sources(), values: &self.values, absent: &self.absent })
     }
 
-    /// What can be used of it whatever is wrong, for a rescue.
+    /// The plan of what nothing is wrong with.
     pub fn salvage(&self) -> Plan {
-        self.with(config::salvage)
+        config::salvage(&Input { sources: &self.sources(), values: &self.values, absent: &self.absent })
     }
 
-    fn with<T>(&self, judge: impl FnOnce(&Input<'_>) -> T) -> T {
-        let sources: Vec<Source<'_>> = self.files.iter().map(Text::source).collect();
-        judge(&Input { sources: &sources, values: &self.values, absent: &self.absent })
+    /// The bytes of the main file.
+    pub fn main(&self) -> &[u8] {
+        self.files.first().map_or(&[], |file| &file.bytes)
+    }
+
+    fn sources(&self) -> Vec<Source<'_>> {
+        self.files.iter().map(Text::source).collect()
     }
 
     fn named(&self, number: usize) -> include::Named {
@@ -311,9 +307,7 @@ mod tests {
         assert_eq!(told, ["there is no such file", "what /sys/serial holds cannot be read: it is no regular file"]);
         std::fs::create_dir(root.path().join("data")).unwrap();
         nix::unistd::mkfifo(&root.path().join("data/extra.json"), Mode::S_IRWXU).unwrap();
-        let texts = read().unwrap();
-        assert!(texts.load().unwrap_err().to_string().ends_with("data/extra.json is a FIFO"));
-        assert_eq!(texts.salvage().services.len(), 0);
+        assert!(read().unwrap_err().ends_with("data/extra.json is a FIFO"));
     }
 
     #[test]
@@ -323,9 +317,6 @@ mod tests {
         contents.push(("etc/main.json", MAIN));
         let root = root(&contents);
         let read = Texts::read(&root.path().join("etc/main.json"), &Files::beneath(root.path()));
-        assert_eq!(
-            read.unwrap().load().unwrap_err().to_string(),
-            "\"/etc/d/*.json\" stands for more than the 64 files of a config"
-        );
+        assert_eq!(read.unwrap_err(), "\"/etc/d/*.json\" stands for more than the 64 files of a config");
     }
 }

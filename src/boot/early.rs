@@ -1,0 +1,249 @@
+//! The file systems that every program expects, mounted from one table. What is there already is fine, so that a second
+//! walk changes nothing; what cannot be had is said, and boot goes on without it.
+#![forbid(unsafe_code)]
+
+use super::options::flag::{NO_DEV, NO_EXEC, NO_SUID};
+use crate::base::mountinfo::Mounted;
+use crate::supervisor::keeper::Say;
+use crate::sys::{Errno, mount};
+use core::ffi::{CStr, c_ulong};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::{AccessFlags, access};
+use std::ffi::CString;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+
+/// One line of the table.
+struct Place {
+    kind: &'static CStr,
+    target: &'static CStr,
+    flags: c_ulong,
+    data: &'static CStr,
+    /// Mounted only where nothing can be written otherwise.
+    if_read_only: bool,
+}
+
+const fn place(kind: &'static CStr, target: &'static CStr, flags: c_ulong, data: &'static CStr) -> Place {
+    Place { kind, target, flags, data, if_read_only: false }
+}
+
+/// Where processes are.
+const PROC: Place = place(c"proc", c"/proc", NO_SUID | NO_DEV | NO_EXEC, c"");
+
+/// In this order. Group 5 is the one that owns terminals everywhere (pts(4)).
+const TABLE: [Place; 6] = [
+    place(c"sysfs", c"/sys", NO_SUID | NO_DEV | NO_EXEC, c""),
+    place(c"devtmpfs", c"/dev", NO_SUID, c"mode=0755"),
+    place(c"devpts", c"/dev/pts", NO_SUID | NO_EXEC, c"mode=0620,gid=5,ptmxmode=0666"),
+    place(c"tmpfs", c"/dev/shm", NO_SUID | NO_DEV, c"mode=1777"),
+    place(c"tmpfs", c"/run", NO_SUID | NO_DEV, c"mode=0755"),
+    Place { kind: c"tmpfs", target: c"/tmp", flags: NO_SUID | NO_DEV, data: c"mode=1777", if_read_only: true },
+];
+
+/// Nodes for a kernel without devtmpfs: name, permissions, major and minor number (kernel:
+/// `Documentation/admin-guide/devices.txt`).
+const NODES: [(&str, u32, u64, u64); 9] = [
+    ("console", 0o600, 5, 1),
+    ("full", 0o666, 1, 7),
+    ("kmsg", 0o600, 1, 11),
+    ("null", 0o666, 1, 3),
+    ("ptmx", 0o666, 5, 2),
+    ("random", 0o666, 1, 8),
+    ("tty", 0o666, 5, 0),
+    ("urandom", 0o666, 1, 9),
+    ("zero", 0o666, 1, 5),
+];
+
+/// Links that programs expect in /dev.
+const LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+];
+
+/// Mounts /proc.
+pub fn proc(say: Say<'_>) {
+    mount_place(&PROC, &mountinfo(), say);
+}
+
+/// Mounts the rest of the table and fills /dev.
+pub fn rest(say: Say<'_>) {
+    let before = mountinfo();
+    for place in &TABLE {
+        mount_place(place, &before, say);
+    }
+    for (to, path) in LINKS {
+        match symlink(to, path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                say(format!("{path} cannot be made: {error}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The mounts as this process sees them; empty without /proc.
+pub fn mountinfo() -> String {
+    fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
+}
+
+/// Whether something is mounted at `target`.
+pub fn is_mounted(mountinfo: &str, target: &str) -> bool {
+    mountinfo.lines().filter_map(Mounted::parse).any(|mount| mount.target == target)
+}
+
+fn mount_place(place: &Place, before: &str, say: Say<'_>) {
+    let (kind, target) = (text(place.kind), text(place.target));
+    if is_mounted(before, target) {
+        return;
+    }
+    let mode = if place.data == c"mode=1777" { 0o1777 } else { 0o755 };
+    if let Err(error) = make_dir(target, mode) {
+        return say(format!("{target} cannot be made: {error}; make it in the root file system"));
+    }
+    if place.if_read_only && access(target, AccessFlags::W_OK).is_ok() {
+        return;
+    }
+    match mount::mount(place.kind, place.target, place.flags, place.data) {
+        // The kernel mounts some of them itself.
+        Ok(()) | Err(Errno(nix::libc::EBUSY)) => {}
+        Err(Errno(nix::libc::ENODEV)) if place.kind == c"devtmpfs" => {
+            say("the kernel has no devtmpfs: /dev gets a few nodes; boot a kernel with CONFIG_DEVTMPFS".into());
+            nodes(say);
+        }
+        Err(errno) => say(format!("{kind} cannot be mounted on {target}: {errno}")),
+    }
+}
+
+/// Makes a directory that may be there already.
+fn make_dir(path: &str, mode: u32) -> std::io::Result<()> {
+    if Path::new(path).is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    // Whatever the umask took away.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn nodes(say: Say<'_>) {
+    if let Err(errno) = mount::mount(c"tmpfs", c"/dev", NO_SUID, c"mode=0755") {
+        return say(format!("tmpfs cannot be mounted on /dev: {errno}"));
+    }
+    for (name, mode, major, minor) in NODES {
+        let path = format!("/dev/{name}");
+        let made = mknod(&*path, SFlag::S_IFCHR, Mode::from_bits_truncate(mode), makedev(major, minor));
+        if let Err(errno) = made {
+            say(format!("{path} cannot be made: {}", errno.desc()));
+        }
+    }
+}
+
+/// The controllers of v1, those together that people expect together.
+const V1: [&str; 7] = ["memory", "pids", "cpu,cpuacct", "cpuset", "devices", "freezer", "blkio"];
+const CGROUPS: &CStr = c"/sys/fs/cgroup";
+
+/// Mounts the cgroup hierarchies: v2 with all its controllers handed down, or v1 where the kernel has memory and pids
+/// only there.
+pub fn cgroups(say: Say<'_>) {
+    let root = text(CGROUPS);
+    if mountinfo().lines().filter_map(Mounted::parse).any(|mount| matches!(mount.kind, "cgroup" | "cgroup2")) {
+        return;
+    }
+    let flags = NO_SUID | NO_DEV | NO_EXEC;
+    let unified = mount::mount(c"cgroup2", CGROUPS, flags, c"");
+    let known = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    if unified.is_ok() {
+        let given = fs::read_to_string(format!("{root}/cgroup.controllers")).unwrap_or_default();
+        if is_enough(&given, &known) {
+            for controller in given.split_whitespace() {
+                // One that cannot be handed down is missed, and named, by the service that wants it.
+                let _ = fs::write(format!("{root}/cgroup.subtree_control"), format!("+{controller}"));
+            }
+            return;
+        }
+    }
+    let wanted: Vec<String> = v1(&known);
+    if wanted.is_empty() {
+        return match unified {
+            Ok(()) => say(format!(
+                "{root} has neither memory nor pids: what limits them is held; boot a kernel with CONFIG_MEMCG and CONFIG_CGROUP_PIDS"
+            )),
+            Err(errno) => {
+                say(format!("no cgroups can be mounted on {root}: {errno}; boot a kernel with CONFIG_CGROUPS"))
+            }
+        };
+    }
+    if unified.is_ok() {
+        let _ = mount::unmount(CGROUPS);
+    }
+    if let Err(errno) = mount::mount(c"tmpfs", CGROUPS, flags, c"mode=0755") {
+        return say(format!("tmpfs cannot be mounted on {root}: {errno}"));
+    }
+    for names in wanted {
+        let target = format!("{root}/{names}");
+        let made = make_dir(&target, 0o755).map_err(Errno::from);
+        let mounted = made.and_then(|()| mount::mount(c"cgroup", &c_string(&target), flags, &c_string(&names)));
+        if let Err(errno) = mounted {
+            say(format!("the cgroup controllers {names} cannot be mounted on {target}: {errno}"));
+        }
+    }
+}
+
+/// Whether v2, with the controllers `given`, has memory and pids as far as the kernel has them at all.
+fn is_enough(given: &str, known: &str) -> bool {
+    let has = |name: &str| given.split_whitespace().any(|given| given == name);
+    !given.is_empty() && ["memory", "pids"].iter().all(|name| has(name) || !is_enabled(known, name))
+}
+
+/// Whether the text of /proc/cgroups (cgroups(7)) has a controller as enabled: name, hierarchy, groups, enabled.
+fn is_enabled(known: &str, wanted: &str) -> bool {
+    known.lines().any(|line| {
+        let mut fields = line.split_whitespace();
+        fields.next() == Some(wanted) && fields.nth(2) == Some("1")
+    })
+}
+
+/// The v1 hierarchies to mount.
+fn v1(known: &str) -> Vec<String> {
+    let have = |names: &&str| names.split(',').filter(|name| is_enabled(known, name)).collect::<Vec<_>>().join(",");
+    V1.iter().map(have).filter(|names| !names.is_empty()).collect()
+}
+
+fn text(string: &'static CStr) -> &'static str {
+    string.to_str().unwrap_or_default()
+}
+
+/// A path or a name of ours, which holds no NUL byte.
+pub fn c_string(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mounted_is_found_by_its_whole_path() {
+        let mounts = "22 1 0:21 / /proc rw - proc proc rw\n23 1 0:22 / /dev/pts rw - devpts devpts rw\n";
+        assert!(is_mounted(mounts, "/proc") && is_mounted(mounts, "/dev/pts"));
+        assert!(!is_mounted(mounts, "/dev") && !is_mounted(mounts, "/proc/x"));
+    }
+
+    #[test]
+    fn only_controllers_that_the_kernel_has_are_mounted() {
+        let known = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\nmemory\t0\t1\t0\npids\t0\t1\t1\n";
+        assert_eq!(v1(known), ["pids", "cpu"]);
+        assert_eq!(v1(""), [""; 0]);
+    }
+
+    #[test]
+    fn v1_is_for_kernels_that_have_memory_or_pids_there_alone() {
+        let known = "memory\t0\t1\t1\npids\t0\t1\t1\n";
+        assert!(is_enough("cpu memory pids", known));
+        assert!(!is_enough("cpu pids", known) && !is_enough("", known));
+        let disabled = known.replace("memory\t0\t1\t1", "memory\t0\t1\t0");
+        assert!(is_enough("cpu pids", &disabled), "a controller that is switched off is not in v1 either");
+    }
+}

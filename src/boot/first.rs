@@ -1,0 +1,219 @@
+//! The keeper of a first process: it feeds the watchdog, takes the signals of an init, and knows when rescue is over.
+#![forbid(unsafe_code)]
+
+use super::cause::{Cause, Ending};
+use super::watchdog::Watchdog;
+use super::{choose, mark};
+use crate::base::units::Millis;
+use crate::image::text::quote;
+use crate::plan::Rescue;
+use crate::supervisor::keeper::{End, Keeper, Moment, Say};
+use crate::supervisor::report::Places;
+use crate::supervisor::run::monotonic;
+use nix::sys::signal::Signal;
+use std::path::{Path, PathBuf};
+
+/// How long everything may take to stop before what is left is killed: a board that is told to reboot does so.
+pub const SHUTDOWN: Millis = Millis::from_secs(90);
+
+/// What a signal asks of a first process, as of BusyBox init; Ctrl-Alt-Del comes as SIGINT. Pure.
+pub fn asked(signal: Signal) -> Option<End> {
+    match signal {
+        Signal::SIGTERM | Signal::SIGINT => Some(End::Reboot("".into())),
+        Signal::SIGUSR1 => Some(End::Halt),
+        Signal::SIGUSR2 | Signal::SIGPWR => Some(End::PowerOff),
+        _ => None,
+    }
+}
+
+/// The state of a first process beside its loop.
+#[derive(Default)]
+pub struct First {
+    /// Where messages go.
+    pub places: Places,
+    /// The hardware watchdog.
+    pub watchdog: Option<Watchdog>,
+    /// Why the board was last reset, once that is known.
+    pub cause: Option<Cause>,
+    /// What is not as the config says.
+    pub degraded: Vec<String>,
+    /// The state folder, and a config to be kept there once everything runs with it.
+    pub unproven: Option<(PathBuf, Vec<u8>)>,
+    /// When rescue is over.
+    pub reboot_at: Option<Millis>,
+}
+
+impl First {
+    /// From now on the board is in rescue.
+    pub fn begin_rescue(&mut self, rescue: Rescue) {
+        self.unproven = None;
+        self.reboot_at = (rescue.reboot_after.0 > 0).then(|| monotonic().plus(rescue.reboot_after));
+    }
+
+    /// Feeds the watchdog if that is due.
+    pub fn feed(&mut self, say: Say<'_>) {
+        let now = monotonic();
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.tend(now, say);
+        }
+    }
+
+    /// Asks the driver and the mark in the state folder why the board was last reset, and marks this boot.
+    pub fn look_back(&mut self, state: &Path, say: Say<'_>) {
+        let status = self.watchdog.as_ref().map_or(0, Watchdog::boot_status);
+        let (cause, why) = mark::begin(state, status);
+        self.cause = Some(cause);
+        why.into_iter().for_each(say);
+    }
+
+    /// Everything is stopped and about to be unmounted: marks that the board ended in order.
+    pub fn mark_end(&mut self, state: &Path, end: &End, say: Say<'_>) {
+        let ending = match end {
+            End::PowerOff => Ending::PowerOff,
+            End::Halt => Ending::Halt,
+            End::Reboot(_) | End::Exit => Ending::Reboot,
+        };
+        if let Some(cause) = self.cause
+            && let Err(why) = mark::end(state, cause, ending)
+        {
+            say(why);
+        }
+    }
+
+    /// The last thing before the end: on a reboot the watchdog runs on, and resets a board that does not come to it.
+    pub fn let_go(&mut self, end: &End, say: Say<'_>) {
+        match (end, self.watchdog.take()) {
+            (End::PowerOff | End::Halt, Some(watchdog)) => watchdog.stop(say),
+            (_, Some(mut watchdog)) => {
+                watchdog.last_sign(monotonic(), say);
+                self.watchdog = Some(watchdog);
+            }
+            (_, None) => {}
+        }
+    }
+}
+
+/// What is known about the watchdog, for `inspect device`.
+pub fn watchdog_facts(watchdog: &Watchdog) -> (&'static str, String) {
+    let mut object = String::from("{");
+    for (at, (key, value)) in watchdog.facts().iter().enumerate() {
+        object.push_str(if at == 0 { "" } else { "," });
+        quote(&mut object, key);
+        object.push(':');
+        quote(&mut object, value);
+    }
+    object.push('}');
+    ("watchdog", object)
+}
+
+impl Keeper for First {
+    fn signals(&self) -> &'static [Signal] {
+        &[Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGPWR]
+    }
+
+    fn asked(&self, signal: Signal) -> Option<End> {
+        asked(signal)
+    }
+
+    fn may(&self, end: &End) -> bool {
+        *end != End::Exit
+    }
+
+    fn patience(&self) -> Option<Millis> {
+        Some(SHUTDOWN)
+    }
+
+    fn places(&self) -> Places {
+        self.places
+    }
+
+    fn next_deadline(&self) -> Option<Millis> {
+        self.watchdog.as_ref().and_then(Watchdog::next).into_iter().chain(self.reboot_at).min()
+    }
+
+    fn act(&mut self, now: Millis, say: Say<'_>) -> Option<End> {
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.tend(now, say);
+        }
+        self.reboot_at.filter(|at| *at <= now)?;
+        self.reboot_at = None;
+        Some(End::Reboot("".into()))
+    }
+
+    fn moment(&mut self, moment: Moment, say: Say<'_>) {
+        if moment == Moment::Stopping {
+            self.reboot_at = None;
+        }
+        if moment == Moment::Settled(true)
+            && let Some((state, bytes)) = self.unproven.take()
+            && let Err(error) = choose::keep(&state, &bytes)
+        {
+            say(format!("this config is not kept as the last good one in {}: {error}", state.display()));
+        }
+    }
+
+    fn degraded(&self) -> &[String] {
+        &self.degraded
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = Vec::new();
+        facts.extend(self.watchdog.as_ref().map(watchdog_facts));
+        if let Some(cause) = self.cause {
+            let mut word = String::new();
+            quote(&mut word, cause.word());
+            facts.push(("last_reset", word));
+        }
+        facts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_mean_what_they_mean_to_busybox_init() {
+        for (signal, end) in [
+            (Signal::SIGTERM, Some(End::Reboot("".into()))),
+            (Signal::SIGINT, Some(End::Reboot("".into()))),
+            (Signal::SIGUSR1, Some(End::Halt)),
+            (Signal::SIGUSR2, Some(End::PowerOff)),
+            (Signal::SIGPWR, Some(End::PowerOff)),
+            (Signal::SIGHUP, None),
+            (Signal::SIGQUIT, None),
+        ] {
+            assert_eq!(asked(signal), end, "{signal}");
+        }
+    }
+
+    #[test]
+    fn a_rescue_ends_in_a_reboot_once_and_only_if_it_is_to() {
+        let mut first = First::default();
+        first.begin_rescue(Rescue { shell: false, reboot_after: Millis(1) });
+        let at = first.next_deadline().unwrap();
+        assert_eq!(first.act(Millis(at.0 - 1), &mut |_| {}), None);
+        assert_eq!(first.act(at, &mut |_| {}), Some(End::Reboot("".into())));
+        assert_eq!((first.act(at, &mut |_| {}), first.next_deadline()), (None, None));
+        first.begin_rescue(Rescue { shell: false, reboot_after: Millis(0) });
+        assert_eq!(first.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_first_process_cannot_be_asked_to_end_and_leave_the_board() {
+        assert!(!First::default().may(&End::Exit));
+        assert!(First::default().may(&End::Reboot("recovery".into())));
+    }
+
+    #[test]
+    fn a_config_is_kept_once_everything_runs_and_not_before() {
+        let state = tempfile::tempdir().unwrap();
+        let kept = || std::fs::read_dir(state.path()).unwrap().count();
+        let mut first = First { unproven: Some((state.path().into(), b"{}".to_vec())), ..First::default() };
+        first.moment(Moment::Supervising, &mut |_| {});
+        first.moment(Moment::Settled(false), &mut |_| {});
+        assert_eq!(kept(), 0);
+        first.moment(Moment::Settled(true), &mut |_| {});
+        assert_eq!(kept(), 1);
+    }
+}

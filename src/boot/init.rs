@@ -1,0 +1,245 @@
+//! From the kernel's first call to reboot(2).
+//!
+//! Nothing here returns and nothing ends the process: the kernel panics when its first process ends. What fails is said;
+//! what cannot go on becomes a rescue; what even a rescue cannot do is left to the watchdog.
+#![forbid(unsafe_code)]
+
+use super::choose::{self, Choice};
+use super::cmdline::Cmdline;
+use super::first::{First, asked};
+use super::voice::Voice;
+use super::watchdog::Watchdog;
+use super::{clock, console, early, lifeline, modules, mounts, root, seed, shutdown};
+use crate::plan::{Plan, Rescue};
+use crate::sandbox::sealed;
+use crate::supervisor::config_file;
+use crate::supervisor::keeper::{End, Keeper as _, Say};
+use crate::supervisor::run::{Refused, Supervisor, monotonic};
+use crate::supervisor::rundir;
+use crate::sys::board::{Reboot, reboot};
+use crate::sys::wait::wait_any;
+use crate::sys::{fault, process, title};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::ffi::{CString, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The word behind which the number of failures stands, when this program has executed itself after one.
+const AFTER_FAULT: &str = "--after-fault";
+/// Failures of the first process after which the board is rebooted at once.
+const FAULTS: u32 = 3;
+/// Between two looks of a first process that can do nothing but wait.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Brings the board up, supervises, and ends the board. `words`: those that this process was started with; none is ever
+/// an error, since the kernel hands on what it does not know.
+pub fn run(words: &[OsString]) -> ! {
+    let faults = faults(words);
+    arm(faults);
+    let mut said = Vec::new();
+    let unsealed = begin(words, &mut |sentence| said.push(sentence));
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let cmdline = Cmdline::parse(&line);
+    let mut first = First { places: cmdline.places, ..First::default() };
+    let mut voice = Voice::new(first.places);
+    said.iter().chain(&cmdline.problems).for_each(|sentence| voice.say(sentence));
+    if faults > FAULTS {
+        voice.say("the first process has failed again and again: the board reboots");
+        finish(&mut first, None, &End::Reboot("".into()), &mut voice);
+    }
+    let say: Say<'_> = &mut |sentence| voice.say(sentence);
+
+    let path = cmdline.config.as_deref().unwrap_or(config_file::DEFAULT);
+    let firmware = choose::firmware(Path::new(path), say);
+    let boot = firmware.plan.device.boot.clone();
+    let state = PathBuf::from(&*firmware.plan.device.state);
+    first.watchdog = Watchdog::open(boot.watchdog.as_ref(), monotonic(), say);
+    modules::load(&boot.modules, &line, say);
+    if let Some(watchdog) = &mut first.watchdog {
+        watchdog.look_again(monotonic(), say);
+    }
+    clock::set(None, say);
+    mounts::mount_all(&boot.mounts, &mut first, say);
+    seed::load(&state, say);
+    clock::set(Some(&state), say);
+    first.look_back(&state, say);
+
+    let mut choice = choose::choose(firmware, say);
+    let reason = match (unsealed, faults) {
+        (Some(why), _) => Some(why),
+        (_, 1..) => Some("the first process has failed".into()),
+        _ if cmdline.rescue => Some("the kernel's command line asks for it".into()),
+        _ => None,
+    };
+    if let Some(reason) = reason {
+        choice.rescue = true;
+        first.degraded.push(format!("rescue: {reason}"));
+    }
+    first.degraded.extend(choice.degraded.take());
+    first.unproven = choice.unproven.take().map(|bytes| (state.clone(), bytes));
+    settle_board(&choice.plan, say);
+
+    let end = supervise(choice, &mut first, cmdline.rescue, &mut voice);
+    finish(&mut first, Some(&state), &end, &mut voice)
+}
+
+/// How often the first process has failed before. Pure.
+fn faults(words: &[OsString]) -> u32 {
+    let number = match words {
+        [_, word, number, ..] if word == AFTER_FAULT => number.to_str().and_then(|number| number.parse().ok()),
+        _ => None,
+    };
+    number.unwrap_or(0)
+}
+
+/// From here on a failure of this process is a rescue.
+fn arm(faults: u32) {
+    let words = [c"coracle".into(), CString::new(AFTER_FAULT).unwrap_or_default()];
+    let next = CString::new(faults.saturating_add(1).to_string()).unwrap_or_default();
+    // Without memory for a stack there is no rescue, and none is needed more.
+    let _ = fault::arm(words.into_iter().chain([next]).collect());
+}
+
+/// What a process needs before it can read, write and start others. Gives the reason where containers could write to
+/// this program's file: then none is started.
+fn begin(words: &[OsString], say: Say<'_>) -> Option<String> {
+    process::umask(0o022);
+    // A leader already, if it is not the kernel that started it.
+    let _ = process::new_session();
+    let _ = std::env::set_current_dir("/");
+    early::proc(say);
+    if root::is_first(&early::mountinfo()) {
+        if let Err(errno) = root::move_over_itself() {
+            say(format!("the initramfs cannot be mounted over itself, so no container will start: {errno}"));
+        }
+        early::proc(say);
+    }
+    // Comes back only where there is nothing to do or it cannot be done.
+    let unsealed = sealed::ensure(words).err();
+    early::rest(say);
+    early::cgroups(say);
+    console::connect();
+    title::rename(c"coracle");
+    if let Err(errno) = reboot(Reboot::KeysAsSignal) {
+        say(format!("Ctrl-Alt-Del resets the board at once: {errno}"));
+    }
+    if let Err(errno) = process::loopback_up() {
+        say(format!("the loopback interface cannot be brought up: {errno}"));
+    }
+    unsealed
+}
+
+/// What the chosen config says about the board beside its services.
+fn settle_board(plan: &Plan, say: Say<'_>) {
+    modules::set(&plan.device.boot.sysctls, say);
+    if let Some(name) = &plan.device.hostname
+        && let Err(errno) = process::set_hostname(&early::c_string(name))
+    {
+        say(format!("the host name cannot be {name}: {errno}"));
+    }
+}
+
+/// Supervises until someone asks for the board's end.
+fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voice) -> End {
+    let Choice { plan, rescue, .. } = choice;
+    let why = if rescue {
+        first.degraded.join("; ")
+    } else {
+        // The plan is needed once more if this fails; its size is that of the file.
+        match attempt(plan.clone(), first, voice) {
+            Ok(end) => return end,
+            Err(why) => {
+                first.degraded.push(format!("rescue: {why}"));
+                why
+            }
+        }
+    };
+    let Rescue { shell, reboot_after } = plan.device.boot.rescue;
+    first.begin_rescue(plan.device.boot.rescue);
+    let then = match reboot_after.0 {
+        0 => "until someone acts".to_owned(),
+        _ => format!("for {reboot_after}, then the board reboots"),
+    };
+    voice.say(format_args!("RESCUE: {why}; only lifelines run, {then}"));
+    match attempt(lifeline::only(plan, shell && asked_for), first, voice) {
+        Ok(end) => end,
+        Err(why) => {
+            voice.say(format_args!("not even a rescue can run: {why}"));
+            wait_for_end(first, &mut |sentence| voice.say(sentence))
+        }
+    }
+}
+
+fn attempt(plan: Plan, first: &mut First, voice: &mut Voice) -> Result<End, String> {
+    voice.rest();
+    let dir = Path::new(rundir::DEFAULT);
+    let supervisor = Supervisor::new(plan, dir, first).map_err(|refused| match refused {
+        Refused::Taken => format!("another supervisor has the run directory {}", dir.display()),
+        Refused::Failed(sentence) => sentence,
+    })?;
+    supervisor.supervise()
+}
+
+/// All that is left to do without a loop: reap, feed the watchdog, and hear what someone wants.
+fn wait_for_end(first: &mut First, say: Say<'_>) -> End {
+    let mut set = SigSet::empty();
+    let usual = [Signal::SIGTERM, Signal::SIGINT];
+    usual.iter().chain(first.signals()).for_each(|signal| set.add(*signal));
+    let _ = set.thread_block();
+    let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).ok();
+    loop {
+        while let Ok(Some(_)) = wait_any() {}
+        if let Some(end) = first.act(monotonic(), say) {
+            return end;
+        }
+        let heard = signals.as_ref().and_then(|signals| signals.read_signal().ok().flatten());
+        let signal = heard.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok());
+        if let Some(end) = signal.and_then(asked) {
+            return end;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Ends the board.
+fn finish(first: &mut First, state: Option<&Path>, end: &End, voice: &mut Voice) -> ! {
+    shutdown::end_processes(first, &mut |sentence| voice.say(sentence));
+    let say: Say<'_> = &mut |sentence| voice.say(sentence);
+    if let Some(state) = state {
+        shutdown::save(state, say);
+        first.mark_end(state, end, say);
+    }
+    shutdown::unmount(say);
+    say(format!("everything is stopped: {}", end.words()));
+    first.let_go(end, say);
+    loop {
+        say(shutdown::end(end));
+        // Nobody feeds the watchdog any more: it is the way out, if there is one.
+        std::thread::sleep(Duration::from_secs(60));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(words: &[&str]) -> u32 {
+        faults(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn stray_words_of_the_kernel_mean_nothing() {
+        for words in [
+            vec![],
+            vec!["/init"],
+            vec!["/sbin/coracle", "single"],
+            vec!["init", "--after-fault"],
+            vec!["x", "2", "--after-fault"],
+        ] {
+            assert_eq!(count(&words), 0, "{words:?}");
+        }
+        assert_eq!(count(&["coracle", "--after-fault", "2"]), 2);
+        assert_eq!(count(&["coracle", "--after-fault", "many"]), 0);
+    }
+}

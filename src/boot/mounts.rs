@@ -1,0 +1,199 @@
+//! The board's own file systems: each device is waited for, mounted, and never formatted; what cannot be had is replaced
+//! by memory where the config says so, and said in any case.
+#![forbid(unsafe_code)]
+
+use super::early::{c_string, mountinfo};
+use super::first::First;
+use super::options::split;
+use super::source::{SUPERBLOCK, Source, ext4_label};
+use crate::base::mountinfo::Mounted;
+use crate::base::units::{Bytes, Millis};
+use crate::plan::BoardMount;
+use crate::supervisor::keeper::Say;
+use crate::supervisor::run::monotonic;
+use crate::sys::{Errno, mount};
+use nix::libc::{self, EBUSY, EINVAL, ENODEV, ENOENT, ENOMEDIUM, ENXIO};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Between two looks for a device.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Mounts each of `mounts`; the watchdog is fed between two looks for a device that is not there. What is not as the
+/// config says is said, and counts among what is degraded.
+pub fn mount_all(mounts: &[BoardMount], first: &mut First, say: Say<'_>) {
+    for mount in mounts {
+        let target = &mount.target;
+        let done = match mounted_kind(&mountinfo(), target) {
+            None => mount_one(mount, first, say),
+            // By the first process before its failure, or by the kernel.
+            Some(kind) if kind == mount.kind => continue,
+            Some(kind) => {
+                first.degraded.push(format!("{target} is a {kind}, not a {}, since before this program", mount.kind));
+                continue;
+            }
+        };
+        let Err(why) = done else { continue };
+        let sentence = match mount.fallback {
+            None => format!("{target} is not mounted: {why}"),
+            Some(size) => match fall_back(target, size) {
+                Ok(()) => format!("{target} is {size} of memory, which does not outlast a reboot: {why}"),
+                Err(errno) => format!("{target} is not mounted, nor is memory in its place ({errno}): {why}"),
+            },
+        };
+        say(format!("DEGRADED: {sentence}"));
+        first.degraded.push(sentence);
+    }
+}
+
+/// The type of the file system that is mounted at `target`, the topmost if there are several.
+fn mounted_kind(mountinfo: &str, target: &str) -> Option<Box<str>> {
+    let mut mounts = mountinfo.lines().rev().filter_map(Mounted::parse);
+    mounts.find(|mount| mount.target == target).map(|mount| mount.kind.into())
+}
+
+fn mount_one(wanted: &BoardMount, first: &mut First, say: Say<'_>) -> Result<(), String> {
+    fs::create_dir_all(&*wanted.target)
+        .map_err(|error| format!("the folder cannot be made: {error}; make it in the root file system"))?;
+    let source = Source::parse(&wanted.source);
+    let (flags, data) = split(&wanted.options);
+    let deadline = monotonic().plus(wanted.wait);
+    loop {
+        let errno = match locate(source) {
+            None => Errno(ENOENT),
+            Some(device) => {
+                let device = c_string(&device.display().to_string());
+                let (kind, target) = (c_string(&wanted.kind), c_string(&wanted.target));
+                match mount::mount_device(&device, &kind, &target, flags, &c_string(&data)) {
+                    Ok(()) => return Ok(()),
+                    Err(errno) => errno,
+                }
+            }
+        };
+        // The device is not there, or its driver is not done with it.
+        if !matches!(errno.0, ENOENT | ENXIO | ENOMEDIUM) || monotonic() >= deadline {
+            return Err(reason(wanted, source, errno));
+        }
+        first.feed(say);
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Why a mount failed, and what can be done about it.
+fn reason(wanted: &BoardMount, source: Source<'_>, errno: Errno) -> String {
+    let BoardMount { source: name, kind, options, wait, .. } = wanted;
+    let since = match source {
+        Source::PartUuid(_) => "; the kernel tells PARTUUID since Linux 6.13, PARTNAME on all",
+        _ => "",
+    };
+    match errno.0 {
+        ENOENT if *wait == Millis(0) => format!("there is no {name}{since}; \"wait\" gives its driver time"),
+        ENOENT => format!(
+            "{name} has not appeared within {wait}{since}; its driver may be a module to list in device.modules"
+        ),
+        ENODEV => format!("the kernel knows no file system {kind}; list its module in device.modules"),
+        EINVAL if options.is_empty() => {
+            format!("{name} holds no {kind} file system ({errno}); the kernel's log says more")
+        }
+        EINVAL => format!(
+            "{name} holds no {kind} file system, or it knows no option {options:?} ({errno}); the kernel's log says more"
+        ),
+        EBUSY => format!("{name} is in use ({errno})"),
+        libc::EUCLEAN | libc::EIO => {
+            format!("{name} is damaged ({errno}); check it with the fsck of {kind}, coracle never repairs or formats")
+        }
+        _ => format!("{name} cannot be mounted as {kind}: {errno}; the kernel's log says more"),
+    }
+}
+
+fn fall_back(target: &str, size: Bytes) -> Result<(), Errno> {
+    let options = format!("mode=0755,size={}", size.0);
+    mount::mount(c"tmpfs", &c_string(target), libc::MS_NOSUID | libc::MS_NODEV, &c_string(&options))
+}
+
+/// What mount(2) takes for the source; `None`: no such device yet.
+fn locate(source: Source<'_>) -> Option<PathBuf> {
+    match source {
+        Source::Path(path) => Some(PathBuf::from(path)).filter(|path| path.exists()),
+        Source::PartName(_) | Source::PartUuid(_) => block_devices().find_map(|entry| {
+            let uevent = fs::read_to_string(entry.join("uevent")).ok()?;
+            source.of_uevent(&uevent).map(|name| Path::new("/dev").join(name))
+        }),
+        Source::Label(label) => {
+            let name = |entry: PathBuf| Some(Path::new("/dev").join(entry.file_name()?));
+            block_devices().filter_map(name).find(|device| has_label(device, label))
+        }
+        Source::Ubi(device, volume) => {
+            let beginning = format!("ubi{device}_");
+            let of_device = |entry: &PathBuf| {
+                entry.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&beginning))
+            };
+            let named = |entry: PathBuf| fs::read_to_string(entry.join("name")).is_ok_and(|name| name.trim() == volume);
+            let found = entries("/sys/class/ubi").filter(of_device).any(named);
+            found.then(|| PathBuf::from(format!("ubi{device}:{volume}")))
+        }
+        Source::None => Some(PathBuf::from("none")),
+    }
+}
+
+fn block_devices() -> impl Iterator<Item = PathBuf> {
+    entries("/sys/class/block")
+}
+
+fn entries(folder: &str) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+fn has_label(device: &Path, label: &str) -> bool {
+    let mut block = [0; SUPERBLOCK.1];
+    let read = File::open(device).and_then(|file| file.read_exact_at(&mut block, SUPERBLOCK.0));
+    read.is_ok() && ext4_label(&block) == Some(label.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(source: &str, target: &Path) -> BoardMount {
+        BoardMount {
+            source: source.into(),
+            target: target.display().to_string().into(),
+            kind: "ext4".into(),
+            options: "".into(),
+            wait: Millis(60),
+            fallback: None,
+        }
+    }
+
+    #[test]
+    fn a_device_that_does_not_come_is_waited_for_and_then_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut first, mut said) = (First::default(), Vec::new());
+        let wanted = [wanted("PARTNAME=no-such-partition", &folder.path().join("data"))];
+        mount_all(&wanted, &mut first, &mut |text| said.push(text));
+        let why = &first.degraded[0];
+        assert!(why.contains("PARTNAME=no-such-partition has not appeared within 60ms"), "{why}");
+        assert_eq!(said, [format!("DEGRADED: {why}")]);
+    }
+
+    #[test]
+    fn what_is_mounted_already_is_known_by_its_type() {
+        let text = "30 1 254:1 / /data rw - ext4 /dev/vda rw\n31 30 0:30 / /data rw - tmpfs none rw\n";
+        assert_eq!(mounted_kind(text, "/data").as_deref(), Some("tmpfs"));
+        assert_eq!(mounted_kind(text, "/dat"), None);
+    }
+
+    #[test]
+    fn a_file_that_holds_no_file_system_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("disk");
+        fs::write(&file, vec![7; 4096]).unwrap();
+        let wanted = [wanted(&file.display().to_string(), &folder.path().join("data"))];
+        let mut first = First::default();
+        mount_all(&wanted, &mut first, &mut |_| {});
+        assert_eq!(first.degraded.len(), 1);
+        assert_eq!(fs::read(&file).unwrap(), vec![7; 4096]);
+    }
+}

@@ -1,0 +1,46 @@
+//! The root file system of a board that runs from its initramfs.
+//!
+//! The kernel's first file system has no mount beneath it, and pivot_root(2) refuses to leave it: no container could
+//! start. So it is mounted once more, on itself, and that becomes the root.
+#![forbid(unsafe_code)]
+
+use crate::base::mountinfo::Mounted;
+use crate::sys::{Result, mount, path};
+
+/// A directory that is there at this point: what lies on it is moved away at once.
+const PLACE: &core::ffi::CStr = c"/proc";
+
+/// Whether the root is the kernel's first file system: the one mount that lies on itself.
+pub fn is_first(mountinfo: &str) -> bool {
+    mountinfo.lines().filter_map(Mounted::parse).any(|mount| mount.target == "/" && mount.id == mount.parent)
+}
+
+/// Binds `/`, moves that over `/`, and makes it the root. Nothing but /proc may be mounted; it is taken away.
+///
+/// # Errors
+/// The step that the kernel refused. The root is then as before.
+pub fn move_over_itself() -> Result<()> {
+    mount::detach(PLACE)?;
+    mount::bind(c"/", PLACE, 0)?;
+    path::chdir(PLACE)?;
+    if let Err(errno) = mount::relocate(c".", c"/") {
+        path::chdir(c"/")?;
+        mount::detach(PLACE)?;
+        return Err(errno);
+    }
+    mount::chroot(c".")?;
+    path::chdir(c"/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_first_file_system_is_told_from_all_others() {
+        assert!(is_first("1 1 0:2 / / rw - rootfs none rw\n20 1 0:21 / /proc rw - proc proc rw\n"));
+        assert!(!is_first("24 1 0:2 / / rw - rootfs none rw\n"), "already mounted over itself");
+        assert!(!is_first("24 1 254:0 / / ro - squashfs /dev/root ro\n"));
+        assert!(!is_first(""));
+    }
+}

@@ -1,0 +1,93 @@
+//! What a layer above hooks into the loop. The first process of a board feeds a watchdog, takes more signals and knows
+//! how the board ends; a supervisor under another init does none of that.
+#![forbid(unsafe_code)]
+
+use super::report::Places;
+use crate::base::units::Millis;
+use nix::sys::signal::Signal;
+
+/// What is to happen once everything is stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The supervisor ends.
+    Exit,
+    /// The board starts anew; a text that is not empty goes to the boot loader (reboot(2), LINUX_REBOOT_CMD_RESTART2).
+    Reboot(Box<str>),
+    /// The board switches itself off.
+    PowerOff,
+    /// The board stands still, with its power on.
+    Halt,
+}
+
+impl End {
+    /// The end as the subject of a sentence.
+    pub fn words(&self) -> &'static str {
+        match self {
+            End::Exit => "the supervisor ends",
+            End::Reboot(_) => "the board reboots",
+            End::PowerOff => "the board powers off",
+            End::Halt => "the board halts",
+        }
+    }
+}
+
+/// A point in the loop's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// It answers on its socket; nothing is started yet.
+    Supervising,
+    /// Everything that boot starts runs or is done (`true`), or some of it does not run (`false`). Comes once.
+    Settled(bool),
+    /// It begins to stop everything.
+    Stopping,
+}
+
+/// Takes a sentence for the log.
+pub type Say<'a> = &'a mut dyn FnMut(String);
+
+/// What the loop asks and tells.
+pub trait Keeper {
+    /// Signals to be heard of beyond TERM, INT, HUP and QUIT.
+    fn signals(&self) -> &'static [Signal] {
+        &[]
+    }
+
+    /// What a signal asks for; `None`: nothing.
+    fn asked(&self, signal: Signal) -> Option<End>;
+
+    /// Whether `end` may be asked for over the control socket.
+    fn may(&self, end: &End) -> bool;
+
+    /// How long everything may take to stop; `None`: as long as the services' own timeouts allow.
+    fn patience(&self) -> Option<Millis> {
+        None
+    }
+
+    /// Where messages go.
+    fn places(&self) -> Places {
+        Places::Console
+    }
+
+    /// When [`Keeper::act`] is due.
+    fn next_deadline(&self) -> Option<Millis> {
+        None
+    }
+
+    /// Does what is due at `now`. What it gives is to happen as if it had been asked for.
+    fn act(&mut self, _now: Millis, _say: Say<'_>) -> Option<End> {
+        None
+    }
+
+    /// Hears of a moment.
+    fn moment(&mut self, _moment: Moment, _say: Say<'_>) {}
+
+    /// What makes the board less than its config says, each a sentence for `ps` and `inspect device`.
+    fn degraded(&self) -> &[String] {
+        &[]
+    }
+
+    /// Keys for `inspect device`, each with a value that is JSON already.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+}

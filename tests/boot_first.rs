@@ -1,0 +1,132 @@
+//! coracle as the first process of emulated boards: its signals, its own failure, its configs. `scripts/test-boot` builds
+//! the programs for the boards and runs this.
+
+mod machine;
+
+use machine::{Board, Machine};
+
+/// Each test once for each board, as `BOARD::TEST`.
+macro_rules! boards {
+    ($($test:ident),* $(,)?) => {
+        boards!(@ x86_64 $($test)*);
+        boards!(@ aarch64 $($test)*);
+        boards!(@ armv7 $($test)*);
+    };
+    (@ $arch:ident $($test:ident)*) => {
+        mod $arch {
+            $(#[test] fn $test() { super::$test(stringify!($arch)); })*
+        }
+    };
+}
+
+boards!(
+    signals_of_an_init_end_the_board,
+    a_first_process_that_fails_becomes_a_rescue,
+    a_partition_that_is_missing_is_shown_as_degraded,
+    an_edited_config_is_used_and_a_broken_one_is_not,
+    rescue_can_be_asked_for_and_ends_by_itself,
+);
+
+fn attempt(machine: &mut Machine<'_>, attempt: &str) {
+    let answer = machine.probe(&[attempt]);
+    assert!(answer.contains(": ok"), "{answer}");
+}
+
+fn signals_of_an_init_end_the_board(arch: &'static str) {
+    let firmware = Board::new(arch).build("signals", "");
+    let mut machine = firmware.boot();
+    // SIGINT, which is what Ctrl-Alt-Del becomes, and SIGTERM: reboot.
+    for signal in ["kill 1 2", "kill 1 15"] {
+        machine.hello();
+        machine.await_state("agent", "running");
+        machine.begin(&["/bin/probe", "try", signal]);
+    }
+    machine.hello();
+    machine.begin(&["/sbin/coracle", "reboot", "recovery"]);
+    machine.hello();
+    // SIGPWR: power off.
+    machine.begin(&["/bin/probe", "try", "kill 1 30"]);
+    let console = machine.off();
+    assert_eq!(console.matches("everything is stopped: the board reboots").count(), 3, "{console}");
+    assert!(console.contains("everything is stopped: the board powers off"), "{console}");
+}
+
+fn a_first_process_that_fails_becomes_a_rescue(arch: &'static str) {
+    let services =
+        r#"{ "name": "web", "image": "demo.tar", "command": ["/bin/demo", "sleep"], "limits": { "memory": "4M" } },"#;
+    let firmware = Board::new(arch).build("fault", services);
+    let mut machine = firmware.boot();
+    machine.hello();
+    machine.await_state("web", "running");
+    machine.begin(&["/bin/probe", "try", "kill 1 11"]);
+    machine.hello();
+    machine.await_state("agent", "running");
+    let (_, shown) = machine.run(&["/sbin/coracle", "ps"]);
+    assert!(shown.contains("DEGRADED: rescue: the first process has failed") && !shown.contains("web"), "{shown}");
+    // Again and again, it is a reboot.
+    for _ in 0..3 {
+        machine.begin(&["/bin/probe", "try", "kill 1 11"]);
+        machine.hello();
+    }
+    machine.await_state("web", "running");
+    machine.begin(&["/sbin/poweroff"]);
+    machine.off();
+}
+
+fn a_partition_that_is_missing_is_shown_as_degraded(arch: &'static str) {
+    let device = r#""mounts": [ { "source": "PARTNAME=data", "target": "/data", "type": "ext4", "fallback": "2M" } ],"#;
+    let firmware = Board { device: device.to_owned(), ..Board::new(arch) }.build("degraded", "");
+    let mut machine = firmware.boot();
+    machine.hello();
+    let (_, shown) = machine.run(&["/sbin/coracle", "ps"]);
+    assert!(shown.contains("DEGRADED: /data is 2M of memory"), "{shown}");
+    let device = machine.coracle(&["inspect", "device"]);
+    assert!(device.contains("\"degraded\":[\"/data is 2M of memory"), "{device}");
+    let mounts = machine.read("/proc/mounts");
+    assert!(mounts.lines().any(|line| line.starts_with("tmpfs /data tmpfs")), "{mounts}");
+    machine.begin(&["/sbin/poweroff"]);
+    assert!(machine.off().contains("DEGRADED: /data is 2M of memory"));
+}
+
+fn an_edited_config_is_used_and_a_broken_one_is_not(arch: &'static str) {
+    let firmware = Board { disk: true, ..Board::new(arch) }.build("edited", "");
+    let mut machine = firmware.boot();
+    machine.hello();
+    machine.await_state("agent", "running");
+    let seed = machine.probe(&["stat /data/coracle/random-seed"]);
+    assert!(seed.contains(": ok"), "the seed for the next boot is there: {seed}");
+    let edited = r#"{"version":1,"device":{"hostname":"edited","state":"/data/coracle"},"services":[{"name":"agent","root":"host","command":["/bin/agent","serve"],"lifeline":true,"limits":{"memory":"unlimited","pids":256}}]}"#;
+    attempt(&mut machine, "create /data/coracle/config.json");
+    attempt(&mut machine, &format!("write /data/coracle/config.json {edited}"));
+    machine.begin(&["/sbin/reboot"]);
+    machine.hello();
+    machine.await_state("agent", "running");
+    assert_eq!(machine.read("/proc/sys/kernel/hostname").trim(), "edited");
+    machine.until("the last good config", |machine| {
+        machine.probe(&["read /data/coracle/last-good.json"]).contains(": ok").then_some(())
+    });
+    attempt(&mut machine, "create /data/coracle/config.json");
+    attempt(&mut machine, "write /data/coracle/config.json {\"version\":1,\"memroy\":2}");
+    machine.begin(&["/sbin/reboot"]);
+    machine.hello();
+    assert_eq!(machine.read("/proc/sys/kernel/hostname").trim(), "edited");
+    let (_, shown) = machine.run(&["/sbin/coracle", "ps"]);
+    assert!(shown.contains("the last good config runs in its place"), "{shown}");
+    machine.begin(&["/sbin/poweroff"]);
+    machine.off();
+    firmware.state_is_clean().unwrap();
+}
+
+fn rescue_can_be_asked_for_and_ends_by_itself(arch: &'static str) {
+    let device = r#""rescue": { "reboot_after": "20s" },"#;
+    let board = Board { device: device.to_owned(), append: "coracle.rescue".to_owned(), ..Board::new(arch) };
+    let firmware = board.build("asked", "");
+    let mut machine = firmware.boot();
+    machine.hello();
+    let (_, shown) = machine.run(&["/sbin/coracle", "ps"]);
+    assert!(shown.contains("rescue: the kernel's command line asks for it"), "{shown}");
+    // It reboots, and the agent says hello again.
+    machine.hello();
+    machine.begin(&["/sbin/poweroff"]);
+    machine.off();
+}
