@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod caps;
 pub mod heap;
 pub mod landlock;
+pub mod loopdev;
 pub mod mount;
 pub mod path;
 pub mod process;

@@ -11,6 +11,13 @@ pub fn mount(kind: &CStr, target: &CStr, flags: libc::c_ulong, options: &CStr) -
         .map(drop)
 }
 
+/// `mount(2)` of the block device at `source`.
+pub fn mount_device(source: &CStr, kind: &CStr, target: &CStr, flags: libc::c_ulong) -> Result<()> {
+    let none = core::ptr::null();
+    // SAFETY: all strings are NUL-terminated and live until the call returns.
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, none) }.into()).map(drop)
+}
+
 /// `mount(2)` with MS_BIND: `source` also at `target`.
 pub fn bind(source: &CStr, target: &CStr, flags: libc::c_ulong) -> Result<()> {
     let none = core::ptr::null();
