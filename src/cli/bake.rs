@@ -53,6 +53,10 @@ pub struct BakeArgs {
     #[argh(option, arg_name = "arch", from_str_fn(check::arch))]
     arch: Option<Platform>,
 
+    /// judge by this profile, which `coracle doctor --json` wrote on the board
+    #[argh(option, arg_name = "file")]
+    board: Option<PathBuf>,
+
     /// memory of the smallest board, such as 128M, in place of device.memory
     #[argh(option, arg_name = "size", from_str_fn(check::memory))]
     memory: Option<Bytes>,
@@ -99,6 +103,9 @@ fn attempt(args: &BakeArgs) -> Result<u8, u8> {
 
 fn board(args: &BakeArgs) -> Result<Board, u8> {
     let mut board = Board::beneath(args.root.as_deref().unwrap_or(Path::new("/")));
+    if let Some(file) = &args.board {
+        board = board.with_profile(check::profile(file)?);
+    }
     board.files = board.files.with_archives(args.images.clone());
     board.memory = args.memory.or(board.memory);
     board.platform = args.arch.clone().or(board.platform);
@@ -108,7 +115,7 @@ fn board(args: &BakeArgs) -> Result<Board, u8> {
 /// The board's platform, if it lacks nothing for the plan.
 fn judged<'a>(file: &Path, plan: &Plan, warnings: &[Problem], board: &'a Board) -> Result<&'a Platform, u8> {
     let Some(platform) = &board.platform else {
-        output::complain("for which architecture? --arch arm64, arm/v7, amd64, …");
+        output::complain("for which architecture? --arch arm64, arm/v7, amd64, …, or --board with a profile of it");
         return Err(exit::USAGE);
     };
     let found = check::judge(plan, board);
