@@ -10,10 +10,12 @@ use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::plan::{Kind, Memory, Plan, Root, Service};
 use crate::supervisor::answer;
-use crate::supervisor::board::{self, Board, BoardProblem};
+use crate::supervisor::board::{self, Board, BoardProblem, Profile};
 use crate::supervisor::config_file::{self, Fault, Texts};
 use argh::FromArgs;
 use std::fmt::Write;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Show every problem of a config file and of the board, or the plan: the services in start order with their limits.
@@ -38,31 +40,67 @@ pub struct CheckArgs {
     #[argh(option, arg_name = "arch", from_str_fn(arch))]
     arch: Option<Platform>,
 
+    /// judge by this profile, which `coracle doctor --json` wrote on the board: its kernel, memory and devices
+    #[argh(option, arg_name = "file")]
+    board: Option<PathBuf>,
+
     /// print JSON
     #[argh(switch)]
     json: bool,
 }
 
-fn memory(text: &str) -> Result<Bytes, String> {
+/// Reads a board's profile.
+///
+/// # Errors
+/// The exit code, after saying what is wrong.
+pub fn profile(file: &Path) -> Result<Profile, u8> {
+    /// Some 60 features, and device nodes of a hundred bytes each.
+    const PROFILE_BYTES: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(PROFILE_BYTES).read_to_end(&mut bytes));
+    let profile = read.map_err(|error| error.to_string()).and_then(|_| Profile::from_json(&bytes));
+    profile.map_err(|error| {
+        output::complain(&format!("cannot use the board's profile {}: {error}", file.display()));
+        exit::FAILED
+    })
+}
+
+/// The config file that is meant: the one named, or the usual one, beneath `root` if that is given.
+pub fn config_file(named: Option<&PathBuf>, root: Option<&Path>) -> PathBuf {
+    let usual = match root {
+        Some(root) => root.join(config_file::DEFAULT.trim_start_matches('/')),
+        None => config_file::DEFAULT.into(),
+    };
+    named.cloned().unwrap_or(usual)
+}
+
+/// Whether `--root` is a folder; if not, that has been said.
+pub fn is_root(root: Option<&Path>) -> bool {
+    let bad = root.filter(|root| !root.is_dir());
+    bad.into_iter().for_each(|root| output::complain(&format!("--root {} is no folder", root.display())));
+    bad.is_none()
+}
+
+/// Reads the value of `--memory`.
+pub fn memory(text: &str) -> Result<Bytes, String> {
     units::parse_bytes(text).map_err(|_| format!("{text:?} is no size such as 128M"))
 }
 
-fn arch(text: &str) -> Result<Platform, String> {
+/// Reads the value of `--arch`.
+pub fn arch(text: &str) -> Result<Platform, String> {
     Platform::parse(text).ok_or_else(|| format!("{text:?} is no architecture such as arm64, arm/v7 or amd64"))
 }
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> u8 {
-    let default = match &args.root {
-        Some(root) => root.join(config_file::DEFAULT.trim_start_matches('/')),
-        None => config_file::DEFAULT.into(),
-    };
-    let file = args.file.clone().unwrap_or(default);
-    if let Some(root) = args.root.as_deref().filter(|root| !root.is_dir()) {
-        output::complain(&format!("--root {} is no folder", root.display()));
+    let file = config_file(args.file.as_ref(), args.root.as_deref());
+    if !is_root(args.root.as_deref()) {
         return exit::USAGE;
     }
-    let board = board(args);
+    let board = match board(args) {
+        Ok(board) => board,
+        Err(code) => return code,
+    };
     let texts = match Texts::read(&file, &board.files) {
         Ok(texts) => texts,
         Err(sentence) => return refuse(&file, &Fault::Unreadable(sentence), args.json),
@@ -71,8 +109,7 @@ pub fn run(args: &CheckArgs) -> u8 {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&file, &Fault::Problems(problems), args.json),
     };
-    let mut found = board::problems(&plan, &board);
-    found.extend(board::image_problems(&plan, &board));
+    let found = judge(&plan, &board);
     if args.json {
         output::line(json(&file, &plan, &warnings, &board, &found));
     } else {
@@ -81,20 +118,30 @@ pub fn run(args: &CheckArgs) -> u8 {
     if found.is_empty() { exit::OK } else { exit::INVALID }
 }
 
-fn board(args: &CheckArgs) -> Board {
+/// All that the board lacks for the plan.
+pub fn judge(plan: &Plan, board: &Board) -> Vec<BoardProblem> {
+    let mut found = board::problems(plan, board);
+    found.extend(board::image_problems(plan, board));
+    found
+}
+
+fn board(args: &CheckArgs) -> Result<Board, u8> {
     let mut board = match &args.root {
         Some(root) => Board::beneath(root),
         None => Board::here(),
     };
+    if let Some(file) = &args.board {
+        board = board.with_profile(profile(file)?);
+    }
     board.memory = args.memory;
     if args.arch.is_some() {
         board.platform = args.arch.clone();
     }
-    board
+    Ok(board)
 }
 
 /// Reports a file that gives no plan.
-fn refuse(file: &Path, fault: &Fault, json: bool) -> u8 {
+pub fn refuse(file: &Path, fault: &Fault, json: bool) -> u8 {
     match (fault, json) {
         (Fault::Problems(problems), true) => output::line(format_args!(
             "{{\"file\":{},\"ok\":false,\"problems\":{},\"more\":{}}}",
@@ -114,20 +161,8 @@ fn refuse(file: &Path, fault: &Fault, json: bool) -> u8 {
 }
 
 fn show(file: &Path, texts: &Texts, plan: &Plan, warnings: &[Problem], board: &Board, found: &[BoardProblem]) {
-    for warning in warnings {
-        output::explain(format_args!("{warning}\n"));
-    }
+    explain(file, plan, warnings, found);
     let shown = file.display();
-    if !found.is_empty() {
-        for (services, problem) in grouped(plan, found) {
-            output::explain(format_args!("{services}: {}", problem.message));
-            if !problem.hint.is_empty() {
-                output::explain(format_args!("     = {}", problem.hint));
-            }
-        }
-        let problems = count(found.len(), "problem");
-        output::explain(format_args!("\n{shown}: the file is good; the board has {problems}"));
-    }
     output::line(table(plan, board));
     output::line(memory_line(plan, board));
     if found.is_empty() {
@@ -144,7 +179,26 @@ fn show(file: &Path, texts: &Texts, plan: &Plan, warnings: &[Problem], board: &B
         output::line("Images are not looked into: give --arch, the board's architecture.");
     }
     if board.kernel.is_none() {
-        output::line("Devices and the kernel are checked on the board alone: run `coracle check` there.");
+        output::line(
+            "Devices and the kernel are not checked: give --board, a profile that `coracle doctor --json` wrote there.",
+        );
+    }
+}
+
+/// Warnings and what the board lacks, on standard error.
+pub fn explain(file: &Path, plan: &Plan, warnings: &[Problem], found: &[BoardProblem]) {
+    for warning in warnings {
+        output::explain(format_args!("{warning}\n"));
+    }
+    if !found.is_empty() {
+        for (services, problem) in grouped(plan, found) {
+            output::explain(format_args!("{services}: {}", problem.message));
+            if !problem.hint.is_empty() {
+                output::explain(format_args!("     = {}", problem.hint));
+            }
+        }
+        let (shown, problems) = (file.display(), count(found.len(), "problem"));
+        output::explain(format_args!("\n{shown}: the file is good; the board has {problems}"));
     }
 }
 
@@ -195,7 +249,7 @@ fn memory_text(memory: Memory) -> String {
 /// Where the service's image is, as a person finds it.
 fn image_place(plan: &Plan, board: &Board, service: &Service) -> Option<(String, Vec<String>)> {
     let reference = Reference::parse(service.image()?).ok()?;
-    let found = reference.find(&plan.device.images, |path| board.files.exists(path))?;
+    let found = board.files.image(&plan.device, &reference)?;
     let shadowed = found.shadowed.iter().map(|path| board.files.shown(path)).collect();
     Some((board.files.shown(&found.path), shadowed))
 }

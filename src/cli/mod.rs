@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod act;
+mod bake;
 pub mod check;
+mod doctor;
 pub mod down;
 mod exec;
 mod images;
@@ -45,7 +47,9 @@ struct Coracle {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 enum Command {
+    Bake(bake::BakeArgs),
     Check(check::CheckArgs),
+    Doctor(doctor::DoctorArgs),
     Down(down::DownArgs),
     Exec(exec::ExecArgs),
     Halt(reboot::HaltArgs),
@@ -186,7 +190,9 @@ fn usage_error(given: &[String], error: &str) -> String {
 
 fn run(command: Command) -> u8 {
     match command {
+        Command::Bake(args) => bake::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Down(args) => down::run(&args),
         Command::Images(args) => images::list::images(&args),
         Command::Exec(args) => exec::run(&args),

@@ -9,19 +9,23 @@
 //! | [`archive`] | from an archive's members to the layers of one image |
 //! | [`store`] | layers and records on disk |
 //! | [`worker`] | the confined process that unpacks |
+//! | [`bake`] | images to a read-only store for a firmware |
 //! | [`tree`] | the checksum of a layer's files |
+//! | [`mountable`] | squashfs and EROFS files, which are mounted as they are |
 //! | [`pack`] | a folder to an image archive |
 //! | [`user`] | an image's passwd and group files, read from its layers |
 //! | [`tar`], [`decompress`], [`whiteout`] | archives, as streams |
 //! | [`layer`] | one layer's archive to a directory |
 
 pub mod archive;
+pub mod bake;
 pub mod config;
 pub mod decompress;
 pub mod digest;
 pub mod error;
 pub mod layer;
 pub mod manifest;
+pub mod mountable;
 pub mod pack;
 pub mod platform;
 pub mod record;

@@ -88,8 +88,12 @@ fn work(args: &UnpackArgs) -> Result<u8, u8> {
 /// What was unpacked and what was left out, in a few lines.
 fn summary(store: &Store, record: &ImageRecord, known: bool) -> String {
     let mut text = format!("{}: {}", record.reference, if known { "unpacked already" } else { "unpacked" });
-    if let Root::Folder(_) = record.root {
-        return format!("{}: a folder, used in place", record.reference);
+    match record.root {
+        Root::Folder(_) => return format!("{}: a folder, used in place", record.reference),
+        Root::File(kind, _) => {
+            return format!("{}: {}, mounted as it is: there is nothing to unpack", record.reference, kind.name());
+        }
+        Root::Layers(_) => {}
     }
     let layers = record.root.layers();
     let stats = total(store, record);
@@ -98,6 +102,12 @@ fn summary(store: &Store, record: &ImageRecord, known: bool) -> String {
     if let Some(id) = record.image_id {
         text += &format!("\nimage ID {id}");
     }
+    left_out(&stats, &mut text);
+    text
+}
+
+/// Adds a line for each kind of thing that was left out.
+pub fn left_out(stats: &LayerStats, text: &mut String) {
     for (count, what) in [
         (stats.setuid, "setuid and setgid bits dropped: no_new_privs voids them"),
         (stats.capabilities, "file capabilities dropped: no_new_privs voids them"),
@@ -105,10 +115,9 @@ fn summary(store: &Store, record: &ImageRecord, known: bool) -> String {
         (stats.xattrs, "extended attributes left out"),
     ] {
         if count > 0 {
-            text += &format!("\n{count} {what}");
+            *text += &format!("\n{count} {what}");
         }
     }
-    text
 }
 
 /// The sums over an image's layers.

@@ -1,6 +1,9 @@
 //! The board's files, seen from the board itself or beneath the root of a file system that is being built.
 
 use crate::base::units::Bytes;
+use crate::image::reference::{Found, Reference};
+use crate::image::store::Baked;
+use crate::plan::Device;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -17,17 +20,31 @@ const RUNTIME: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 #[derive(Debug, Clone)]
 pub struct Files {
     root: Option<PathBuf>,
+    /// A folder of this machine with archives that the board will not have as files.
+    archives: Option<PathBuf>,
+    /// The board's device nodes, where they were listed on it: path, and whether it is a block device.
+    devices: Option<Vec<(Box<str>, bool)>>,
 }
 
 impl Files {
     /// The running system's.
     pub fn here() -> Files {
-        Files { root: None }
+        Files { root: None, archives: None, devices: None }
     }
 
     /// Those beneath `root`, whose links are followed as they will be on the board.
     pub fn beneath(root: &Path) -> Files {
-        Files { root: Some(root.to_path_buf()) }
+        Files { root: Some(root.to_path_buf()), archives: None, devices: None }
+    }
+
+    /// The same, with a folder of this machine in which images are looked for that are not beneath the root.
+    pub fn with_archives(self, archives: Option<PathBuf>) -> Files {
+        Files { archives, ..self }
+    }
+
+    /// The same, with the device nodes that the board has.
+    pub fn with_devices(self, devices: Vec<(Box<str>, bool)>) -> Files {
+        Files { devices: Some(devices), ..self }
     }
 
     /// Where `path` of the board is on this machine, all links followed.
@@ -48,6 +65,37 @@ impl Files {
         self.place(path).is_ok_and(|place| place.exists())
     }
 
+    /// The read-only store of a device as it is on this machine.
+    pub fn baked(&self, device: &Device) -> Option<Baked> {
+        let folder = Path::new(&**device.store.as_ref()?);
+        // One that is not there holds nothing.
+        Some(Baked::at(&self.place(folder).unwrap_or_else(|_| PathBuf::from(self.shown(folder)))))
+    }
+
+    /// Where the file of an image is, or would be: one that the read-only store holds needs none.
+    pub fn image(&self, device: &Device, image: &Reference) -> Option<Found> {
+        let baked = self.baked(device);
+        let held = |path: &Path| baked.as_ref().is_some_and(|baked| baked.has_image(&image.located_at(path)));
+        let found = image.find(&device.images, |path| self.exists(path) || held(path));
+        // One that is baked of an archive elsewhere is called as if it lay in the first folder.
+        found.or_else(|| self.elsewhere(image).and_then(|_| image.find(&device.images, |_| true)))
+    }
+
+    /// The file or folder on this machine of an image that the board looks for at `path`; `None` if there is none.
+    pub fn archive(&self, path: &Path, image: &Reference) -> Option<PathBuf> {
+        match self.exists(path) {
+            true => self.place(path).ok(),
+            false => self.elsewhere(image),
+        }
+    }
+
+    /// The archive that the folder of archives has for an image.
+    fn elsewhere(&self, image: &Reference) -> Option<PathBuf> {
+        let file = Path::new(&*image.file);
+        let name = if file.is_absolute() { Path::new(file.file_name()?) } else { file };
+        self.archives.as_ref().map(|folder| folder.join(name)).filter(|path| path.exists())
+    }
+
     /// `path` as a person finds it on this machine.
     pub fn shown(&self, path: &Path) -> String {
         match &self.root {
@@ -58,14 +106,19 @@ impl Files {
 
     /// What keeps `path` from being a device (a block device if `block`), as the end of a sentence.
     pub fn device_fault(&self, path: &Path, block: bool) -> Option<String> {
-        let found = match self.place(path).and_then(fs::metadata) {
-            Ok(found) => found.file_type(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Some("is missing".into()),
-            Err(error) => return Some(format!("cannot be looked at: {error}")),
+        let listed = self.devices.as_ref().filter(|_| path.starts_with("/dev"));
+        let (is_block, is_char) = match listed.map(|list| list.iter().find(|(known, _)| Path::new(&**known) == path)) {
+            Some(Some((_, block))) => (*block, !block),
+            Some(None) => return Some("is missing".into()),
+            None => match self.place(path).and_then(fs::metadata).map(|found| found.file_type()) {
+                Ok(found) => (found.is_block_device(), found.is_char_device()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Some("is missing".into()),
+                Err(error) => return Some(format!("cannot be looked at: {error}")),
+            },
         };
         match block {
-            true if !found.is_block_device() => Some("is not a block device".into()),
-            false if !found.is_block_device() && !found.is_char_device() => Some("is not a device".into()),
+            true if !is_block => Some("is not a block device".into()),
+            false if !is_block && !is_char => Some("is not a device".into()),
             _ => None,
         }
     }

@@ -1,9 +1,10 @@
 //! Looking into the images of a plan before anything is unpacked.
 
-use super::{Board, BoardProblem};
+use super::{Board, BoardProblem, Files};
 use crate::image::ImageError;
 use crate::image::archive::{Inspected, Source, Wanted, inspect};
 use crate::image::config::ImageConfig;
+use crate::image::mountable::Mountable;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::store::{is_layout, source_id};
@@ -24,11 +25,15 @@ pub fn image_problems(plan: &Plan, board: &Board) -> Vec<BoardProblem> {
     for (index, service) in plan.services.iter().enumerate() {
         let Some(image) = service.image() else { continue };
         let Ok(reference) = Reference::parse(image) else { continue };
-        let Some(hit) = reference.find(&plan.device.images, |path| board.files.exists(path)) else { continue };
+        let Some(hit) = board.files.image(&plan.device, &reference) else { continue };
         if !known.iter().any(|(known, _)| *known == image) {
-            let place = board.files.place(&hit.path).unwrap_or(hit.path);
-            let result = look(&place, &reference, platform, &plan.device);
-            known.push((image, result.map_err(|error| error.at(place.display()))));
+            let place = board.files.archive(&hit.path, &reference);
+            let result = match &place {
+                Some(place) => look(place, &reference, platform, &plan.device),
+                None => carried(&board.files, &reference.located_at(&hit.path), platform, &plan.device),
+            };
+            let shown = place.unwrap_or(hit.path);
+            known.push((image, result.map_err(|error| error.at(shown.display()))));
         }
         let Some((_, result)) = known.iter().find(|(known, _)| *known == image) else { continue };
         let mut add = |message: String, hint: &str| {
@@ -49,11 +54,30 @@ fn names_no_program(config: &ImageConfig) -> bool {
     config.entrypoint.is_empty() && config.cmd.is_empty()
 }
 
+/// An image that is in the read-only store alone.
+fn carried(files: &Files, image: &Reference, platform: &Platform, device: &Device) -> Result<Inspected, ImageError> {
+    let baked = files.baked(device).ok_or_else(|| ImageError::failed("is missing"))?;
+    let store = baked.folder().display();
+    let record = baked.image(image);
+    let record =
+        record.ok_or_else(|| ImageError::invalid(format!("its record in {store} cannot be read; bake it anew")))?;
+    if let Some(missing) = record.root.layers().iter().find(|layer| !baked.has_layer(layer)) {
+        return Err(ImageError::invalid(format!("{store} lacks its layer {}; bake it anew", missing.short())));
+    }
+    match &record.config.platform {
+        Some(made_for) if platform.fitness(made_for).is_none() => Err(ImageError::invalid(format!(
+            "is in {store} for {made_for}, and the board is {platform}; bake it with --arch {platform}"
+        ))),
+        _ => Ok(Inspected { layers: record.root.layers().len(), names: record.names, config: record.config }),
+    }
+}
+
 fn look(path: &Path, reference: &Reference, platform: &Platform, device: &Device) -> Result<Inspected, ImageError> {
     // A regular file or a folder; neither a FIFO nor a device is opened.
     source_id(path)?;
     let folder = path.is_dir();
-    if folder && !is_layout(path) {
+    let in_place = if folder { !is_layout(path) } else { Mountable::at(path).is_some() };
+    if in_place {
         return Ok(Inspected { names: Vec::new(), config: ImageConfig::empty(), layers: 0 });
     }
     let kind = if folder { O_DIRECTORY } else { 0 };
