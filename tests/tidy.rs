@@ -95,7 +95,7 @@ fn nothing_can_signal_more_than_one_process_but_the_init_of_a_pid_namespace() {
     assert_eq!(
         found,
         [
-            "src/sys/stack.rs: unsafe { libc::kill(-1, libc::SIGKILL) };",
+            "src/sys/stack.rs: super::check(libc::c_long::from(unsafe { libc::kill(-1, signal) })).map(drop)",
             "src/sys/wait.rs: check(libc::c_long::from(unsafe { libc::kill(pid, signal) })).map(drop)",
         ]
     );

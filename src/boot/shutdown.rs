@@ -11,7 +11,8 @@ use crate::base::units::Millis;
 use crate::supervisor::keeper::{End, Say};
 use crate::supervisor::run::monotonic;
 use crate::sys::board::{Reboot, reboot};
-use crate::sys::wait::{send_signal, wait_any};
+use crate::sys::stack::OwnPids;
+use crate::sys::wait::wait_any;
 use crate::sys::{Errno, mount};
 use nix::libc::{ECHILD, SIGKILL, SIGTERM};
 use std::path::Path;
@@ -28,9 +29,11 @@ const WALKS: usize = 4;
 
 /// Ends every process but this one: asks, waits, kills, waits. The watchdog is fed meanwhile.
 pub fn end_processes(first: &mut First, say: Say<'_>) {
+    // As an example of itself, under another first process, it ends nobody else's.
+    let Some(all) = OwnPids::of_first_process() else { return };
     for (signal, time) in [(SIGTERM, GRACE), (SIGKILL, KILLED)] {
         // ESRCH: there is nobody left.
-        if send_signal(-1, signal).is_err() || all_ended(time, first, say) {
+        if all.signal_all(signal).is_err() || all_ended(time, first, say) {
             return;
         }
     }

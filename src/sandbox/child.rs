@@ -56,7 +56,8 @@ impl Reach {
     /// Kills every process of the service; of a namespace, all but the calling init.
     pub fn kill_all(&self) {
         match self {
-            Reach::Namespace(pids) => pids.kill_all(),
+            // Without another process there is nothing to end.
+            Reach::Namespace(pids) => drop(pids.signal_all(libc::SIGKILL)),
             Reach::Group(killer) => killer.kill(),
         }
     }

@@ -21,16 +21,22 @@ const REACH_BYTES: usize = 4 << 20;
 static INHERITED: AtomicUsize = AtomicUsize::new(0);
 static OWN: AtomicUsize = AtomicUsize::new(0);
 
-/// Proof that the process which holds it is the first one of a pid namespace of its own. [`clone_onto`] alone makes one, in
-/// the child that it makes that way: nobody else can kill everything that there is.
+/// Proof that the process which holds it is the first one of its pid namespace. It is had where there can be no doubt, in
+/// the child that [`clone_onto`] makes that way and in process 1: nobody else can kill everything that there is.
 #[derive(Debug)]
 pub struct OwnPids(());
 
 impl OwnPids {
-    /// `kill(2)` with -1 and SIGKILL: every process of this process's own pid namespace, but not this one.
-    pub fn kill_all(&self) {
+    /// What process 1 has.
+    pub fn of_first_process() -> Option<OwnPids> {
+        (std::process::id() == 1).then_some(OwnPids(()))
+    }
+
+    /// `kill(2)` with -1: `signal` for every process of this process's own pid namespace, but not for this one. ESRCH: there
+    /// is no other.
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
         // SAFETY: integers. The kernel gives the signal to nothing outside the pid namespace (pid_namespaces(7)).
-        unsafe { libc::kill(-1, libc::SIGKILL) };
+        super::check(libc::c_long::from(unsafe { libc::kill(-1, signal) })).map(drop)
     }
 }
 
