@@ -39,7 +39,6 @@ boards!(
     a_supervisor_that_stands_still_is_reset_by_the_watchdog,
     the_watchdog_is_fed_while_the_boot_waits_for_a_disk,
     a_kernel_that_panics_starts_again_and_that_is_said,
-    it_takes_the_signals_of_an_init,
     a_broken_config_leads_to_rescue_with_its_lifeline,
     a_kernel_without_memory_controller_holds_what_it_cannot_limit,
 );
@@ -392,24 +391,6 @@ fn a_kernel_that_panics_starts_again_and_that_is_said(arch: &'static str) {
     assert!(machine.console().contains("Kernel panic"));
     let device = machine.coracle(&["inspect", "device"]);
     assert_eq!(value(&device, "last_reset"), "unclean", "{device}");
-}
-
-fn it_takes_the_signals_of_an_init(arch: &'static str) {
-    let firmware = Board::new(arch).build("signals", "");
-    let mut machine = firmware.boot();
-    machine.hello();
-    for reboot in ["15", "2"] {
-        let boot = machine.read("/proc/sys/kernel/random/boot_id");
-        machine.begin(&["/bin/probe", "try", &format!("kill 1 {reboot}")]);
-        machine.hello();
-        assert_ne!(machine.read("/proc/sys/kernel/random/boot_id"), boot);
-    }
-    // One that means nothing to it.
-    machine.run(&["/bin/probe", "try", "kill 1 1", "kill 1 9"]);
-    machine.await_state("agent", "running");
-    // Power is failing.
-    machine.begin(&["/bin/probe", "try", "kill 1 30"]);
-    machine.off();
 }
 
 fn a_broken_config_leads_to_rescue_with_its_lifeline(arch: &'static str) {

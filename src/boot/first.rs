@@ -63,6 +63,7 @@ impl First {
         let status = self.watchdog.as_ref().map_or(0, Watchdog::boot_status);
         let (cause, why) = mark::begin(state, status);
         self.cause = Some(cause);
+        say(format!("last reset: {cause}"));
         why.into_iter().for_each(say);
     }
 
