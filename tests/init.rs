@@ -120,7 +120,7 @@ impl Running {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         use std::os::fd::AsFd;
         let mut ready = [PollFd::new(self.spawned.channel.as_fd(), PollFlags::POLLIN)];
-        assert_eq!(poll(&mut ready, PollTimeout::from(20_000u16)), Ok(1), "the init says nothing");
+        assert_eq!(poll(&mut ready, PollTimeout::from(60_000u16)), Ok(1), "the init says nothing");
         let mut message = [0; MESSAGE_BYTES];
         let flags = nix::sys::socket::MsgFlags::empty();
         match nix::sys::socket::recv(self.spawned.channel.as_raw_fd(), &mut message, flags) {
