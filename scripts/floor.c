@@ -4,12 +4,14 @@
  *
  *   floor ROOTFS MEMORY-BYTES COMMAND...
  *
- * cgroup v1 or hybrid: joins by writing 0 to each `tasks` file (no RCU grace period); v2: CLONE_INTO_CGROUP. */
+ * cgroup v1 or hybrid: joins by writing 0 to each `tasks` file (no RCU grace period); v2: CLONE_INTO_CGROUP, and the
+ * devices by a program. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/sched.h>
@@ -63,6 +65,34 @@ static const char *const V1[] = { "memory", "pids", "devices", "freezer" };
 static char groups[CONTROLLERS][512];
 static int tasks[CONTROLLERS], joined, v2 = -1;
 
+/* What v1's devices.allow says, as a v2 program: the answer is 1 for the first pair of numbers that matches, else 0. */
+static void allow_devices(int group) {
+    static const int allow[][2] = { { 1, 3 }, { 1, 5 }, { 1, 7 }, { 1, 8 }, { 1, 9 }, { 5, 0 }, { 5, 2 }, { 136, -1 },
+#ifdef KERNEL_LOG
+        { 1, 11 },
+#endif
+    };
+    struct bpf_insn code[3 + 4 * sizeof allow / sizeof *allow + 2];
+    unsigned n = 0;
+    for (short i = 0; i < 3; i++) /* access and kind, major, minor to registers 2, 3, 4 */
+        code[n++] = (struct bpf_insn){ BPF_LDX | BPF_MEM | BPF_W, (unsigned char)(i + 2) & 15, 1, (short)(4 * i), 0 };
+    for (unsigned i = 0; i < sizeof allow / sizeof *allow; i++) {
+        int any = allow[i][1] < 0;
+        code[n++] = (struct bpf_insn){ BPF_JMP | BPF_JNE | BPF_K, 3, 0, any ? 2 : 3, allow[i][0] };
+        if (!any) code[n++] = (struct bpf_insn){ BPF_JMP | BPF_JNE | BPF_K, 4, 0, 2, allow[i][1] };
+        code[n++] = (struct bpf_insn){ BPF_ALU | BPF_MOV | BPF_K, 0, 0, 0, 1 };
+        code[n++] = (struct bpf_insn){ BPF_JMP | BPF_EXIT, 0, 0, 0, 0 };
+    }
+    code[n++] = (struct bpf_insn){ BPF_ALU | BPF_MOV | BPF_K, 0, 0, 0, 0 };
+    code[n++] = (struct bpf_insn){ BPF_JMP | BPF_EXIT, 0, 0, 0, 0 };
+    union bpf_attr attr = { .prog_type = BPF_PROG_TYPE_CGROUP_DEVICE, .insn_cnt = n, .insns = (uintptr_t)code, .license = (uintptr_t)"GPL" };
+    int program = syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof attr);
+    MUST(program, "device program");
+    attr = (union bpf_attr){ .target_fd = (unsigned)group, .attach_bpf_fd = (unsigned)program, .attach_type = BPF_CGROUP_DEVICE };
+    MUST(syscall(SYS_bpf, BPF_PROG_ATTACH, &attr, sizeof attr), "attach the device program");
+    close(program);
+}
+
 static void make_groups(const char *memory) {
     char base[400];
     int fd = openat(AT_FDCWD, "/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
@@ -99,7 +129,8 @@ static void make_groups(const char *memory) {
         put(groups[0], "memory.swap.max", "0");
         put(groups[0], "memory.oom.group", "1");
         put(groups[0], "pids.max", "64");
-        MUST(v2 = open(groups[0], O_PATH | O_DIRECTORY | O_CLOEXEC), groups[0]);
+        MUST(v2 = open(groups[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC), groups[0]);
+        allow_devices(v2);
         joined = 0;
     }
 }
@@ -128,6 +159,9 @@ static void build_root(const char *rootfs) {
     node("dev/random", 0666, 1, 8);
     node("dev/urandom", 0666, 1, 9);
     node("dev/tty", 0666, 5, 0);
+#ifdef KERNEL_LOG
+    node("dev/kmsg", 0600, 1, 11);
+#endif
     symlink("/proc/self/fd", "dev/fd");
     symlink("/proc/self/fd/0", "dev/stdin");
     symlink("/proc/self/fd/1", "dev/stdout");
