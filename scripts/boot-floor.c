@@ -29,11 +29,18 @@ int main(void) {
     early("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
     early("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=0755");
     early("cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
+    char names[256] = "", words[512] = "", *rest = names, *name;
+    int fd = open("/sys/fs/cgroup/cgroup.controllers", O_RDONLY | O_CLOEXEC);
+    MUST(read(fd, names, sizeof names - 1), "cgroup.controllers");
+    close(fd);
+    while ((name = strsep(&rest, " \n")))
+        if (*name) strcat(strcat(words, " +"), name);
+    put("/sys/fs/cgroup", "cgroup.subtree_control", words);
     struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     MUST(ioctl(fd, SIOCSIFFLAGS, &lo), "loopback");
     close(fd);
-    char *words[] = { "floor", "/srv/one", "8388608", "/mark", 0 };
-    container(4, words);
+    char *command[] = { "floor", "/srv/one", "8388608", "/mark", 0 };
+    container(4, command);
     for (;;) pause();
 }

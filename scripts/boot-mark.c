@@ -42,9 +42,8 @@ static void watch(void) {
     /* A /proc of its own: what the first process does to the mounts is not this one's concern. */
     unshare(CLONE_NEWNS);
     mount(0, "/", 0, MS_REC | MS_PRIVATE, 0);
-    mkdir("/all", 0755);
     mount("proc", "/all", "proc", 0, 0);
-    dprintf(log_fd, "<5>bench: available %ld\n", field("/all/meminfo", "MemAvailable:"));
+    dprintf(log_fd, "<0>bench: available %ld\n", field("/all/meminfo", "MemAvailable:"));
     DIR *all = opendir("/all");
     for (struct dirent *entry; all && (entry = readdir(all));) {
         char path[300], name[64];
@@ -52,15 +51,16 @@ static void watch(void) {
         snprintf(path, sizeof path, "/all/%s/smaps_rollup", entry->d_name);
         long own = field(path, "Pss_Anon:"); /* none: a thread of the kernel */
         name_of(entry->d_name, name, sizeof name);
-        if (own >= 0) dprintf(log_fd, "<5>bench: process %s %ld\n", name, own);
+        if (own >= 0) dprintf(log_fd, "<0>bench: process %s %ld\n", name, own);
     }
-    dprintf(log_fd, "<5>bench: end\n");
+    dprintf(log_fd, "<0>bench: end\n");
     reboot(RB_POWER_OFF);
 }
 
 int main(int argc, char **argv) {
     log_fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
     if (argc > 2 && !strcmp(argv[1], "watch")) {
+        mkdir("/all", 0755); /* while the root can be written */
         if (fork() == 0) {
             setsid();
             watch();

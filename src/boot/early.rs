@@ -68,11 +68,10 @@ pub fn proc(say: Say<'_>) {
     mount_place(&PROC, &mountinfo(), say);
 }
 
-/// Mounts the rest of the table and fills /dev.
-pub fn rest(say: Say<'_>) {
-    let before = mountinfo();
+/// Mounts the rest of the table and fills /dev. `before`: what is mounted.
+pub fn rest(before: &str, say: Say<'_>) {
     for place in &TABLE {
-        mount_place(place, &before, say);
+        mount_place(place, before, say);
     }
     for (to, path) in LINKS {
         match symlink(to, path) {
@@ -145,10 +144,10 @@ const V1: [&str; 7] = ["memory", "pids", "cpu,cpuacct", "cpuset", "devices", "fr
 const CGROUPS: &CStr = c"/sys/fs/cgroup";
 
 /// Mounts the cgroup hierarchies: v2 with all its controllers handed down, or v1 where the kernel has memory and pids
-/// only there.
-pub fn cgroups(say: Say<'_>) {
+/// only there. `before`: what is mounted.
+pub fn cgroups(before: &str, say: Say<'_>) {
     let root = text(CGROUPS);
-    if mountinfo().lines().filter_map(Mounted::parse).any(|mount| matches!(mount.kind, "cgroup" | "cgroup2")) {
+    if before.lines().filter_map(Mounted::parse).any(|mount| matches!(mount.kind, "cgroup" | "cgroup2")) {
         return;
     }
     let flags = NO_SUID | NO_DEV | NO_EXEC;
@@ -157,11 +156,7 @@ pub fn cgroups(say: Say<'_>) {
     if unified.is_ok() {
         let given = fs::read_to_string(format!("{root}/cgroup.controllers")).unwrap_or_default();
         if is_enough(&given, &known) {
-            for controller in given.split_whitespace() {
-                // One that cannot be handed down is missed, and named, by the service that wants it.
-                let _ = fs::write(format!("{root}/cgroup.subtree_control"), format!("+{controller}"));
-            }
-            return;
+            return hand_down(&given);
         }
     }
     let wanted: Vec<String> = v1(&known);
@@ -188,6 +183,16 @@ pub fn cgroups(say: Say<'_>) {
         if let Err(errno) = mounted {
             say(format!("the cgroup controllers {names} cannot be mounted on {target}: {errno}"));
         }
+    }
+}
+
+/// Hands all controllers down: together, and where the kernel refuses that, each that it does not refuse alone.
+fn hand_down(given: &str) {
+    let control = format!("{}/cgroup.subtree_control", text(CGROUPS));
+    let words = given.split_whitespace().map(|controller| format!("+{controller} "));
+    if fs::write(&control, words.clone().collect::<String>()).is_err() {
+        // One that cannot be handed down is missed, and named, by the service that wants it.
+        words.for_each(|word| drop(fs::write(&control, word)));
     }
 }
 

@@ -117,8 +117,9 @@ fn begin(words: &[OsString], say: Say<'_>) -> Option<String> {
     }
     // Comes back only where there is nothing to do or it cannot be done.
     let unsealed = sealed::ensure(words).err();
-    early::rest(say);
-    early::cgroups(say);
+    let before = early::mountinfo();
+    early::rest(&before, say);
+    early::cgroups(&before, say);
     console::connect();
     title::rename(c"coracle");
     if let Err(errno) = reboot(Reboot::KeysAsSignal) {

@@ -1,11 +1,14 @@
 //! The root file system of a board that runs from its initramfs.
 //!
 //! The kernel's first file system has no mount beneath it, and pivot_root(2) refuses to leave it: no container could
-//! start. So it is mounted once more, on itself, and that becomes the root.
+//! start. So it is mounted once more, on itself, and that becomes the root. What lies beneath is where this program runs
+//! from, and nobody else's: read-only from then on, it keeps containers from writing to the program's file
+//! (`sandbox::sealed`), which spares executing it again.
 #![forbid(unsafe_code)]
 
 use crate::base::mountinfo::Mounted;
 use crate::sys::{Result, mount, path};
+use nix::libc::{MS_BIND, MS_RDONLY, MS_REMOUNT};
 
 /// A directory that is there at this point: what lies on it is moved away at once.
 const PLACE: &core::ffi::CStr = c"/proc";
@@ -28,6 +31,8 @@ pub fn move_over_itself() -> Result<()> {
         mount::detach(PLACE)?;
         return Err(errno);
     }
+    // `/` is still what lies beneath. Where this cannot be had the program is sealed like everywhere else.
+    let _ = mount::change(c"/", MS_REMOUNT | MS_BIND | MS_RDONLY);
     mount::chroot(c".")?;
     path::chdir(c"/")
 }

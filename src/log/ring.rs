@@ -125,6 +125,10 @@ impl<F: AsFd> Writer<F> {
         };
         for index in 0..SEGMENTS {
             let found = writer.read(index, 0)?;
+            if found == 0 {
+                // The end of the file: the ring was never full.
+                break;
+            }
             if let Some((entry, size)) = Entry::decode(&writer.batch[..found])
                 && entry.seq >= writer.next_seq
             {

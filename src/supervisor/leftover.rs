@@ -44,7 +44,7 @@ pub fn take_down(run: &RunDir, tree: Option<&Tree>, say: &mut dyn FnMut(&str)) -
     }
     let Some(tree) = tree else { return clean };
     // Those of a `coracle run` that was killed are empty, and nobody's any more.
-    let _ = Tree::discover_flat(RUN_PREFIX).map(|runs| runs.sweep());
+    tree.flat(RUN_PREFIX).sweep();
     for name in tree.leftovers() {
         let Some(group) = tree.group(&name) else { continue };
         // Processes here are a service's whose record is lost, or an exec into one.

@@ -45,6 +45,11 @@ impl Tree {
         Tree::with_prefix(format!("{prefix}-"))
     }
 
+    /// The tree of [`Tree::discover_flat`], from the look at the machine that made this one.
+    pub fn flat(&self, prefix: &str) -> Tree {
+        Tree { prefix: format!("{prefix}-"), unified: None, prepared: Vec::new(), ..self.clone() }
+    }
+
     fn with_prefix(prefix: String) -> Result<Tree> {
         let text = |path: &str| {
             let (folder, name) = path.rsplit_once('/').unwrap_or_default();
