@@ -49,6 +49,7 @@ pub fn device(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Devic
         hostname: raw.hostname.map(|name| context.expanded(name, "hostname", Text::HostName)),
         images: raw.images.iter().map(|path| boxed(path)).collect(),
         state: raw.state.map_or(default.state, boxed),
+        store: raw.store.map(boxed),
         memory,
         memory_reserve,
         allow_missing,

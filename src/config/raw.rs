@@ -18,6 +18,7 @@ pub struct Device<'a> {
     #[serde(borrow)]
     pub images: Vec<&'a str, { limits::IMAGE_DIRS }>,
     pub state: Option<&'a str>,
+    pub store: Option<&'a str>,
     pub memory: Option<&'a str>,
     pub memory_reserve: Option<&'a str>,
     #[serde(borrow)]

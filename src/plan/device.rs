@@ -12,6 +12,8 @@ pub struct Device {
     pub images: Vec<Box<str>>,
     /// Folder for unpacked layers and records. Absolute.
     pub state: Box<str>,
+    /// Folder of a read-only store that is looked in first, if any. Absolute.
+    pub store: Option<Box<str>>,
     /// Memory of the smallest board of the fleet; `None`: take the machine's own.
     pub memory: Option<Bytes>,
     /// What the kernel and the supervisor keep of it.
@@ -32,6 +34,7 @@ impl Default for Device {
             hostname: None,
             images: Vec::new(),
             state: "/var/lib/coracle".into(),
+            store: None,
             memory: None,
             memory_reserve: Bytes(24 << 20),
             allow_missing: FeatureSet::default(),

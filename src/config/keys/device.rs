@@ -31,6 +31,14 @@ pub static DEVICE: Object = Object {
             "Folder for unpacked layers, volumes and records. It must survive a reboot and lie on one file system.",
         ),
         optional(
+            "store",
+            Kind::Text(Text::Path),
+            "none",
+            "\"/usr/share/coracle/store\"",
+            "Folder of a store that `coracle bake` made for the firmware. Its layers are looked for first and never \
+             changed; an image in it needs neither its file nor unpacking.",
+        ),
+        optional(
             "memory",
             Kind::Text(Text::Size(4 * MIB, TIB)),
             "the machine's own",
