@@ -195,7 +195,7 @@ fn memory_text(memory: Memory) -> String {
 /// Where the service's image is, as a person finds it.
 fn image_place(plan: &Plan, board: &Board, service: &Service) -> Option<(String, Vec<String>)> {
     let reference = Reference::parse(service.image()?).ok()?;
-    let found = reference.find(&plan.device.images, |path| board.files.exists(path))?;
+    let found = board.files.image(&plan.device, &reference)?;
     let shadowed = found.shadowed.iter().map(|path| board.files.shown(path)).collect();
     Some((board.files.shown(&found.path), shadowed))
 }

@@ -105,6 +105,9 @@ pub struct LayerRecord {
     pub opaque_root: bool,
     /// The checksum of the tree, see [`super::tree`].
     pub tree: u64,
+    /// Whether it covers the times of change: not in a baked store, because what makes a firmware's file system of it
+    /// may set them all to one.
+    pub times: bool,
 }
 
 #[derive(Deserialize)]
@@ -226,6 +229,7 @@ struct RawLayer {
     xattrs: u64,
     opaque_root: bool,
     tree: u64,
+    times: Option<bool>,
 }
 
 impl LayerRecord {
@@ -234,8 +238,8 @@ impl LayerRecord {
         let LayerStats { bytes, entries, setuid, capabilities, devices, xattrs } = self.stats;
         format!(
             "{{\"version\":{VERSION},\"bytes\":{bytes},\"entries\":{entries},\"setuid\":{setuid},\
-             \"capabilities\":{capabilities},\"devices\":{devices},\"xattrs\":{xattrs},\"opaque_root\":{},\"tree\":{}}}\n",
-            self.opaque_root, self.tree
+             \"capabilities\":{capabilities},\"devices\":{devices},\"xattrs\":{xattrs},\"opaque_root\":{},\"tree\":{},\"times\":{}}}\n",
+            self.opaque_root, self.tree, self.times
         )
     }
 
@@ -248,11 +252,13 @@ impl LayerRecord {
                 raw.version
             )));
         }
-        let RawLayer { bytes, entries, setuid, capabilities, devices, xattrs, opaque_root, tree, .. } = raw;
+        let RawLayer { bytes, entries, setuid, capabilities, devices, xattrs, opaque_root, tree, times, .. } = raw;
         Ok(LayerRecord {
             stats: LayerStats { bytes, entries, setuid, capabilities, devices, xattrs },
             opaque_root,
             tree,
+            // Records of before there were baked stores do not say so.
+            times: times.unwrap_or(true),
         })
     }
 }
@@ -285,7 +291,7 @@ mod tests {
         let folder = ImageRecord { root: Root::Folder("/x".into()), image_id: None, ..record };
         assert_eq!(ImageRecord::from_json(folder.to_json().as_bytes()).unwrap(), folder);
         let stats = LayerStats { bytes: 1, entries: 2, setuid: 3, capabilities: 4, devices: 5, xattrs: 6 };
-        let layer = LayerRecord { stats, opaque_root: true, tree: u64::MAX };
+        let layer = LayerRecord { stats, opaque_root: true, tree: u64::MAX, times: false };
         assert_eq!(LayerRecord::from_json(layer.to_json().as_bytes()).unwrap(), layer);
     }
 

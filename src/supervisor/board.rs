@@ -146,7 +146,7 @@ fn image(device: &Device, service: &Service, files: &Files, add: &mut impl FnMut
         Ok(reference) => reference,
         Err(bad) => return add(format!("image {image:?} cannot be looked for: {bad}"), String::new()),
     };
-    if reference.find(&device.images, |path| files.exists(path)).is_some() {
+    if files.image(device, &reference).is_some() {
         return;
     }
     let candidates = reference.candidates(&device.images);

@@ -1,6 +1,7 @@
 //! Having a service's image in the store: found there, or unpacked by a confined worker, one at a time.
 #![forbid(unsafe_code)]
 
+use super::board::Files;
 use super::event::Index;
 use crate::image::platform::Platform;
 use crate::image::record::ImageRecord;
@@ -10,7 +11,6 @@ use crate::image::worker::{self, Job, Started, Step, Worker};
 use crate::plan::{Device, Service};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 
 /// The images' side of the loop.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Images {
     /// A sentence.
     pub fn store(&mut self, device: &Device) -> Result<&Store, String> {
         if self.store.is_none() {
-            self.store = Some(Store::open(Path::new(&*device.state)).map_err(|error| error.to_string())?);
+            self.store = Some(Store::of(device).map_err(|error| error.to_string())?);
         }
         self.store.as_ref().ok_or_else(|| "there is no store".to_owned())
     }
@@ -121,7 +121,7 @@ impl Default for Images {
 fn locate(device: &Device, service: &Service) -> Result<Reference, String> {
     let image = service.image().ok_or("its root is the host's, not an image's")?;
     let reference = Reference::parse(image).map_err(|bad| format!("{image:?}: {bad}"))?;
-    let found = reference.find(&device.images, |path| path.exists());
+    let found = Files::here().image(device, &reference);
     let found = found.ok_or_else(|| format!("the image {image:?} is in none of the image folders"))?;
     Ok(reference.located_at(&found.path))
 }

@@ -115,7 +115,7 @@ pub fn images(args: &ImagesArgs) -> u8 {
 }
 
 fn table(store: &Store, images: &[ImageRecord]) -> Table {
-    let mut table = Table::new(&["IMAGE", "NAME", "ID", "PLATFORM", ">LAYERS", ">SIZE"]);
+    let mut table = Table::new(&["IMAGE", "NAME", "ID", "PLATFORM", ">LAYERS", ">SIZE", "STORE"]);
     for image in images {
         let layers = match &image.root {
             Root::Layers(layers) => layers.len().to_string(),
@@ -128,9 +128,21 @@ fn table(store: &Store, images: &[ImageRecord]) -> Table {
             image.config.platform.as_ref().map_or(String::new(), |platform| platform.to_string()),
             layers,
             Bytes(super::unpack::total(store, image).bytes).to_string(),
+            place(store, image).into(),
         ]);
     }
     table
+}
+
+/// Which store an image's layers are in.
+fn place(store: &Store, image: &ImageRecord) -> &'static str {
+    let layers = image.root.layers();
+    match layers.iter().filter(|layer| store.is_baked(layer)).count() {
+        0 if layers.is_empty() => "",
+        0 => "state",
+        baked if baked == layers.len() => "read-only",
+        _ => "both",
+    }
 }
 
 fn json(store: &Store, images: &[ImageRecord]) -> String {
@@ -144,11 +156,12 @@ fn json(store: &Store, images: &[ImageRecord]) -> String {
         let platform = image.config.platform.as_ref().map_or("null".into(), |p| Quoted(&p.to_string()).to_string());
         let _ = write!(
             out,
-            "{comma}{{\"image\":{},\"names\":[{}],\"id\":{id},\"platform\":{platform},\"layers\":[{}],\"bytes\":{},\
+            "{comma}{{\"image\":{},\"names\":[{}],\"id\":{id},\"platform\":{platform},\"layers\":[{}],\"store\":\"{}\",\"bytes\":{},\
              \"entries\":{},\"setuid_dropped\":{},\"capabilities_dropped\":{},\"devices_dropped\":{},\"xattrs_dropped\":{}}}",
             Quoted(&image.reference),
             names.join(","),
             layers.join(","),
+            place(store, image),
             stats.bytes,
             stats.entries,
             stats.setuid,
@@ -217,7 +230,9 @@ pub fn verify(args: &VerifyArgs) -> u8 {
         let good = known.values().filter(|health| **health == Health::Good).count();
         output::line(format_args!("{good} of {} layers are as they were unpacked", known.len()));
         if bad > 0 {
-            output::complain("`coracle unpack` or the next start of a service unpacks damaged layers anew");
+            output::complain(
+                "`coracle unpack` or the next start of a service unpacks damaged layers anew, if the image's file is there",
+            );
         }
         Ok(if bad > 0 { exit::FAILED } else { exit::OK })
     };

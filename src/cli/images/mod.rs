@@ -11,6 +11,7 @@ use crate::image::reference::Reference;
 use crate::image::store::Store;
 use crate::image::{ImageError, Kind};
 use crate::plan::Device;
+use crate::supervisor::board::Files;
 use crate::supervisor::config_file;
 use std::path::{Path, PathBuf};
 
@@ -51,7 +52,7 @@ pub fn device(state: Option<&Path>, config: Option<&Path>) -> Result<Device, u8>
 
 /// Opens the store of a device.
 pub fn store(device: &Device) -> Result<Store, u8> {
-    Store::open(Path::new(&*device.state)).map_err(|error| fault(&error))
+    Store::of(device).map_err(|error| fault(&error))
 }
 
 /// Finds the file that a person typed: a path from here if it has a slash or is there, else a name in the image folders.
@@ -70,7 +71,7 @@ pub fn locate(device: &Device, typed: &str) -> Result<Reference, u8> {
         output::complain(&format!("\"{typed}\" names no image: {bad}"));
         exit::INVALID
     })?;
-    let Some(found) = reference.find(&device.images, Path::exists) else {
+    let Some(found) = Files::here().image(device, &reference) else {
         let folders: Vec<&str> = device.images.iter().map(|folder| &**folder).collect();
         let places = match folders.is_empty() || reference.file.starts_with('/') {
             true => String::new(),

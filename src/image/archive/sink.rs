@@ -110,7 +110,8 @@ impl<'a> Sink<'a> {
         let record = LayerRecord {
             stats: stats(&report),
             opaque_root: report.opaque_root,
-            tree: tree::checksum(root.into()).map_err(no_room)?,
+            tree: tree::checksum(root.into(), true).map_err(no_room)?,
+            times: true,
         };
         fs::write(folder.join("record"), record.to_json()).map_err(no_room)?;
         Ok(Done {

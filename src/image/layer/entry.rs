@@ -1,7 +1,7 @@
 //! One entry of an archive to one object of the file system.
 
 use super::error::os;
-use super::path::{components, file_type, is_whiteout, open_directory, os_name, set_opaque, stat};
+use super::path::{components, file_type, open_directory, os_name, stat};
 use super::{LayerError, Mode, NodePolicy, Problem, Unpacker};
 use crate::base::units::Bytes;
 use crate::image::tar::{Entry, Kind, Mtime, Reader, Xattr, printable};
@@ -9,9 +9,9 @@ use crate::image::whiteout::{self, Name};
 use crate::sys::Errno as SysErrno;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode as Bits, SFlag, UtimensatFlags, fchmod, futimens, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{Mode as Bits, SFlag, UtimensatFlags, futimens, makedev, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
+use nix::unistd::{linkat, symlinkat};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -109,9 +109,7 @@ impl Unpacker<'_> {
                 let target = os_name(target);
                 self.make(parent, name, "symlink", |dir| symlinkat(target, dir, os_name(name)))?;
                 self.report.xattrs_dropped += entry.xattrs.len() as u32;
-                let dir = self.root.directory(parent)?;
-                own_by_name(self.options.owners, dir, name, entry)?;
-                set_time(dir, name, entry.mtime)
+                self.attributes_at(parent, name, entry, None)
             }
             Kind::HardLink(target) => self.hard_link(target, path, parent, name),
             Kind::CharDevice { major: 0, minor: 0 } => Err(Problem::OverlaySmuggling),
@@ -156,15 +154,18 @@ impl Unpacker<'_> {
             file.set_len(entry.size).map_err(failed)?;
         }
         self.attributes(&file, entry)?;
-        futimens(&file, &time(entry.mtime), &time(entry.mtime)).map_err(os("utimens"))
+        match self.root.marks.on_files() {
+            true => futimens(&file, &time(entry.mtime), &time(entry.mtime)).map_err(os("utimens")),
+            false => Ok(()),
+        }
     }
 
     fn directory(&mut self, entry: &Entry, path: &[&[u8]], parent: &[&[u8]], name: &[u8]) -> Result<(), Problem> {
         let make = |dir: BorrowedFd<'_>| mkdirat(dir, name, Bits::S_IRWXU);
-        let mut opaque = false;
+        let (mut fresh, mut opaque) = (true, false);
         let dir = self.root.directory(parent)?;
         match make(dir) {
-            Err(Errno::EEXIST) if file_type(&stat(dir, name)?) == SFlag::S_IFDIR => {}
+            Err(Errno::EEXIST) if file_type(&stat(dir, name)?) == SFlag::S_IFDIR => fresh = false,
             Err(Errno::EEXIST) => {
                 // A whiteout and a directory of one name: what is below is hidden, what is in this layer is there.
                 opaque = self.root.clear(parent, name)?;
@@ -173,8 +174,11 @@ impl Unpacker<'_> {
             result => result.map_err(os("mkdir"))?,
         }
         let fd = open_directory(self.root.directory(parent)?, name)?;
+        if fresh {
+            self.root.marks.forget(&fd)?;
+        }
         if opaque {
-            set_opaque(&fd)?;
+            self.root.marks.opaque(&fd)?;
         }
         self.attributes(&fd, entry)?;
         self.keep_time(&entry.path, entry.mtime);
@@ -183,7 +187,9 @@ impl Unpacker<'_> {
     }
 
     fn keep_time(&mut self, path: &[u8], mtime: Mtime) {
-        self.report.times_dropped += u32::from(!self.times.push(path, mtime));
+        if self.root.marks.on_files() {
+            self.report.times_dropped += u32::from(!self.times.push(path, mtime));
+        }
     }
 
     /// Links to a file that this layer made before; never through a link, never to a directory or a whiteout.
@@ -196,7 +202,7 @@ impl Unpacker<'_> {
         }
         let target_dir = self.root.directory(target_parent)?.try_clone_to_owned().map_err(|_| missing())?;
         let found = match stat(target_dir.as_fd(), target_name) {
-            Ok(found) if file_type(&found) != SFlag::S_IFDIR && !is_whiteout(&found) => found,
+            Ok(found) if file_type(&found) != SFlag::S_IFDIR && !self.root.marks.is_whiteout(&found) => found,
             _ => return Err(missing()),
         };
         let link = |dir: BorrowedFd<'_>| linkat(&target_dir, *target_name, dir, name, AtFlags::empty());
@@ -241,11 +247,20 @@ impl Unpacker<'_> {
         let bits = Bits::from_bits_truncate(entry.mode & 0o777);
         self.make(parent, name, "mknod", |dir| mknodat(dir, name, kind, bits, device))?;
         self.report.xattrs_dropped += entry.xattrs.len() as u32;
-        let dir = self.root.directory(parent)?;
-        own_by_name(self.options.owners, dir, name, entry)?;
-        // Made a moment ago in a directory that nobody else uses, so it is still what it was, no link.
-        nix::sys::stat::fchmodat(dir, name, bits, nix::sys::stat::FchmodatFlags::FollowSymlink).map_err(os("chmod"))?;
-        set_time(dir, name, entry.mtime)
+        self.attributes_at(parent, name, entry, Some(bits.bits()))
+    }
+
+    /// Owner, permissions (of what has some) and time of `name`, not following a link.
+    fn attributes_at(
+        &mut self,
+        parent: &[&[u8]],
+        name: &[u8],
+        entry: &Entry,
+        permissions: Option<u32>,
+    ) -> Result<(), Problem> {
+        let (dir, marks) = self.root.place(parent)?;
+        marks.attributes_at(dir, name, entry, permissions)?;
+        if marks.on_files() { set_time(dir, name, entry.mtime) } else { Ok(()) }
     }
 
     /// A whiteout hides `name` of the layers below; what this layer has of that name stays.
@@ -254,10 +269,10 @@ impl Unpacker<'_> {
         if self.options.mode == Mode::Rootfs {
             return Ok(());
         }
-        let dir = self.root.directory(parent)?;
-        match mknodat(dir, name, SFlag::S_IFCHR, Bits::empty(), 0) {
+        let (dir, marks) = self.root.place(parent)?;
+        match marks.whiteout(dir, name) {
             Err(Errno::EEXIST) if file_type(&stat(dir, name)?) == SFlag::S_IFDIR => {
-                set_opaque(open_directory(dir, name)?)
+                marks.opaque(open_directory(dir, name)?)
             }
             Err(Errno::EEXIST) => Ok(()),
             result => result.map_err(os("mknod")),
@@ -269,23 +284,18 @@ impl Unpacker<'_> {
         if self.options.mode == Mode::Rootfs {
             return Ok(());
         }
-        let dir = self.root.directory(parent)?;
-        if parent.is_empty() {
-            self.report.opaque_root = true;
-        }
-        set_opaque(open_directory(dir, b".")?)
+        self.report.opaque_root |= parent.is_empty();
+        let (dir, marks) = self.root.place(parent)?;
+        marks.opaque(open_directory(dir, b".")?)
     }
 
     /// Owner, then mode (chown clears setuid bits), then extended attributes of what is open at `fd`.
     fn attributes(&mut self, fd: impl AsFd, entry: &Entry) -> Result<(), Problem> {
-        if self.options.owners {
-            fchown(&fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).map_err(os("chown"))?;
-        }
         let is_directory = entry.kind == Kind::Directory;
         let kept = if is_directory { !SETUID } else { !(SETUID | SETGID) };
         self.report.setuid_dropped += u32::from(entry.mode & SETUID != 0);
         self.report.setgid_dropped += u32::from(!is_directory && entry.mode & SETGID != 0);
-        fchmod(&fd, Bits::from_bits_truncate(entry.mode & kept)).map_err(os("chmod"))?;
+        self.root.marks.attributes(&fd, entry, entry.mode & kept)?;
         entry.xattrs.iter().try_for_each(|xattr| self.xattr(&fd, xattr))
     }
 
@@ -298,7 +308,7 @@ impl Unpacker<'_> {
         let user = xattr.name.starts_with(b"user.") && !xattr.name.starts_with(b"user.overlay.");
         let acl = [&b"system.posix_acl_access"[..], b"system.posix_acl_default"].contains(&&*xattr.name);
         let result = match CString::new(&*xattr.name) {
-            Ok(name) if user || acl => crate::sys::xattr::set(fd.as_fd(), &name, &xattr.value),
+            Ok(name) if user || acl => self.root.marks.xattr(&fd, &name, &xattr.value),
             _ => Err(SysErrno(libc::EPERM)),
         };
         match result {
@@ -310,15 +320,6 @@ impl Unpacker<'_> {
             Err(errno) => Err(Problem::from_errno("setxattr", errno)),
         }
     }
-}
-
-/// Gives `name` to its owner, not following a link.
-fn own_by_name(wanted: bool, dir: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<(), Problem> {
-    if !wanted {
-        return Ok(());
-    }
-    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-    fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(os("chown"))
 }
 
 /// Sets the time of `name`, not following a link.

@@ -6,13 +6,16 @@
 
 mod entry;
 mod error;
+mod marks;
 mod path;
 mod times;
 
 pub use error::{LayerError, Problem};
+pub use marks::{Ledger, Marked};
 
 use super::tar::Reader;
 use crate::plan::device::ImageCaps;
+use marks::Marks;
 use path::Root;
 use std::io::BufRead;
 use std::os::fd::BorrowedFd;
@@ -113,9 +116,30 @@ pub struct LayerReport {
 ///
 /// On an error the directory holds a part of the layer; the caller removes it. Nothing outside it was touched.
 pub fn unpack(source: impl BufRead, dir: BorrowedFd<'_>, options: &LayerOptions) -> Result<LayerReport, LayerError> {
+    let marks = Marks::OnFiles { owners: options.owners };
+    work(source, dir, options, marks).map(|(report, _)| report)
+}
+
+/// The same for a user without privileges: the files belong to the caller, and what they should have had is in the
+/// ledger, whiteouts among it.
+pub fn unpack_unmarked(
+    source: impl BufRead,
+    dir: BorrowedFd<'_>,
+    options: &LayerOptions,
+) -> Result<(LayerReport, Ledger), LayerError> {
+    let (report, marks) = work(source, dir, options, Marks::InMemory(Ledger::default()))?;
+    Ok((report, marks.into_ledger().unwrap_or_default()))
+}
+
+fn work(
+    source: impl BufRead,
+    dir: BorrowedFd<'_>,
+    options: &LayerOptions,
+    marks: Marks,
+) -> Result<(LayerReport, Marks), LayerError> {
     let mut reader = Reader::new(source, options.caps.pax.0);
-    let mut unpacker =
-        Unpacker { root: Root::new(dir, options), options, report: LayerReport::default(), times: Times::default() };
+    let root = Root::new(dir, options, marks);
+    let mut unpacker = Unpacker { root, options, report: LayerReport::default(), times: Times::default() };
     loop {
         let entry = match reader.next_entry() {
             Ok(Some(entry)) => entry,
@@ -126,7 +150,7 @@ pub fn unpack(source: impl BufRead, dir: BorrowedFd<'_>, options: &LayerOptions)
     }
     unpacker.report.ignored += reader.ignored();
     unpacker.directory_times()?;
-    Ok(unpacker.report)
+    Ok((unpacker.report, unpacker.root.marks))
 }
 
 /// The state of one unpacking.

@@ -1,12 +1,12 @@
 //! Names of an archive to directories, by file descriptor, never outside the root.
 
 use super::error::os;
+use super::marks::Marks;
 use super::{LayerOptions, Mode, Problem};
 use crate::image::tar::printable;
-use crate::sys::xattr;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
-use nix::sys::stat::{FileStat, Mode as Bits, SFlag, fchmod, fstatat, mkdirat};
+use nix::sys::stat::{FileStat, Mode as Bits, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,13 +45,15 @@ pub struct Root<'a> {
     dir: BorrowedFd<'a>,
     openat2: bool,
     overlay: bool,
+    /// Where owners and marks of its files are kept.
+    pub marks: Marks,
     /// The directory used last and its path: archives list a directory's entries together.
     last: Option<(Vec<u8>, OwnedFd)>,
 }
 
 impl<'a> Root<'a> {
-    pub fn new(dir: BorrowedFd<'a>, options: &LayerOptions) -> Root<'a> {
-        Root { dir, openat2: options.openat2, overlay: options.mode == Mode::Overlay, last: None }
+    pub fn new(dir: BorrowedFd<'a>, options: &LayerOptions, marks: Marks) -> Root<'a> {
+        Root { dir, openat2: options.openat2, overlay: options.mode == Mode::Overlay, marks, last: None }
     }
 
     /// The root itself.
@@ -62,8 +64,13 @@ impl<'a> Root<'a> {
     /// The directory at `path`, made if missing. Symbolic links of the layer are followed as inside a chroot: an
     /// absolute target starts at the root, `..` stops there.
     pub fn directory(&mut self, path: &[&[u8]]) -> Result<BorrowedFd<'_>, Problem> {
+        self.place(path).map(|(dir, _)| dir)
+    }
+
+    /// The same, with the marks.
+    pub fn place(&mut self, path: &[&[u8]]) -> Result<(BorrowedFd<'_>, &mut Marks), Problem> {
         if path.is_empty() {
-            return Ok(self.dir);
+            return Ok((self.dir, &mut self.marks));
         }
         let key = path.join(&b'/');
         if self.last.as_ref().is_none_or(|(known, _)| *known != key) {
@@ -74,7 +81,7 @@ impl<'a> Root<'a> {
             };
             self.last = Some((key, fd));
         }
-        Ok(self.last.as_ref().map_or(self.dir, |(_, fd)| fd.as_fd()))
+        Ok((self.last.as_ref().map_or(self.dir, |(_, fd)| fd.as_fd()), &mut self.marks))
     }
 
     /// Remembers that `fd` is the directory at `path`.
@@ -104,7 +111,7 @@ impl<'a> Root<'a> {
     }
 
     /// Opens the directory at `path` one component at a time, making what is missing.
-    fn walk(&self, path: &[&[u8]]) -> Result<OwnedFd, Problem> {
+    fn walk(&mut self, path: &[&[u8]]) -> Result<OwnedFd, Problem> {
         let mut stack: Vec<OwnedFd> = Vec::new();
         let mut todo: Vec<Vec<u8>> = path.iter().rev().map(|part| part.to_vec()).collect();
         let mut links = 0;
@@ -121,7 +128,7 @@ impl<'a> Root<'a> {
             let here = stack.last().map_or(self.dir, |fd| fd.as_fd());
             match openat(here, &*part, PLACE, Bits::empty()) {
                 Ok(fd) => stack.push(fd),
-                Err(Errno::ENOENT) => stack.push(make_directory(here, &part)?),
+                Err(Errno::ENOENT) => stack.push(make_directory(here, &part, &mut self.marks)?),
                 Err(Errno::ENOTDIR | Errno::ELOOP) => match readlinkat(here, &*part) {
                     Ok(target) => {
                         links += 1;
@@ -133,11 +140,11 @@ impl<'a> Root<'a> {
                         }
                         todo.extend(target.as_bytes().split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
                     }
-                    Err(Errno::EINVAL) if self.overlay && is_whiteout(&stat(here, &part)?) => {
+                    Err(Errno::EINVAL) if self.overlay && self.marks.is_whiteout(&stat(here, &part)?) => {
                         // Hidden below, but present in this layer: an opaque directory is both.
                         unlinkat(here, &*part, UnlinkatFlags::NoRemoveDir).map_err(os("unlink"))?;
-                        let fd = make_directory(here, &part)?;
-                        set_opaque(&fd)?;
+                        let fd = make_directory(here, &part, &mut self.marks)?;
+                        self.marks.opaque(&fd)?;
                         stack.push(fd);
                     }
                     Err(Errno::EINVAL) => return Err(Problem::NotDirectory(printable(&part))),
@@ -160,18 +167,13 @@ impl<'a> Root<'a> {
         remove(dir, name, 0)?;
         // The remembered directory may have been in what was removed.
         self.last = None;
-        Ok(overlay && is_whiteout(&found))
+        Ok(overlay && self.marks.is_whiteout(&found))
     }
 }
 
 /// Status of `name`, not following a link.
 pub fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Result<FileStat, Problem> {
     fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(os("stat"))
-}
-
-/// Whether this is overlayfs's mark for a deleted file.
-pub fn is_whiteout(stat: &FileStat) -> bool {
-    file_type(stat) == SFlag::S_IFCHR && stat.st_rdev == 0
 }
 
 /// The type bits of a status.
@@ -184,17 +186,11 @@ pub fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Pr
     openat(parent, name, READ, Bits::empty()).map_err(os("open"))
 }
 
-/// Marks a directory so that overlayfs shows nothing of the layers below it.
-pub fn set_opaque(dir: impl AsFd) -> Result<(), Problem> {
-    xattr::set(dir.as_fd(), c"trusted.overlay.opaque", b"y")
-        .map_err(|errno| Problem::from_errno("setxattr trusted.overlay", errno))
-}
-
 /// Makes a directory that the archive uses but does not list.
-fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Problem> {
+fn make_directory(parent: BorrowedFd<'_>, name: &[u8], marks: &mut Marks) -> Result<OwnedFd, Problem> {
     mkdirat(parent, name, Bits::S_IRWXU).map_err(os("mkdir"))?;
     let fd = open_directory(parent, name)?;
-    fchmod(&fd, Bits::from_bits_truncate(0o755)).map_err(os("chmod"))?;
+    marks.made(&fd)?;
     Ok(fd)
 }
 

@@ -6,8 +6,9 @@ use crate::image::ImageError;
 use crate::image::digest::Digest;
 use crate::image::record::ImageRecord;
 use crate::sys::xattr;
-use nix::sys::stat::{UtimensatFlags, major, minor, utimensat};
+use nix::sys::stat::{Mode, UtimensatFlags, major, minor, utimensat};
 use nix::sys::time::TimeSpec;
+use nix::unistd::mkfifo;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -26,7 +27,7 @@ pub(super) fn key(record: &ImageRecord) -> String {
 
 impl Store {
     /// One tree with all layers of an image applied, made at the first call. Its files are hard links to those of the
-    /// layers and cost no space; nobody may write to them.
+    /// layers and cost no space, but for layers of a read-only store, which are copied; nobody may write to them.
     pub fn flatten(&self, record: &ImageRecord) -> Result<PathBuf, ImageError> {
         if let crate::image::record::Root::Folder(folder) = &record.root {
             return Ok(PathBuf::from(&**folder));
@@ -74,17 +75,43 @@ fn merge(from: &Path, to: &Path) -> io::Result<()> {
             }
             merge(&source, &target)?;
         } else if !is_whiteout(&meta) {
-            fs::hard_link(&source, &target)?;
+            link(&source, &target, &meta)?;
         }
     }
     finish(from, to, &fs::symlink_metadata(from)?)
 }
 
-/// What a folder has beside its entries: owner, mode (after the owner: chown(2) clears bits), attributes, times.
+/// Puts a file of a layer into the merged tree: another name of it, or, from the file system of a read-only store, a copy.
+fn link(source: &Path, target: &Path, meta: &Metadata) -> io::Result<()> {
+    match fs::hard_link(source, target) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EXDEV) => {}
+        answer => return answer,
+    }
+    let kind = meta.file_type();
+    if kind.is_symlink() {
+        std::os::unix::fs::symlink(fs::read_link(source)?, target)?;
+    } else if kind.is_fifo() {
+        mkfifo(target, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    } else {
+        fs::copy(source, target)?;
+        return finish(source, target, meta);
+    }
+    lchown(target, Some(meta.uid()), Some(meta.gid()))?;
+    if kind.is_fifo() {
+        fs::set_permissions(target, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
+    }
+    set_time(target, meta)
+}
+
+/// What a folder or file has beside its content: owner, mode (after the owner: chown(2) clears bits), attributes, times.
 fn finish(source: &Path, target: &Path, meta: &Metadata) -> io::Result<()> {
     lchown(target, Some(meta.uid()), Some(meta.gid()))?;
     fs::set_permissions(target, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
     copy_attributes(source, target)?;
+    set_time(target, meta)
+}
+
+fn set_time(target: &Path, meta: &Metadata) -> io::Result<()> {
     let time = TimeSpec::new(meta.mtime() as _, meta.mtime_nsec() as _);
     utimensat(nix::fcntl::AT_FDCWD, target, &time, &time, UtimensatFlags::NoFollowSymlink)?;
     Ok(())

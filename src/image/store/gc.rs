@@ -28,6 +28,12 @@ impl Store {
     /// Removes an image by its full reference, and the layers that no other image needs.
     pub fn remove(&self, record: &ImageRecord) -> Result<Removed, ImageError> {
         let _lock = self.lock()?;
+        if let Some(store) = self.carried(record) {
+            let (image, store) = (&record.reference, store.display());
+            return Err(ImageError::failed(format!(
+                "{image} is in the read-only store {store}; it goes with the firmware"
+            )));
+        }
         let path = self.record_path(&record.reference);
         let Some(_unused) = unpinned(&path)? else {
             return Err(ImageError::failed(format!(
@@ -48,7 +54,7 @@ impl Store {
         let _lock = self.lock()?;
         let mut images = 0;
         for path in self.record_files()? {
-            let Ok(record) = self.read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else { continue };
+            let Ok(record) = super::read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else { continue };
             let file = record.reference.rsplit_once('#').map_or(&*record.reference, |(file, _)| file);
             let current = super::source_id(Path::new(file)).is_ok_and(|source| source == record.source);
             let replaced = path != self.record_path(&record.reference);
@@ -79,7 +85,7 @@ impl Store {
         let mut places = vec![self.layer_folder(layer)];
         let (mut pinned, mut merged) = (false, BTreeSet::new());
         for path in self.record_files()? {
-            let Ok(record) = self.read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else {
+            let Ok(record) = super::read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else {
                 // It may name any layer.
                 pinned |= unpinned(&path)?.is_none();
                 continue;
@@ -103,7 +109,7 @@ impl Store {
         let mut removed = Removed::default();
         let (mut used, mut pinned) = (BTreeSet::new(), BTreeSet::new());
         for path in self.record_files()? {
-            let Ok(record) = self.read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else {
+            let Ok(record) = super::read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else {
                 return Ok(removed);
             };
             let mut names: Vec<String> = record.root.layers().iter().map(Digest::hex).collect();

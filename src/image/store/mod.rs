@@ -12,13 +12,16 @@
 //! STATE/staging/job-PID-N           an unpack under way, locked (flock) by it
 //! ```
 //!
+//! Beside it there may be a read-only one that the firmware carries, see [`Baked`]: its layers are looked for first.
 //! A layer appears by one rename(2), whole and synced, and so does a record, after its layers.
 #![forbid(unsafe_code)]
 
+mod baked;
 mod flatten;
 mod gc;
 mod staging;
 
+pub use baked::Baked;
 pub use gc::Removed;
 pub use staging::Staging;
 
@@ -26,6 +29,7 @@ use super::ImageError;
 use super::digest::Digest;
 use super::record::{ImageRecord, LayerRecord, Root, SourceId};
 use super::reference::Reference;
+use crate::plan::Device;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -37,10 +41,11 @@ use std::path::{Path, PathBuf};
 /// Largest record read: an image record with all lists at their caps and long entries.
 const RECORD_BYTES: u64 = 4 << 20;
 
-/// The store in one state folder.
+/// The store in one state folder, and the read-only one beside it, if any.
 #[derive(Debug)]
 pub struct Store {
     state: PathBuf,
+    baked: Option<Baked>,
 }
 
 /// How a layer stands.
@@ -66,9 +71,19 @@ impl Store {
             let mut builder = DirBuilder::new();
             builder.recursive(true).mode(0o700).create(&path).map_err(|error| fail("make the folder", &path, error))?;
         }
-        let store = Store { state: state.to_owned() };
+        let store = Store { state: state.to_owned(), baked: None };
         store.clean_staging()?;
         Ok(store)
+    }
+
+    /// The same with a read-only store beside it.
+    pub fn beside(self, baked: Option<Baked>) -> Store {
+        Store { baked, ..self }
+    }
+
+    /// Opens the store of a device.
+    pub fn of(device: &Device) -> Result<Store, ImageError> {
+        Ok(Store::open(Path::new(&*device.state))?.beside(Baked::of(device)))
     }
 
     /// The state folder.
@@ -76,55 +91,90 @@ impl Store {
         &self.state
     }
 
+    /// Where this store keeps a layer of its own.
     fn layer_folder(&self, layer: &Digest) -> PathBuf {
         self.state.join("layers").join(layer.hex())
     }
 
-    /// Where the files of a layer are. Nothing below it may be changed.
-    pub fn layer_path(&self, layer: &Digest) -> PathBuf {
-        self.layer_folder(layer).join("tree")
+    /// The file that says that a layer of the read-only store is damaged.
+    fn distrust(&self, layer: &Digest) -> PathBuf {
+        self.state.join("damaged").join(layer.hex())
     }
 
-    /// Whether a layer is there and not known to be damaged.
+    /// The layer's folder in the read-only store, if it is there and not known to be damaged.
+    fn baked_layer(&self, layer: &Digest) -> Option<PathBuf> {
+        let baked = self.baked.as_ref().filter(|baked| baked.has_layer(layer))?;
+        (!self.distrust(layer).exists()).then(|| baked.layer(layer))
+    }
+
+    /// Whether a layer is used from the read-only store.
+    pub fn is_baked(&self, layer: &Digest) -> bool {
+        self.baked_layer(layer).is_some()
+    }
+
+    /// Where the files of a layer are. Nothing below it may be changed.
+    pub fn layer_path(&self, layer: &Digest) -> PathBuf {
+        self.baked_layer(layer).unwrap_or_else(|| self.layer_folder(layer)).join("tree")
+    }
+
+    /// Whether a layer is there, here or in the read-only store, and not known to be damaged.
     pub fn has_layer(&self, layer: &Digest) -> bool {
         let folder = self.layer_folder(layer);
-        folder.join("record").exists() && !folder.join("damaged").exists()
+        self.is_baked(layer) || folder.join("record").exists() && !folder.join("damaged").exists()
     }
 
     /// All layers that are there and not known to be damaged.
     pub fn layers(&self) -> Result<BTreeSet<Digest>, ImageError> {
-        let folder = self.state.join("layers");
-        let entries = fs::read_dir(&folder).map_err(|error| fail("list", &folder, error))?;
-        let names = entries.flatten().filter_map(|entry| Digest::parse_hex(entry.file_name().to_str()?));
-        Ok(names.filter(|layer| self.has_layer(layer)).collect())
+        let own = self.state.join("layers");
+        let mut names: Vec<_> = fs::read_dir(&own).map_err(|error| fail("list", &own, error))?.flatten().collect();
+        // A read-only store that is not there has none.
+        let baked = self.baked.iter().filter_map(|baked| fs::read_dir(baked.folder().join("layers")).ok());
+        names.extend(baked.flatten().flatten());
+        let layers = names.iter().filter_map(|entry| Digest::parse_hex(entry.file_name().to_str()?));
+        Ok(layers.filter(|layer| self.has_layer(layer)).collect())
     }
 
     /// The record of a layer.
     pub fn layer_record(&self, layer: &Digest) -> Result<LayerRecord, ImageError> {
-        LayerRecord::from_json(&self.read(&self.layer_folder(layer).join("record"))?)
+        let folder = self.baked_layer(layer).unwrap_or_else(|| self.layer_folder(layer));
+        LayerRecord::from_json(&read(&folder.join("record"))?)
     }
 
     /// The image that `image` (by the absolute path of its file) stands for, if it is unpacked, whole, and the file
-    /// is still the one that it was unpacked from.
+    /// is still the one that it was unpacked from. An image of the read-only store needs no file.
     pub fn lookup(&self, image: &Reference) -> Result<Option<ImageRecord>, ImageError> {
-        let source = source_id(Path::new(&*image.file))?;
-        let Some(record) = self.remembered(image) else { return Ok(None) };
-        let whole = record.root.layers().iter().all(|layer| self.has_layer(layer));
-        Ok((record.source == source && whole).then_some(record))
+        let whole = |record: &ImageRecord| record.root.layers().iter().all(|layer| self.has_layer(layer));
+        let baked = self.baked.as_ref().and_then(|baked| baked.image(image)).filter(whole);
+        let source = match source_id(Path::new(&*image.file)) {
+            Ok(source) => source,
+            Err(error) => return baked.map(Some).ok_or(error),
+        };
+        let own = self.own_record(image).filter(|record| record.source == source && whole(record));
+        Ok(own.or_else(|| baked.filter(|record| baked::same_file(&record.source, &source))))
     }
 
     /// The record of `image` as it was last unpacked, whatever has become of its file.
     pub fn remembered(&self, image: &Reference) -> Option<ImageRecord> {
-        let bytes = self.read(&self.record_path(&image.to_string())).ok()?;
+        self.own_record(image).or_else(|| self.baked.as_ref()?.image(image))
+    }
+
+    fn own_record(&self, image: &Reference) -> Option<ImageRecord> {
+        let bytes = read(&self.record_path(&image.to_string())).ok()?;
         ImageRecord::from_json(&bytes).ok()
+    }
+
+    /// The folder of the read-only store, if the record of an image is in it alone.
+    pub fn carried(&self, record: &ImageRecord) -> Option<&Path> {
+        let own = self.record_path(&record.reference).exists();
+        self.baked.as_ref().filter(|_| !own).map(Baked::folder)
     }
 
     /// All images, by reference, and the number of records that could not be read.
     pub fn images(&self) -> Result<(Vec<ImageRecord>, usize), ImageError> {
-        let mut images = Vec::new();
-        let mut unreadable = 0;
+        let (mut images, mut unreadable) = self.baked.as_ref().map_or(Ok((Vec::new(), 0)), Baked::images)?;
+        images.retain(|record| self.carried(record).is_some());
         for path in self.record_files()? {
-            match self.read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) {
+            match read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) {
                 Ok(record) if path == self.record_path(&record.reference) => images.push(record),
                 Ok(_) => {}
                 Err(_) => unreadable += 1,
@@ -150,7 +200,10 @@ impl Store {
     /// A handle on an image's record. While any process holds it, `rmi` and `prune` leave the image and its layers
     /// alone, even when its file is replaced and unpacked anew.
     pub fn pin(&self, record: &ImageRecord) -> Result<OwnedFd, ImageError> {
-        let path = self.record_path(&record.reference);
+        let path = match (self.record_path(&record.reference), &self.baked) {
+            (own, Some(baked)) if !own.exists() => baked.record_path(&record.reference),
+            (own, _) => own,
+        };
         let file = File::open(&path).map_err(|error| fail("open", &path, error))?;
         match file.try_lock_shared() {
             Ok(()) => Ok(file.into()),
@@ -165,7 +218,7 @@ impl Store {
         let _lock = self.lock()?;
         if let Root::Layers(layers) = &mut record.root {
             let hides = |layer: &Digest| {
-                let staged = self.read(&staging.path().join(layer.hex()).join("record"));
+                let staged = read(&staging.path().join(layer.hex()).join("record"));
                 let known =
                     staged.and_then(|bytes| LayerRecord::from_json(&bytes)).or_else(|_| self.layer_record(layer));
                 known.is_ok_and(|record| record.opaque_root)
@@ -176,6 +229,10 @@ impl Store {
         for layer in record.root.layers() {
             let staged = staging.path().join(layer.hex());
             if !staged.join("record").exists() {
+                continue;
+            }
+            // An archive that is compressed as a whole gives its layers before it tells which they are.
+            if self.is_baked(layer) {
                 continue;
             }
             let place = self.layer_folder(layer);
@@ -217,22 +274,25 @@ impl Store {
 
     /// Compares a layer's tree with the checksum taken when it was unpacked, and remembers damage.
     pub fn verify_layer(&self, layer: &Digest) -> Result<Health, ImageError> {
-        let folder = self.layer_folder(layer);
-        let tree = folder.join("tree");
-        let Ok(record) = self.layer_record(layer) else {
-            return Ok(if folder.exists() { self.mark_damaged(&folder)? } else { Health::Missing });
-        };
-        let sum = File::open(&tree).and_then(|root| super::tree::checksum(root.into()));
-        match sum {
-            Ok(sum) if sum == record.tree => Ok(Health::Good),
-            _ => self.mark_damaged(&folder),
+        let mut health = Health::Missing;
+        if let Some(baked) = self.baked.as_ref().filter(|baked| baked.has_layer(layer)) {
+            let mark = self.distrust(layer);
+            if is_whole(&baked.layer(layer)) {
+                return match fs::remove_file(&mark) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(fail("remove", &mark, error)),
+                    _ => Ok(Health::Good),
+                };
+            }
+            let folder = self.state.join("damaged");
+            DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|e| fail("make", &folder, e))?;
+            health = remember_damage(&mark)?;
         }
-    }
-
-    fn mark_damaged(&self, folder: &Path) -> Result<Health, ImageError> {
-        let mark = folder.join("damaged");
-        File::create(&mark).and_then(|file| file.sync_all()).map_err(|error| fail("write", &mark, error))?;
-        Ok(Health::Damaged)
+        let folder = self.layer_folder(layer);
+        match folder.exists() {
+            true if is_whole(&folder) => Ok(Health::Good),
+            true => remember_damage(&folder.join("damaged")),
+            false => Ok(health),
+        }
     }
 
     fn lock(&self) -> Result<File, ImageError> {
@@ -244,10 +304,7 @@ impl Store {
     }
 
     fn record_path(&self, reference: &str) -> PathBuf {
-        let hash = Digest(Sha256::digest(reference.as_bytes()).into());
-        let mut key = hash.hex();
-        key.truncate(32);
-        self.state.join("images").join(key)
+        self.state.join("images").join(key(reference))
     }
 
     fn record_files(&self) -> Result<Vec<PathBuf>, ImageError> {
@@ -256,15 +313,34 @@ impl Store {
         let files = list().map_err(|error| fail("list", &folder, error))?;
         Ok(files.into_iter().filter(|path| path.extension().is_none_or(|ending| ending != "new")).collect())
     }
+}
 
-    fn read(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
-        let read = || -> io::Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            File::open(path)?.take(RECORD_BYTES).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        read().map_err(|error| fail("read", path, error))
-    }
+/// A record's bytes.
+fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(RECORD_BYTES).read_to_end(&mut bytes));
+    read.map(|_| bytes).map_err(|error| fail("read", path, error))
+}
+
+/// Whether the tree in a layer's folder is what its record says.
+fn is_whole(folder: &Path) -> bool {
+    let Ok(record) = read(&folder.join("record")).and_then(|bytes| LayerRecord::from_json(&bytes)) else {
+        return false;
+    };
+    let sum = File::open(folder.join("tree")).and_then(|root| super::tree::checksum(root.into(), record.times));
+    sum.is_ok_and(|sum| sum == record.tree)
+}
+
+fn remember_damage(mark: &Path) -> Result<Health, ImageError> {
+    File::create(mark).and_then(|file| file.sync_all()).map_err(|error| fail("write", mark, error))?;
+    Ok(Health::Damaged)
+}
+
+/// The name of the file that an image's record is in.
+pub fn key(reference: &str) -> String {
+    let mut key = Digest(Sha256::digest(reference.as_bytes()).into()).hex();
+    key.truncate(32);
+    key
 }
 
 /// What identifies the file or folder at `path` by one stat(2): an archive by itself, an OCI layout by its

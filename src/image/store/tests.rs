@@ -27,9 +27,10 @@ impl Scene {
         let staged = staging.path().join(digest.hex());
         fs::create_dir_all(staged.join("tree/etc")).unwrap();
         fs::write(staged.join("tree/etc").join(name), "content").unwrap();
-        let tree = crate::image::tree::checksum(File::open(staged.join("tree")).unwrap().into()).unwrap();
+        let tree = crate::image::tree::checksum(File::open(staged.join("tree")).unwrap().into(), true).unwrap();
         let stats = LayerStats { bytes: 7, ..LayerStats::default() };
-        fs::write(staged.join("record"), LayerRecord { stats, opaque_root: false, tree }.to_json()).unwrap();
+        fs::write(staged.join("record"), LayerRecord { stats, opaque_root: false, tree, times: true }.to_json())
+            .unwrap();
         let record = ImageRecord {
             reference: path.to_str().unwrap().into(),
             source: source_id(&path).unwrap(),
@@ -215,4 +216,104 @@ fn merged_layers_hide_what_a_higher_one_deleted() {
     }
     found.sort();
     assert_eq!(found, ["etc", "etc/file", "etc/folder", "etc/folder/x", "opaque", "opaque/new"]);
+}
+
+/// A scene whose first image was moved into a read-only store, and whose file is gone.
+fn baked() -> (Scene, ImageRecord) {
+    let scene = scene();
+    let record = scene.image("a.tar", 1, "x");
+    let at = |name: &str| scene.folder.path().join(name);
+    fs::create_dir(at("baked")).unwrap();
+    for folder in ["layers", "images"] {
+        fs::rename(at("state").join(folder), at("baked").join(folder)).unwrap();
+    }
+    fs::remove_file(at("a.tar")).unwrap();
+    let store = Store::open(&at("state")).unwrap().beside(Some(Baked::at(&at("baked"))));
+    (Scene { store, ..scene }, record)
+}
+
+fn everything(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<_> = entries
+        .flat_map(|path| {
+            let stamp = fs::symlink_metadata(&path).unwrap().ctime() as u64;
+            if path.is_dir() { everything(&path) } else { vec![(path, stamp)] }
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn an_image_of_the_read_only_store_needs_no_file_and_is_never_removed() {
+    let (scene, record) = baked();
+    let before = everything(&scene.folder.path().join("baked"));
+    let store = &scene.store;
+    assert_eq!(store.lookup(&scene.reference("a.tar")).unwrap(), Some(record.clone()));
+    assert_eq!(store.images().unwrap().0, [record.clone()]);
+    assert_eq!(store.verify_layer(&Digest([1; 32])).unwrap(), Health::Good);
+    assert!(store.layer_path(&Digest([1; 32])).starts_with(scene.folder.path().join("baked")));
+    let pin = store.pin(&record).unwrap();
+    drop(pin);
+    let error = store.remove(&record).unwrap_err();
+    assert!(error.text.contains("goes with the firmware"), "{error}");
+    assert_eq!(store.prune().unwrap(), Removed::default());
+    assert_eq!(everything(&scene.folder.path().join("baked")), before);
+}
+
+#[test]
+fn layers_of_one_image_come_from_both_stores() {
+    let (scene, _) = baked();
+    let mut record = scene.image("b.tar", 2, "y");
+    record.root = Root::Layers(vec![Digest([1; 32]), Digest([2; 32])]);
+    let staging = scene.store.begin().unwrap();
+    let record = scene.store.commit(staging, record).unwrap();
+    assert_eq!(scene.store.lookup(&scene.reference("b.tar")).unwrap(), Some(record.clone()));
+    let paths: Vec<PathBuf> = record.root.layers().iter().map(|layer| scene.store.layer_path(layer)).collect();
+    assert!(paths[0].starts_with(scene.folder.path().join("baked")) && paths[0].join("etc/x").exists());
+    assert!(paths[1].starts_with(scene.store.state()) && paths[1].join("etc/y").exists());
+    assert_eq!(scene.store.rootfs_layers(&record).unwrap().len(), 2);
+    assert_eq!(scene.store.prune().unwrap(), Removed::default());
+}
+
+#[test]
+fn a_layer_that_the_read_only_store_has_is_not_kept_twice() {
+    let (scene, _) = baked();
+    scene.image("b.tar", 1, "x");
+    assert_eq!(fs::read_dir(scene.store.state().join("layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_damaged_layer_of_the_read_only_store_is_replaced_and_believed_again_once_it_is_whole() {
+    let (scene, record) = baked();
+    let (layer, reference) = (Digest([1; 32]), scene.reference("a.tar"));
+    let file = scene.store.layer_path(&layer).join("etc/x");
+    let times = fs::metadata(&file).unwrap().modified().unwrap();
+    let write = |text: &str| {
+        fs::write(&file, text).unwrap();
+        File::options().write(true).open(&file).unwrap().set_modified(times).unwrap();
+    };
+    write("c0ntent");
+    assert_eq!(scene.store.verify_layer(&layer).unwrap(), Health::Damaged);
+    assert!(scene.store.lookup(&reference).is_err(), "there is nothing to make it of");
+    scene.image("a.tar", 1, "x");
+    let anew = scene.store.lookup(&reference).unwrap().unwrap();
+    assert_eq!(anew.root, record.root);
+    assert!(scene.store.layer_path(&layer).starts_with(scene.store.state()));
+    assert_eq!(scene.store.verify_layer(&layer).unwrap(), Health::Good, "the one that is used");
+    write("content");
+    assert_eq!(scene.store.verify_layer(&layer).unwrap(), Health::Good);
+    assert!(scene.store.is_baked(&layer));
+}
+
+#[test]
+fn a_file_beside_its_baked_image_counts_unless_it_is_the_one_that_was_baked() {
+    let (scene, record) = baked();
+    let path = scene.folder.path().join("a.tar");
+    fs::write(&path, "a.tar").unwrap();
+    assert_eq!(scene.store.lookup(&scene.reference("a.tar")).unwrap(), None, "a time of its own");
+    let seconds = record.source.mtime_ns / 1_000_000_000;
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds as u64);
+    File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    assert_eq!(scene.store.lookup(&scene.reference("a.tar")).unwrap(), Some(record));
 }

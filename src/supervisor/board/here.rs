@@ -1,6 +1,9 @@
 //! The board's files, seen from the board itself or beneath the root of a file system that is being built.
 
 use crate::base::units::Bytes;
+use crate::image::reference::{Found, Reference};
+use crate::image::store::Baked;
+use crate::plan::Device;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -46,6 +49,20 @@ impl Files {
     /// Whether there is something at `path`.
     pub fn exists(&self, path: &Path) -> bool {
         self.place(path).is_ok_and(|place| place.exists())
+    }
+
+    /// The read-only store of a device as it is on this machine.
+    pub fn baked(&self, device: &Device) -> Option<Baked> {
+        let folder = Path::new(&**device.store.as_ref()?);
+        // One that is not there holds nothing.
+        Some(Baked::at(&self.place(folder).unwrap_or_else(|_| PathBuf::from(self.shown(folder)))))
+    }
+
+    /// Where the file of an image is, or would be: one that the read-only store holds needs none.
+    pub fn image(&self, device: &Device, image: &Reference) -> Option<Found> {
+        let baked = self.baked(device);
+        let held = |path: &Path| baked.as_ref().is_some_and(|baked| baked.has_image(&image.located_at(path)));
+        image.find(&device.images, |path| self.exists(path) || held(path))
     }
 
     /// `path` as a person finds it on this machine.

@@ -1,6 +1,6 @@
 //! Looking into the images of a plan before anything is unpacked.
 
-use super::{Board, BoardProblem};
+use super::{Board, BoardProblem, Files};
 use crate::image::ImageError;
 use crate::image::archive::{Inspected, Source, Wanted, inspect};
 use crate::image::config::ImageConfig;
@@ -24,10 +24,13 @@ pub fn image_problems(plan: &Plan, board: &Board) -> Vec<BoardProblem> {
     for (index, service) in plan.services.iter().enumerate() {
         let Some(image) = service.image() else { continue };
         let Ok(reference) = Reference::parse(image) else { continue };
-        let Some(hit) = reference.find(&plan.device.images, |path| board.files.exists(path)) else { continue };
+        let Some(hit) = board.files.image(&plan.device, &reference) else { continue };
         if !known.iter().any(|(known, _)| *known == image) {
-            let place = board.files.place(&hit.path).unwrap_or(hit.path);
-            let result = look(&place, &reference, platform, &plan.device);
+            let place = board.files.place(&hit.path).unwrap_or_else(|_| hit.path.clone());
+            let result = match board.files.exists(&hit.path) {
+                true => look(&place, &reference, platform, &plan.device),
+                false => carried(&board.files, &reference.located_at(&hit.path), platform, &plan.device),
+            };
             known.push((image, result.map_err(|error| error.at(place.display()))));
         }
         let Some((_, result)) = known.iter().find(|(known, _)| *known == image) else { continue };
@@ -47,6 +50,24 @@ pub fn image_problems(plan: &Plan, board: &Board) -> Vec<BoardProblem> {
 
 fn names_no_program(config: &ImageConfig) -> bool {
     config.entrypoint.is_empty() && config.cmd.is_empty()
+}
+
+/// An image that is in the read-only store alone.
+fn carried(files: &Files, image: &Reference, platform: &Platform, device: &Device) -> Result<Inspected, ImageError> {
+    let baked = files.baked(device).ok_or_else(|| ImageError::failed("is missing"))?;
+    let store = baked.folder().display();
+    let record = baked.image(image);
+    let record =
+        record.ok_or_else(|| ImageError::invalid(format!("its record in {store} cannot be read; bake it anew")))?;
+    if let Some(missing) = record.root.layers().iter().find(|layer| !baked.has_layer(layer)) {
+        return Err(ImageError::invalid(format!("{store} lacks its layer {}; bake it anew", missing.short())));
+    }
+    match &record.config.platform {
+        Some(made_for) if platform.fitness(made_for).is_none() => Err(ImageError::invalid(format!(
+            "is in {store} for {made_for}, and the board is {platform}; bake it with --arch {platform}"
+        ))),
+        _ => Ok(Inspected { layers: record.root.layers().len(), names: record.names, config: record.config }),
+    }
 }
 
 fn look(path: &Path, reference: &Reference, platform: &Platform, device: &Device) -> Result<Inspected, ImageError> {
