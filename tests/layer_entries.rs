@@ -294,3 +294,21 @@ fn a_full_disk_says_so() {
     let error = result.unwrap_err().to_string();
     assert!(error.starts_with("entry \"big\": no space is left"), "{error}");
 }
+
+#[test]
+fn the_root_of_an_archive_that_does_not_list_it_can_be_entered_by_every_user() {
+    let place = Place::new();
+    fs::set_permissions(place.root(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    place.unpack(&tar(&[file("a", "x")]), &plain()).unwrap();
+    assert_eq!(fs::metadata(place.root()).unwrap().mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn a_directory_that_was_replaced_leaves_no_folder_where_its_name_leads_now() {
+    for openat2 in [true, false] {
+        let place = Place::new();
+        let archive = tar(&[dir("b/l/a"), file("b", ""), dir("l"), symlink("b", "l")]);
+        place.unpack(&archive, &LayerOptions { openat2, ..plain() }).unwrap();
+        assert_eq!(fs::read_dir(place.root().join("l")).unwrap().count(), 0);
+    }
+}

@@ -43,23 +43,36 @@ pub struct CheckArgs {
     json: bool,
 }
 
-fn memory(text: &str) -> Result<Bytes, String> {
+/// The config file that is meant: the one named, or the usual one, beneath `root` if that is given.
+pub fn config_file(named: Option<&PathBuf>, root: Option<&Path>) -> PathBuf {
+    let usual = match root {
+        Some(root) => root.join(config_file::DEFAULT.trim_start_matches('/')),
+        None => config_file::DEFAULT.into(),
+    };
+    named.cloned().unwrap_or(usual)
+}
+
+/// Whether `--root` is a folder; if not, that has been said.
+pub fn is_root(root: Option<&Path>) -> bool {
+    let bad = root.filter(|root| !root.is_dir());
+    bad.into_iter().for_each(|root| output::complain(&format!("--root {} is no folder", root.display())));
+    bad.is_none()
+}
+
+/// Reads the value of `--memory`.
+pub fn memory(text: &str) -> Result<Bytes, String> {
     units::parse_bytes(text).map_err(|_| format!("{text:?} is no size such as 128M"))
 }
 
-fn arch(text: &str) -> Result<Platform, String> {
+/// Reads the value of `--arch`.
+pub fn arch(text: &str) -> Result<Platform, String> {
     Platform::parse(text).ok_or_else(|| format!("{text:?} is no architecture such as arm64, arm/v7 or amd64"))
 }
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> u8 {
-    let default = match &args.root {
-        Some(root) => root.join(config_file::DEFAULT.trim_start_matches('/')),
-        None => config_file::DEFAULT.into(),
-    };
-    let file = args.file.clone().unwrap_or(default);
-    if let Some(root) = args.root.as_deref().filter(|root| !root.is_dir()) {
-        output::complain(&format!("--root {} is no folder", root.display()));
+    let file = config_file(args.file.as_ref(), args.root.as_deref());
+    if !is_root(args.root.as_deref()) {
         return exit::USAGE;
     }
     let board = board(args);
@@ -71,14 +84,20 @@ pub fn run(args: &CheckArgs) -> u8 {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&file, &Fault::Problems(problems), args.json),
     };
-    let mut found = board::problems(&plan, &board);
-    found.extend(board::image_problems(&plan, &board));
+    let found = judge(&plan, &board);
     if args.json {
         output::line(json(&file, &plan, &warnings, &board, &found));
     } else {
         show(&file, &texts, &plan, &warnings, &board, &found);
     }
     if found.is_empty() { exit::OK } else { exit::INVALID }
+}
+
+/// All that the board lacks for the plan.
+pub fn judge(plan: &Plan, board: &Board) -> Vec<BoardProblem> {
+    let mut found = board::problems(plan, board);
+    found.extend(board::image_problems(plan, board));
+    found
 }
 
 fn board(args: &CheckArgs) -> Board {
@@ -94,7 +113,7 @@ fn board(args: &CheckArgs) -> Board {
 }
 
 /// Reports a file that gives no plan.
-fn refuse(file: &Path, fault: &Fault, json: bool) -> u8 {
+pub fn refuse(file: &Path, fault: &Fault, json: bool) -> u8 {
     match (fault, json) {
         (Fault::Problems(problems), true) => output::line(format_args!(
             "{{\"file\":{},\"ok\":false,\"problems\":{},\"more\":{}}}",
@@ -114,20 +133,8 @@ fn refuse(file: &Path, fault: &Fault, json: bool) -> u8 {
 }
 
 fn show(file: &Path, texts: &Texts, plan: &Plan, warnings: &[Problem], board: &Board, found: &[BoardProblem]) {
-    for warning in warnings {
-        output::explain(format_args!("{warning}\n"));
-    }
+    explain(file, plan, warnings, found);
     let shown = file.display();
-    if !found.is_empty() {
-        for (services, problem) in grouped(plan, found) {
-            output::explain(format_args!("{services}: {}", problem.message));
-            if !problem.hint.is_empty() {
-                output::explain(format_args!("     = {}", problem.hint));
-            }
-        }
-        let problems = count(found.len(), "problem");
-        output::explain(format_args!("\n{shown}: the file is good; the board has {problems}"));
-    }
     output::line(table(plan, board));
     output::line(memory_line(plan, board));
     if found.is_empty() {
@@ -145,6 +152,23 @@ fn show(file: &Path, texts: &Texts, plan: &Plan, warnings: &[Problem], board: &B
     }
     if board.kernel.is_none() {
         output::line("Devices and the kernel are checked on the board alone: run `coracle check` there.");
+    }
+}
+
+/// Warnings and what the board lacks, on standard error.
+pub fn explain(file: &Path, plan: &Plan, warnings: &[Problem], found: &[BoardProblem]) {
+    for warning in warnings {
+        output::explain(format_args!("{warning}\n"));
+    }
+    if !found.is_empty() {
+        for (services, problem) in grouped(plan, found) {
+            output::explain(format_args!("{services}: {}", problem.message));
+            if !problem.hint.is_empty() {
+                output::explain(format_args!("     = {}", problem.hint));
+            }
+        }
+        let (shown, problems) = (file.display(), count(found.len(), "problem"));
+        output::explain(format_args!("\n{shown}: the file is good; the board has {problems}"));
     }
 }
 

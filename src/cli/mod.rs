@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod act;
+mod bake;
 pub mod check;
 pub mod down;
 mod exec;
@@ -45,6 +46,7 @@ struct Coracle {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 enum Command {
+    Bake(bake::BakeArgs),
     Check(check::CheckArgs),
     Down(down::DownArgs),
     Exec(exec::ExecArgs),
@@ -186,6 +188,7 @@ fn usage_error(given: &[String], error: &str) -> String {
 
 fn run(command: Command) -> u8 {
     match command {
+        Command::Bake(args) => bake::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Down(args) => down::run(&args),
         Command::Images(args) => images::list::images(&args),

@@ -9,6 +9,7 @@
 //! | [`archive`] | from an archive's members to the layers of one image |
 //! | [`store`] | layers and records on disk |
 //! | [`worker`] | the confined process that unpacks |
+//! | [`bake`] | images to a read-only store for a firmware |
 //! | [`tree`] | the checksum of a layer's files |
 //! | [`pack`] | a folder to an image archive |
 //! | [`user`] | an image's passwd and group files, read from its layers |
@@ -16,6 +17,7 @@
 //! | [`layer`] | one layer's archive to a directory |
 
 pub mod archive;
+pub mod bake;
 pub mod config;
 pub mod decompress;
 pub mod digest;

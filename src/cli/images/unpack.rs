@@ -98,6 +98,12 @@ fn summary(store: &Store, record: &ImageRecord, known: bool) -> String {
     if let Some(id) = record.image_id {
         text += &format!("\nimage ID {id}");
     }
+    left_out(&stats, &mut text);
+    text
+}
+
+/// Adds a line for each kind of thing that was left out.
+pub fn left_out(stats: &LayerStats, text: &mut String) {
     for (count, what) in [
         (stats.setuid, "setuid and setgid bits dropped: no_new_privs voids them"),
         (stats.capabilities, "file capabilities dropped: no_new_privs voids them"),
@@ -105,10 +111,9 @@ fn summary(store: &Store, record: &ImageRecord, known: bool) -> String {
         (stats.xattrs, "extended attributes left out"),
     ] {
         if count > 0 {
-            text += &format!("\n{count} {what}");
+            *text += &format!("\n{count} {what}");
         }
     }
-    text
 }
 
 /// The sums over an image's layers.

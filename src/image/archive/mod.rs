@@ -21,7 +21,7 @@ mod sink;
 mod stream;
 
 pub use inspect::{Inspected, inspect};
-pub use sink::{Progress, Sink};
+pub use sink::{Progress, Sink, Unrecorded};
 
 use super::ImageError;
 use super::config::ImageConfig;

@@ -4,10 +4,10 @@
 use crate::image::ImageError;
 use crate::image::decompress::{DecodeError, Decoder, Wanted};
 use crate::image::digest::Digest;
-use crate::image::layer::{self, LayerOptions, LayerReport, Problem, Used};
+use crate::image::layer::{self, LayerError, LayerOptions, LayerReport, Ledger, Problem, Used};
 use crate::image::record::{LayerRecord, LayerStats};
 use crate::image::tree;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -41,6 +41,25 @@ pub struct Done {
     pub stored_bytes: u64,
 }
 
+/// A layer without a record: it is written by who knows where the layer goes.
+#[derive(Debug)]
+pub struct Unrecorded {
+    /// What was written and what was left out.
+    pub stats: LayerStats,
+    /// Whether it hides every layer below.
+    pub opaque_root: bool,
+    /// What its files should have had, if they were not given it.
+    pub ledger: Option<Ledger>,
+}
+
+/// How layers are unpacked.
+enum Way {
+    /// To be used in place, each with its record.
+    Recorded,
+    /// To be taken elsewhere; their folders and what is known of them.
+    Unrecorded { marked: bool, folders: BTreeMap<PathBuf, Unrecorded>, accepted: Vec<(Digest, Unrecorded)> },
+}
+
 /// Takes layers and stages them.
 pub struct Sink<'a> {
     root: PathBuf,
@@ -48,6 +67,7 @@ pub struct Sink<'a> {
     content: u64,
     next: u32,
     accepted: BTreeSet<Digest>,
+    way: Way,
     progress: Progress,
     report: &'a mut dyn FnMut(Progress),
 }
@@ -61,8 +81,22 @@ impl<'a> Sink<'a> {
             content: 0,
             next: 0,
             accepted: BTreeSet::new(),
+            way: Way::Recorded,
             progress: Progress::default(),
             report,
+        }
+    }
+
+    /// The same, for layers that are taken elsewhere. Unless they are `marked`, their files belong to the caller.
+    pub fn without_records(self, marked: bool) -> Sink<'a> {
+        Sink { way: Way::Unrecorded { marked, folders: BTreeMap::new(), accepted: Vec::new() }, ..self }
+    }
+
+    /// What was accepted without a record, in that order; each is in the folder of its diff ID.
+    pub fn into_unrecorded(self) -> Vec<(Digest, Unrecorded)> {
+        match self.way {
+            Way::Recorded => Vec::new(),
+            Way::Unrecorded { accepted, .. } => accepted,
         }
     }
 
@@ -95,25 +129,29 @@ impl<'a> Sink<'a> {
         let counted = Counted { source, progress: &mut self.progress, report: self.report, next: 0 };
         let both = Wanted { stored: true, content: true };
         let mut decoder = Decoder::new(counted, &caps, used, both).map_err(undecodable)?;
-        let report = layer::unpack(&mut decoder, root.as_fd(), &options).map_err(|error| {
-            let text = error.to_string();
-            match error.problem {
-                Problem::NoSpace | Problem::Os(..) => ImageError::failed(text),
-                _ => ImageError::invalid(text),
+        let (report, ledger) = match self.way {
+            Way::Unrecorded { marked: false, .. } => {
+                let unmarked = layer::unpack_unmarked(&mut decoder, root.as_fd(), &options).map_err(refused)?;
+                (unmarked.0, Some(unmarked.1))
             }
-        })?;
+            _ => (layer::unpack(&mut decoder, root.as_fd(), &options).map_err(refused)?, None),
+        };
         let summary = decoder.finish().map_err(undecodable)?;
         self.content = self.content.saturating_add(summary.content_bytes);
         let Used { bytes, entries } = self.options.used;
         self.options.used =
             Used { bytes: bytes.saturating_add(report.bytes), entries: entries.saturating_add(report.entries) };
-        let record = LayerRecord {
-            stats: stats(&report),
-            opaque_root: report.opaque_root,
-            tree: tree::checksum(root.into(), true).map_err(no_room)?,
-            times: true,
-        };
-        fs::write(folder.join("record"), record.to_json()).map_err(no_room)?;
+        let (stats, opaque_root) = (stats(&report), report.opaque_root);
+        match &mut self.way {
+            Way::Unrecorded { folders, .. } => {
+                folders.insert(folder.to_owned(), Unrecorded { stats, opaque_root, ledger });
+            }
+            Way::Recorded => {
+                let tree = tree::checksum(root.into(), true).map_err(no_room)?;
+                let record = LayerRecord { stats, opaque_root, tree, times: true };
+                fs::write(folder.join("record"), record.to_json()).map_err(no_room)?;
+            }
+        }
         Ok(Done {
             folder: folder.to_owned(),
             // Both were asked for; a zero digest fits nothing.
@@ -127,8 +165,19 @@ impl<'a> Sink<'a> {
     pub fn accept(&mut self, done: Done) -> Result<(), ImageError> {
         if self.accepted.insert(done.diff) {
             fs::rename(&done.folder, self.root.join(done.diff.hex())).map_err(no_room)?;
+            if let Way::Unrecorded { folders, accepted, .. } = &mut self.way {
+                accepted.extend(folders.remove(&done.folder).map(|layer| (done.diff, layer)));
+            }
         }
         Ok(())
+    }
+}
+
+fn refused(error: LayerError) -> ImageError {
+    let text = error.to_string();
+    match error.problem {
+        Problem::NoSpace | Problem::Os(..) => ImageError::failed(text),
+        _ => ImageError::invalid(text),
     }
 }
 

@@ -62,10 +62,10 @@ impl Unpacker<'_> {
             let dir = open_directory(self.root.dir(), b".")?;
             return futimens(&dir, &time(mtime), &time(mtime)).map_err(os("utimens"));
         };
-        let dir = self.root.directory(parent)?;
         // A later entry may have replaced it, or removed it with its parent.
-        match stat(dir, name) {
-            Ok(found) if file_type(&found) == SFlag::S_IFDIR => set_time(dir, name, mtime),
+        let Some(dir) = self.root.existing(parent)? else { return Ok(()) };
+        match stat(dir.as_fd(), name) {
+            Ok(found) if file_type(&found) == SFlag::S_IFDIR => set_time(dir.as_fd(), name, mtime),
             _ => Ok(()),
         }
     }

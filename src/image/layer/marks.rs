@@ -49,6 +49,8 @@ pub struct Marked {
     pub whiteout: bool,
 }
 
+/// Who has what no entry gives an owner.
+const ROOT: (Uid, Gid) = (Uid::from_raw(0), Gid::from_raw(0));
 /// The permissions of a directory that the archive uses but does not list.
 const UNLISTED: u32 = 0o755;
 
@@ -97,7 +99,13 @@ impl Marks {
     /// A directory was made that the archive uses but does not list.
     pub fn made(&mut self, dir: impl AsFd) -> Result<(), Problem> {
         match self {
-            Marks::OnFiles { .. } => fchmod(&dir, Bits::from_bits_truncate(UNLISTED)).map_err(os("chmod")),
+            Marks::OnFiles { owners } => {
+                if *owners {
+                    // A setgid directory around it has passed its group on.
+                    fchown(&dir, Some(ROOT.0), Some(ROOT.1)).map_err(os("chown"))?;
+                }
+                fchmod(&dir, Bits::from_bits_truncate(UNLISTED)).map_err(os("chmod"))
+            }
             Marks::InMemory(ledger) => {
                 let marked = Marked { permissions: UNLISTED, ..Marked::default() };
                 ledger.known.insert(inode(&fstat(&dir).map_err(os("stat"))?), marked);
@@ -178,7 +186,13 @@ impl Marks {
     /// Makes overlayfs's mark for a deleted file; EEXIST if there is something of that name.
     pub fn whiteout(&mut self, dir: BorrowedFd<'_>, name: &[u8]) -> nix::Result<()> {
         match self {
-            Marks::OnFiles { .. } => mknodat(dir, name, SFlag::S_IFCHR, Bits::empty(), 0),
+            Marks::OnFiles { owners } => {
+                mknodat(dir, name, SFlag::S_IFCHR, Bits::empty(), 0)?;
+                match *owners {
+                    true => fchownat(dir, name, Some(ROOT.0), Some(ROOT.1), AtFlags::AT_SYMLINK_NOFOLLOW),
+                    false => Ok(()),
+                }
+            }
             Marks::InMemory(ledger) => {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let file = openat(dir, name, flags, Bits::S_IRUSR | Bits::S_IWUSR)?;

@@ -138,7 +138,9 @@ fn work(
     marks: Marks,
 ) -> Result<(LayerReport, Marks), LayerError> {
     let mut reader = Reader::new(source, options.caps.pax.0);
-    let root = Root::new(dir, options, marks);
+    let mut root = Root::new(dir, options, marks);
+    // Most archives do not list their root.
+    root.marks.made(dir).map_err(|problem| LayerError::new(b"", problem))?;
     let mut unpacker = Unpacker { root, options, report: LayerReport::default(), times: Times::default() };
     loop {
         let entry = match reader.next_entry() {

@@ -77,11 +77,19 @@ impl<'a> Root<'a> {
             self.last = None;
             let fd = match self.resolve(&key)? {
                 Some(fd) => fd,
-                None => self.walk(path)?,
+                None => self.walk(path, true)?.ok_or(Problem::Loop)?,
             };
             self.last = Some((key, fd));
         }
         Ok((self.last.as_ref().map_or(self.dir, |(_, fd)| fd.as_fd()), &mut self.marks))
+    }
+
+    /// The directory at `path` if it is there; nothing is made.
+    pub fn existing(&mut self, path: &[&[u8]]) -> Result<Option<OwnedFd>, Problem> {
+        match self.resolve(&path.join(&b'/'))? {
+            None => self.walk(path, false),
+            found => Ok(found),
+        }
     }
 
     /// Remembers that `fd` is the directory at `path`.
@@ -110,8 +118,8 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// Opens the directory at `path` one component at a time, making what is missing.
-    fn walk(&mut self, path: &[&[u8]]) -> Result<OwnedFd, Problem> {
+    /// Opens the directory at `path` one component at a time; what is missing is made, or else makes it `None`.
+    fn walk(&mut self, path: &[&[u8]], make: bool) -> Result<Option<OwnedFd>, Problem> {
         let mut stack: Vec<OwnedFd> = Vec::new();
         let mut todo: Vec<Vec<u8>> = path.iter().rev().map(|part| part.to_vec()).collect();
         let mut links = 0;
@@ -128,6 +136,7 @@ impl<'a> Root<'a> {
             let here = stack.last().map_or(self.dir, |fd| fd.as_fd());
             match openat(here, &*part, PLACE, Bits::empty()) {
                 Ok(fd) => stack.push(fd),
+                Err(Errno::ENOENT | Errno::ENOTDIR) if !make && !is_link(here, &part) => return Ok(None),
                 Err(Errno::ENOENT) => stack.push(make_directory(here, &part, &mut self.marks)?),
                 Err(Errno::ENOTDIR | Errno::ELOOP) => match readlinkat(here, &*part) {
                     Ok(target) => {
@@ -154,8 +163,8 @@ impl<'a> Root<'a> {
             }
         }
         match stack.pop() {
-            Some(fd) => Ok(fd),
-            None => openat(self.dir, ".", PLACE, Bits::empty()).map_err(os("open")),
+            Some(fd) => Ok(Some(fd)),
+            None => openat(self.dir, ".", PLACE, Bits::empty()).map(Some).map_err(os("open")),
         }
     }
 
@@ -179,6 +188,10 @@ pub fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Result<FileStat, Problem> {
 /// The type bits of a status.
 pub fn file_type(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+fn is_link(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    stat(dir, name).is_ok_and(|found| file_type(&found) == SFlag::S_IFLNK)
 }
 
 /// Opens a directory to read or to change it.

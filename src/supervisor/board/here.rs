@@ -20,17 +20,24 @@ const RUNTIME: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 #[derive(Debug, Clone)]
 pub struct Files {
     root: Option<PathBuf>,
+    /// A folder of this machine with archives that the board will not have as files.
+    archives: Option<PathBuf>,
 }
 
 impl Files {
     /// The running system's.
     pub fn here() -> Files {
-        Files { root: None }
+        Files { root: None, archives: None }
     }
 
     /// Those beneath `root`, whose links are followed as they will be on the board.
     pub fn beneath(root: &Path) -> Files {
-        Files { root: Some(root.to_path_buf()) }
+        Files { root: Some(root.to_path_buf()), archives: None }
+    }
+
+    /// The same, with a folder of this machine in which images are looked for that are not beneath the root.
+    pub fn with_archives(self, archives: Option<PathBuf>) -> Files {
+        Files { archives, ..self }
     }
 
     /// Where `path` of the board is on this machine, all links followed.
@@ -62,7 +69,24 @@ impl Files {
     pub fn image(&self, device: &Device, image: &Reference) -> Option<Found> {
         let baked = self.baked(device);
         let held = |path: &Path| baked.as_ref().is_some_and(|baked| baked.has_image(&image.located_at(path)));
-        image.find(&device.images, |path| self.exists(path) || held(path))
+        let found = image.find(&device.images, |path| self.exists(path) || held(path));
+        // One that is baked of an archive elsewhere is called as if it lay in the first folder.
+        found.or_else(|| self.elsewhere(image).and_then(|_| image.find(&device.images, |_| true)))
+    }
+
+    /// The file or folder on this machine of an image that the board looks for at `path`; `None` if there is none.
+    pub fn archive(&self, path: &Path, image: &Reference) -> Option<PathBuf> {
+        match self.exists(path) {
+            true => self.place(path).ok(),
+            false => self.elsewhere(image),
+        }
+    }
+
+    /// The archive that the folder of archives has for an image.
+    fn elsewhere(&self, image: &Reference) -> Option<PathBuf> {
+        let file = Path::new(&*image.file);
+        let name = if file.is_absolute() { Path::new(file.file_name()?) } else { file };
+        self.archives.as_ref().map(|folder| folder.join(name)).filter(|path| path.exists())
     }
 
     /// `path` as a person finds it on this machine.

@@ -26,12 +26,13 @@ pub fn image_problems(plan: &Plan, board: &Board) -> Vec<BoardProblem> {
         let Ok(reference) = Reference::parse(image) else { continue };
         let Some(hit) = board.files.image(&plan.device, &reference) else { continue };
         if !known.iter().any(|(known, _)| *known == image) {
-            let place = board.files.place(&hit.path).unwrap_or_else(|_| hit.path.clone());
-            let result = match board.files.exists(&hit.path) {
-                true => look(&place, &reference, platform, &plan.device),
-                false => carried(&board.files, &reference.located_at(&hit.path), platform, &plan.device),
+            let place = board.files.archive(&hit.path, &reference);
+            let result = match &place {
+                Some(place) => look(place, &reference, platform, &plan.device),
+                None => carried(&board.files, &reference.located_at(&hit.path), platform, &plan.device),
             };
-            known.push((image, result.map_err(|error| error.at(place.display()))));
+            let shown = place.unwrap_or(hit.path);
+            known.push((image, result.map_err(|error| error.at(shown.display()))));
         }
         let Some((_, result)) = known.iter().find(|(known, _)| *known == image) else { continue };
         let mut add = |message: String, hint: &str| {
