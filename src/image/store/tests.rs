@@ -250,7 +250,7 @@ fn an_image_of_the_read_only_store_needs_no_file_and_is_never_removed() {
     let before = everything(&scene.folder.path().join("baked"));
     let store = &scene.store;
     assert_eq!(store.lookup(&scene.reference("a.tar")).unwrap(), Some(record.clone()));
-    assert_eq!(store.images().unwrap().0, [record.clone()]);
+    assert_eq!(store.images().unwrap().0, std::slice::from_ref(&record));
     assert_eq!(store.verify_layer(&Digest([1; 32])).unwrap(), Health::Good);
     assert!(store.layer_path(&Digest([1; 32])).starts_with(scene.folder.path().join("baked")));
     let pin = store.pin(&record).unwrap();
