@@ -9,6 +9,7 @@ use crate::config::Problem;
 use crate::image::ImageError;
 use crate::image::archive::Source;
 use crate::image::bake::{self, Baked, Job, Order, Output, distinct};
+use crate::image::mountable::Mountable;
 use crate::image::platform::Platform;
 use crate::image::record::SourceId;
 use crate::image::reference::Reference;
@@ -123,8 +124,16 @@ fn jobs(plan: &Plan, files: &Files, newest: Option<i64>) -> Result<Vec<Job>, Ima
         let Some(found) = files.image(&plan.device, &reference) else { continue };
         let Some(path) = files.archive(&found.path, &reference) else { continue };
         let layout = path.is_dir();
-        if layout && !is_layout(&path) {
+        let in_place = if layout { !is_layout(&path) } else { Mountable::at(&path).is_some() };
+        if in_place && files.exists(&found.path) {
             continue;
+        }
+        if in_place {
+            return Err(ImageError::invalid(format!(
+                "{} is used in place: put it beneath --root, as {}",
+                path.display(),
+                found.path.display()
+            )));
         }
         let kind = if layout { libc::O_DIRECTORY } else { 0 };
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | kind).open(&path);

@@ -8,7 +8,6 @@ use crate::base::{exit, units};
 use crate::config::values;
 use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
-use crate::image::record;
 use crate::image::worker::{self, Job};
 use crate::plan::{
     self, CapSet, Limits, Memory, Mount, MountKind, Network, Restart, RestartPolicy, RootFs, Seccomp, Service, UserSpec,
@@ -16,6 +15,7 @@ use crate::plan::{
 use crate::sandbox::cgroup::{self, Group, Options, RUN_PREFIX, Tree};
 use crate::sandbox::foreground::Foreground;
 use crate::sandbox::prepare::{Order, Root, device_rules, has_overlayfs, prepare};
+use crate::sandbox::root;
 use crate::sandbox::spec::{Net, Stdio};
 use crate::sys::path;
 use argh::FromArgs;
@@ -117,7 +117,7 @@ fn failed(error: impl core::fmt::Display) -> Refusal {
 }
 
 fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
-    let (image, command) = root(args)?;
+    let (image, command) = image_and_command(args)?;
     let service = service(args, command)?;
     let stdio = match args.tty {
         true => {
@@ -194,7 +194,7 @@ struct Image {
 }
 
 /// The image, and the command given.
-fn root(args: &RunArgs) -> Result<(Image, Vec<Box<str>>), Refusal> {
+fn image_and_command(args: &RunArgs) -> Result<(Image, Vec<Box<str>>), Refusal> {
     let words = |words: &[String]| words.iter().map(|word| word.as_str().into()).collect();
     let Some(folder) = &args.rootfs else {
         let Some((image, rest)) = args.words.split_first() else {
@@ -227,16 +227,7 @@ fn image_root(args: &RunArgs, image: &str) -> Result<Image, Refusal> {
     let invalid = |error: crate::image::ImageError| (images::fault(&error), String::new());
     let record = worker::run(&store, job, &mut |_| {}).map_err(invalid)?;
     let pin = store.pin(&record).map_err(invalid)?;
-    let mut layers = store.rootfs_layers(&record).map_err(invalid)?;
-    let root = match &record.root {
-        record::Root::Folder(_) => Root::Folder(layers.remove(0)),
-        record::Root::Layers(_) if has_overlayfs() => Root::Layers(layers),
-        record::Root::Layers(_) => {
-            let folder = store.flatten(&record).map_err(invalid)?;
-            let name = CString::new(folder.as_os_str().as_encoded_bytes()).map_err(failed)?;
-            Root::Flat(path::open(&name, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(failed)?)
-        }
-    };
+    let root = root::open(&store, &record, has_overlayfs()).map_err(failed)?;
     Ok(Image { root, config: record.config, _pin: Some(pin) })
 }
 

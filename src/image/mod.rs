@@ -11,6 +11,7 @@
 //! | [`worker`] | the confined process that unpacks |
 //! | [`bake`] | images to a read-only store for a firmware |
 //! | [`tree`] | the checksum of a layer's files |
+//! | [`mountable`] | squashfs and EROFS files, which are mounted as they are |
 //! | [`pack`] | a folder to an image archive |
 //! | [`user`] | an image's passwd and group files, read from its layers |
 //! | [`tar`], [`decompress`], [`whiteout`] | archives, as streams |
@@ -24,6 +25,7 @@ pub mod digest;
 pub mod error;
 pub mod layer;
 pub mod manifest;
+pub mod mountable;
 pub mod pack;
 pub mod platform;
 pub mod record;

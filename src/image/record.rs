@@ -5,6 +5,7 @@
 use super::ImageError;
 use super::config::{ImageConfig, stop_signal};
 use super::digest::Digest;
+use super::mountable::Mountable;
 use super::platform::Platform;
 use super::text::{List, Text, parse, quote, quote_list};
 use crate::base::limits::{ARGV, ENV, LAYERS};
@@ -35,14 +36,16 @@ pub enum Root {
     Layers(Vec<Digest>),
     /// A rootfs folder of the host, used in place.
     Folder(Box<str>),
+    /// A file that is a file system, mounted as it is.
+    File(Mountable, Box<str>),
 }
 
 impl Root {
-    /// The diff IDs, lowest first; none of a folder.
+    /// The diff IDs, lowest first; none of what is used in place.
     pub fn layers(&self) -> &[Digest] {
         match self {
             Root::Layers(layers) => layers,
-            Root::Folder(_) => &[],
+            Root::Folder(_) | Root::File(..) => &[],
         }
     }
 }
@@ -121,6 +124,8 @@ struct RawImage {
     image_id: Option<Text>,
     layers: Option<List<Text, LAYERS>>,
     folder: Option<Text>,
+    squashfs: Option<Text>,
+    erofs: Option<Text>,
     entrypoint: List<Text, ARGV>,
     cmd: List<Text, ARGV>,
     env: List<Text, ENV>,
@@ -159,8 +164,10 @@ impl ImageRecord {
             texts.push(("architecture", platform.architecture.to_string()));
             texts.push(("variant", platform.variant.to_string()));
         }
-        if let Root::Folder(folder) = &self.root {
-            texts.push(("folder", folder.to_string()));
+        match &self.root {
+            Root::Folder(folder) => texts.push(("folder", folder.to_string())),
+            Root::File(kind, file) => texts.push((kind.name(), file.to_string())),
+            Root::Layers(_) => {}
         }
         for (key, text) in texts {
             let _ = write!(out, ",\"{key}\":");
@@ -188,10 +195,14 @@ impl ImageRecord {
         let digest = |Text(text): Text| {
             Digest::parse(&text).ok_or_else(|| ImageError::invalid("the image record holds a bad digest"))
         };
-        let root = match (raw.layers, raw.folder) {
-            (Some(List(layers)), None) => Root::Layers(layers.into_iter().map(digest).collect::<Result<_, _>>()?),
-            (None, Some(Text(folder))) => Root::Folder(folder),
-            _ => return Err(ImageError::invalid("the image record has not exactly one of layers and folder")),
+        let root = match (raw.layers, raw.folder, raw.squashfs, raw.erofs) {
+            (Some(List(layers)), None, None, None) => {
+                Root::Layers(layers.into_iter().map(digest).collect::<Result<_, _>>()?)
+            }
+            (None, Some(Text(folder)), None, None) => Root::Folder(folder),
+            (None, None, Some(Text(file)), None) => Root::File(Mountable::Squashfs, file),
+            (None, None, None, Some(Text(file))) => Root::File(Mountable::Erofs, file),
+            _ => return Err(ImageError::invalid("the image record has not exactly one kind of root")),
         };
         let platform = match (raw.os, raw.architecture) {
             (Some(Text(os)), Some(Text(architecture))) => {
@@ -290,6 +301,10 @@ mod tests {
         assert_eq!(ImageRecord::from_json(record.to_json().as_bytes()).unwrap(), record);
         let folder = ImageRecord { root: Root::Folder("/x".into()), image_id: None, ..record };
         assert_eq!(ImageRecord::from_json(folder.to_json().as_bytes()).unwrap(), folder);
+        for kind in Mountable::ALL {
+            let file = ImageRecord { root: Root::File(kind, "/x.img".into()), ..folder.clone() };
+            assert_eq!(ImageRecord::from_json(file.to_json().as_bytes()).unwrap(), file);
+        }
         let stats = LayerStats { bytes: 1, entries: 2, setuid: 3, capabilities: 4, devices: 5, xattrs: 6 };
         let layer = LayerRecord { stats, opaque_root: true, tree: u64::MAX, times: false };
         assert_eq!(LayerRecord::from_json(layer.to_json().as_bytes()).unwrap(), layer);

@@ -11,6 +11,7 @@ pub mod env_file;
 pub mod foreground;
 pub mod ids;
 pub mod prepare;
+pub mod root;
 pub mod rootfs;
 pub mod sealed;
 pub mod secrets;

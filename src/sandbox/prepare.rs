@@ -7,9 +7,10 @@ use super::cgroup::devices::{Access, Kind};
 use super::cgroup::{DeviceRule, Join};
 use super::command;
 use super::ids::Ids;
+use super::root::Disk;
 use super::secrets;
 use super::spec::{Bind, Main, Net, Node, Place, Source, Spec, Stdio};
-use super::steps::{self, Found, FoundMount, FoundRoot, SCRATCH};
+use super::steps::{self, Found, FoundMount, FoundRoot, Lower, SCRATCH};
 use crate::image::config::ImageConfig;
 use crate::plan::{DeviceNode, Memory, MountKind, Network, RlimitKind, RootFs, Service, UserSpec};
 use crate::seccomp;
@@ -58,6 +59,8 @@ pub enum Root {
     Layers(Vec<OwnedFd>),
     /// One folder of coracle's own with all layers in it, for kernels without overlayfs.
     Flat(OwnedFd),
+    /// A file system image as a block device.
+    Disk(Disk),
 }
 
 /// Whether this kernel has overlayfs: a mount(2) without layers fails on that, and only a kernel without the file system,
@@ -110,6 +113,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
     match order.root {
         Some(Root::Folder(folder) | Root::Flat(folder)) => held.push(folder),
         Some(Root::Layers(layers)) => held.extend(layers),
+        Some(Root::Disk(disk)) => held.extend([disk.device, disk.tree]),
         None => {}
     }
     let main = Main {
@@ -186,7 +190,7 @@ fn find(
         devices,
         files: files(hostname, service.network),
         working_dir: match &root {
-            FoundRoot::Folder { may_create: false, .. } => CString::default(),
+            FoundRoot::Folder { may_create: false, .. } | FoundRoot::Disk(..) => CString::default(),
             _ => beneath(working_dir)?,
         },
         root,
@@ -237,6 +241,7 @@ fn image_file(root: &Root, name: &CStr) -> Result<Vec<u8>> {
     let folders = match root {
         Root::Folder(folder) | Root::Flat(folder) => core::slice::from_ref(folder),
         Root::Layers(layers) => layers.as_slice(),
+        Root::Disk(disk) => core::slice::from_ref(&disk.tree),
     };
     for folder in folders.iter().rev() {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
@@ -279,8 +284,12 @@ fn find_root(order: &Order<'_>, root: &Root, mounts: &[FoundMount], held: &mut V
         Root::Folder(folder) if service.root_fs == RootFs::ReadOnly && has_mount_points(folder, mounts) => {
             return Ok(FoundRoot::Folder { source: source(folder)?, may_create: false });
         }
-        Root::Folder(folder) => vec![source(folder)?],
-        Root::Layers(layers) => layers.iter().rev().map(source).collect::<Result<_>>()?,
+        Root::Disk(disk) if service.root_fs == RootFs::ReadOnly && has_mount_points(&disk.tree, mounts) => {
+            return Ok(FoundRoot::Disk(source(&disk.device)?, disk.kind));
+        }
+        Root::Folder(folder) => Lower::Folders(vec![source(folder)?]),
+        Root::Layers(layers) => Lower::Folders(layers.iter().rev().map(source).collect::<Result<_>>()?),
+        Root::Disk(disk) => Lower::Disk(source(&disk.device)?, disk.kind),
     };
     let upper = match service.root_fs {
         RootFs::ReadOnly | RootFs::Scratch => None,

@@ -5,6 +5,7 @@
 //! be one (`proc`, `sys`, `dev`), which nothing else has had a chance to touch.
 #![forbid(unsafe_code)]
 
+use super::root::mount_read_only;
 use super::secrets;
 use super::spec::{Act, Bind, FileSystem, Node, Reach, Source, Step};
 use super::stage::{Failure, Note};
@@ -72,7 +73,7 @@ fn subject(act: &Act) -> &CStr {
         Act::Private | Act::Pivot | Act::SealRoot { .. } => c"/",
         Act::Stage { .. } => c"the upper layer",
         Act::Overlay { .. } => c"overlay",
-        Act::Enter(source) | Act::BindRoot { source, .. } => &source.path,
+        Act::Enter(source) | Act::BindRoot { source, .. } | Act::Disk { device: source, .. } => &source.path,
         Act::Mount(mount) => &mount.target,
         Act::Bind(bind) => &bind.target,
         Act::Dir { path, .. } | Act::MaskDir(path) | Act::WorkingDir { path, .. } => path,
@@ -101,6 +102,16 @@ fn act(act: &Act, made: &mut Made) -> Result<()> {
             overlay(lower)?;
             path::chdir(c"root")?;
             keep_root(made, true)
+        }
+        Act::Disk { device, kind, as_root } => {
+            let device = reopen(device)?;
+            let target = if *as_root { COVERED } else { c"root" };
+            mount_read_only(Link::to(device.as_raw_fd()).path(), *kind, target)?;
+            if !as_root {
+                return Ok(());
+            }
+            path::chdir(COVERED)?;
+            keep_root(made, false)
         }
         Act::BindRoot { source, may_create } => {
             mount::bind(Link::to(reopen(source)?.as_raw_fd()).path(), COVERED, 0)?;
@@ -175,6 +186,9 @@ fn overlay(lower: &[Source]) -> Result<()> {
     let mut opened = heapless::Vec::<OwnedFd, LAYERS>::new();
     let full = |_| Errno(libc::E2BIG);
     options.push_str(OVERLAY_OPTIONS).map_err(full)?;
+    if lower.is_empty() {
+        options.push_str("root").map_err(full)?;
+    }
     for (index, layer) in lower.iter().enumerate() {
         let fd = reopen(layer)?;
         let colon = if index == 0 { "" } else { ":" };

@@ -7,6 +7,7 @@ use super::capabilities::Credentials;
 use super::cgroup::Join;
 use super::secrets::Copy;
 use super::stage::Stage;
+use crate::image::mountable::Mountable;
 use crate::plan::CapSet;
 use crate::seccomp::Filter;
 use crate::sys::process::CStrings;
@@ -102,8 +103,18 @@ pub enum Act {
     Enter(Source),
     /// Mounts an overlay of these layers, the highest first, on `root` of the working directory and changes into it.
     Overlay {
-        /// The layers.
+        /// The layers; without any, what is mounted on `root` already is the only one.
         lower: Vec<Source>,
+    },
+    /// Mounts a block device's read-only file system.
+    Disk {
+        /// The device.
+        device: Source,
+        /// What is on it.
+        kind: Mountable,
+        /// Whether it is the root itself, out of the host's way, changed into; else it is mounted on `root` of the
+        /// working directory.
+        as_root: bool,
     },
     /// Mounts a folder out of the host's way and changes into it.
     BindRoot {
@@ -353,6 +364,10 @@ impl fmt::Display for Step {
             Act::Overlay { lower } => {
                 write!(f, "overlay as the new root, highest layer first:")?;
                 lower.iter().try_for_each(|layer| write!(f, " {}", text(&layer.path)))
+            }
+            Act::Disk { device, kind, as_root } => {
+                let what = if *as_root { "as the new root" } else { "beneath the upper layer" };
+                write!(f, "{} with {} {what}", text(&device.path), kind.name())
             }
             Act::BindRoot { source, .. } => write!(f, "{} as the new root", text(&source.path)),
             Act::Mount(mount) => {

@@ -7,6 +7,7 @@ use super::secrets::{self, Copy};
 use super::spec::{Act, Bind, FileSystem, Net, Node, Reach, Source, Stdio, Step};
 use super::stage::Stage;
 use crate::base::units::Bytes;
+use crate::image::mountable::Mountable;
 use crate::plan::RootFs;
 use std::ffi::{CStr, CString};
 use std::fmt::Write;
@@ -38,8 +39,18 @@ pub(super) struct Found {
 pub(super) enum FoundRoot {
     /// One folder, which has all the mount points.
     Folder { source: Source, may_create: bool },
-    /// Layers, the highest first, beneath an upper layer in memory or in a folder.
-    Layers { lower: Vec<Source>, upper: Option<Source> },
+    /// A block device with a read-only file system, which has all the mount points.
+    Disk(Source, Mountable),
+    /// What lies beneath an upper layer in memory or in a folder.
+    Layers { lower: Lower, upper: Option<Source> },
+}
+
+/// What lies beneath an upper layer.
+pub(super) enum Lower {
+    /// Layers, the highest first.
+    Folders(Vec<Source>),
+    /// A block device with a read-only file system.
+    Disk(Source, Mountable),
 }
 
 /// A mount of the service.
@@ -179,6 +190,9 @@ impl Steps {
             FoundRoot::Folder { source, may_create } => {
                 return self.add(Stage::Root, Act::BindRoot { source, may_create });
             }
+            FoundRoot::Disk(device, kind) => {
+                return self.add(Stage::Root, Act::Disk { device, kind, as_root: true });
+            }
             FoundRoot::Layers { lower, upper } => (lower, upper),
         };
         match upper {
@@ -191,6 +205,13 @@ impl Steps {
                 self.add(Stage::Root, Act::Stage { options });
             }
         }
+        let lower = match lower {
+            Lower::Folders(lower) => lower,
+            Lower::Disk(device, kind) => {
+                self.add(Stage::Root, Act::Disk { device, kind, as_root: false });
+                Vec::new()
+            }
+        };
         self.add(Stage::Root, Act::Overlay { lower });
     }
 

@@ -6,17 +6,12 @@ use super::event::Index;
 use super::images::Images;
 use super::run::Supervisor;
 use crate::image::config::ImageConfig;
-use crate::image::record::{ImageRecord, Root as ImageRoot};
-use crate::image::store::Store;
 use crate::plan::{self, Device, Network, Plan, Service};
 use crate::sandbox::cgroup::Join;
 use crate::sandbox::prepare::{Order, Root, has_overlayfs, prepare};
+use crate::sandbox::root;
 use crate::sandbox::spec::{Net, Stdio};
-use nix::libc;
-use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 
 /// What a start of a service is made from, beside its config.
 pub(super) struct Material {
@@ -48,7 +43,7 @@ impl Material {
         let record = images.lookup(device, service)?.ok_or(gone)?;
         let store = images.store(device)?;
         let pin = store.pin(&record).map_err(|error| error.to_string())?;
-        let root = root(store, &record, overlayfs)?;
+        let root = root::open(store, &record, overlayfs)?;
         Ok(Material { image: record.config, root: Some(root), env, pin: Some(pin) })
     }
 
@@ -80,30 +75,6 @@ impl Material {
             die_with_parent: false,
         }
     }
-}
-
-/// The folders that a service's root is made of.
-///
-/// # Errors
-/// A sentence.
-fn root(store: &Store, record: &ImageRecord, overlayfs: bool) -> Result<Root, String> {
-    if let ImageRoot::Layers(_) = record.root
-        && !overlayfs
-    {
-        let path = store.flatten(record).map_err(|error| error.to_string())?;
-        return folder(&path).map(Root::Flat);
-    }
-    let mut layers = store.rootfs_layers(record).map_err(|error| error.to_string())?;
-    match record.root {
-        ImageRoot::Layers(_) => Ok(Root::Layers(layers)),
-        ImageRoot::Folder(_) => layers.pop().map(Root::Folder).ok_or_else(|| "its image has no folder".to_owned()),
-    }
-}
-
-fn folder(path: &Path) -> Result<OwnedFd, String> {
-    let mut options = fs::OpenOptions::new();
-    options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
-    options.open(path).map(OwnedFd::from).map_err(|error| format!("cannot open {}: {error}", path.display()))
 }
 
 /// The steps of a start of service `index` on this board, one a line. Like a start it makes volumes that are missing;

@@ -9,6 +9,7 @@ mod early;
 pub mod fault;
 pub mod heap;
 pub mod landlock;
+pub mod loopdev;
 pub mod mount;
 pub mod path;
 pub mod process;

@@ -8,8 +8,9 @@ use crate::base::units::Bytes;
 use crate::cli::output;
 use crate::cli::table::Table;
 use crate::image::digest::Digest;
+use crate::image::mountable::Mountable;
 use crate::image::record::{ImageRecord, Root};
-use crate::image::store::{Health, Removed, Store};
+use crate::image::store::{Health, Removed, Store, source_id};
 use argh::FromArgs;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -120,6 +121,11 @@ fn table(store: &Store, images: &[ImageRecord]) -> Table {
         let layers = match &image.root {
             Root::Layers(layers) => layers.len().to_string(),
             Root::Folder(_) => "folder".into(),
+            Root::File(kind, _) => kind.name().into(),
+        };
+        let size = match &image.root {
+            Root::File(..) => image.source.size,
+            _ => super::unpack::total(store, image).bytes,
         };
         table.row(vec![
             image.reference.to_string(),
@@ -127,7 +133,7 @@ fn table(store: &Store, images: &[ImageRecord]) -> Table {
             image.image_id.map_or(String::new(), |id| id.short()),
             image.config.platform.as_ref().map_or(String::new(), |platform| platform.to_string()),
             layers,
-            Bytes(super::unpack::total(store, image).bytes).to_string(),
+            Bytes(size).to_string(),
             place(store, image).into(),
         ]);
     }
@@ -152,17 +158,22 @@ fn json(store: &Store, images: &[ImageRecord]) -> String {
         let names: Vec<String> = image.names.iter().map(|name| Quoted(name).to_string()).collect();
         let layers: Vec<String> = image.root.layers().iter().map(|layer| format!("\"{layer}\"")).collect();
         let stats = super::unpack::total(store, image);
+        let (kind, bytes) = match &image.root {
+            Root::Layers(_) => ("layers", stats.bytes),
+            Root::Folder(_) => ("folder", stats.bytes),
+            Root::File(kind, _) => (kind.name(), image.source.size),
+        };
         let id = image.image_id.map_or("null".into(), |id| format!("\"{id}\""));
         let platform = image.config.platform.as_ref().map_or("null".into(), |p| Quoted(&p.to_string()).to_string());
         let _ = write!(
             out,
-            "{comma}{{\"image\":{},\"names\":[{}],\"id\":{id},\"platform\":{platform},\"layers\":[{}],\"store\":\"{}\",\"bytes\":{},\
+            "{comma}{{\"image\":{},\"names\":[{}],\"id\":{id},\"platform\":{platform},\"root\":\"{kind}\",\"layers\":[{}],\"store\":\"{}\",\"bytes\":{},\
              \"entries\":{},\"setuid_dropped\":{},\"capabilities_dropped\":{},\"devices_dropped\":{},\"xattrs_dropped\":{}}}",
             Quoted(&image.reference),
             names.join(","),
             layers.join(","),
             place(store, image),
-            stats.bytes,
+            bytes,
             stats.entries,
             stats.setuid,
             stats.capabilities,
@@ -208,6 +219,9 @@ pub fn verify(args: &VerifyArgs) -> u8 {
         let mut known: BTreeMap<Digest, Health> = BTreeMap::new();
         let mut bad = 0;
         for image in chosen {
+            if let Root::File(kind, file) = &image.root {
+                bad += usize::from(!as_used(image, *kind, file));
+            }
             for (index, layer) in image.root.layers().iter().enumerate() {
                 let health = match known.get(layer) {
                     Some(health) => *health,
@@ -237,6 +251,19 @@ pub fn verify(args: &VerifyArgs) -> u8 {
         Ok(if bad > 0 { exit::FAILED } else { exit::OK })
     };
     work().unwrap_or_else(|code| code)
+}
+
+/// Says how a file that is mounted as it is compares with the one that was first used: by size and time alone, for the
+/// store has no checksum of it.
+fn as_used(image: &ImageRecord, kind: Mountable, file: &str) -> bool {
+    let same = source_id(Path::new(file)).is_ok_and(|found| found == image.source);
+    let how = if same {
+        "are as when it was first used; its content is not verified"
+    } else {
+        "are not as when it was first used"
+    };
+    output::line(format_args!("{}: {}, mounted as it is: size and time {how}", image.reference, kind.name()));
+    same
 }
 
 /// Runs `coracle rmi`.

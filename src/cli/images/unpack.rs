@@ -88,8 +88,12 @@ fn work(args: &UnpackArgs) -> Result<u8, u8> {
 /// What was unpacked and what was left out, in a few lines.
 fn summary(store: &Store, record: &ImageRecord, known: bool) -> String {
     let mut text = format!("{}: {}", record.reference, if known { "unpacked already" } else { "unpacked" });
-    if let Root::Folder(_) = record.root {
-        return format!("{}: a folder, used in place", record.reference);
+    match record.root {
+        Root::Folder(_) => return format!("{}: a folder, used in place", record.reference),
+        Root::File(kind, _) => {
+            return format!("{}: {}, mounted as it is: there is nothing to unpack", record.reference, kind.name());
+        }
+        Root::Layers(_) => {}
     }
     let layers = record.root.layers();
     let stats = total(store, record);

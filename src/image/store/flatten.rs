@@ -29,9 +29,6 @@ impl Store {
     /// One tree with all layers of an image applied, made at the first call. Its files are hard links to those of the
     /// layers and cost no space, but for layers of a read-only store, which are copied; nobody may write to them.
     pub fn flatten(&self, record: &ImageRecord) -> Result<PathBuf, ImageError> {
-        if let crate::image::record::Root::Folder(folder) = &record.root {
-            return Ok(PathBuf::from(&**folder));
-        }
         let place = self.state.join("flat").join(key(record));
         if place.exists() {
             return Ok(place);

@@ -184,17 +184,14 @@ impl Store {
         Ok((images, unreadable))
     }
 
-    /// Opens the folders of an image's root file system, lowest first.
+    /// Opens the folders of an image's layers, lowest first.
     pub fn rootfs_layers(&self, record: &ImageRecord) -> Result<Vec<OwnedFd>, ImageError> {
-        let paths: Vec<PathBuf> = match &record.root {
-            Root::Folder(folder) => vec![PathBuf::from(&**folder)],
-            Root::Layers(layers) => layers.iter().map(|layer| self.layer_path(layer)).collect(),
-        };
         let open = |path: &PathBuf| {
             let flags = nix::libc::O_PATH | nix::libc::O_DIRECTORY | nix::libc::O_CLOEXEC;
             OpenOptions::new().read(true).custom_flags(flags).open(path).map(OwnedFd::from)
         };
-        paths.iter().map(|path| open(path).map_err(|error| fail("open the layer", path, error))).collect()
+        let paths = record.root.layers().iter().map(|layer| self.layer_path(layer));
+        paths.map(|path| open(&path).map_err(|error| fail("open the layer", &path, error))).collect()
     }
 
     /// A handle on an image's record. While any process holds it, `rmi` and `prune` leave the image and its layers

@@ -17,9 +17,10 @@ use super::archive::{self, Sink, Source, Wanted};
 use super::config::ImageConfig;
 use super::digest::Digest;
 use super::layer::LayerOptions;
+use super::mountable::Mountable;
 use super::platform::Platform;
 use super::record::{ImageRecord, Root, SourceId};
-use super::reference::Reference;
+use super::reference::{Reference, Select};
 use super::store::{Staging, Store, is_layout, source_id};
 use crate::plan::device::ImageCaps;
 use crate::sys::process::{self, Forked};
@@ -97,7 +98,19 @@ pub fn start(store: &Store, job: Job) -> Result<Started, ImageError> {
     let source = source_id(path)?;
     let layout = path.is_dir();
     if layout && !is_layout(path) {
-        return folder(store, job, source);
+        let root = Root::Folder(job.image.file.clone());
+        return in_place(store, job, source, root);
+    }
+    if let Some(kind) = Mountable::at(path) {
+        if job.image.select != Select::Only {
+            return Err(ImageError::invalid(format!(
+                "{} is a {} with one root file system; name it without '#'",
+                job.image.file,
+                kind.name()
+            )));
+        }
+        let root = Root::File(kind, job.image.file.clone());
+        return in_place(store, job, source, root);
     }
     let staging = store.begin()?;
     let archive = if layout { None } else { Some(open_archive(path)?) };
@@ -150,14 +163,14 @@ pub fn run(store: &Store, job: Job, report: &mut dyn FnMut(Progress)) -> Result<
     }
 }
 
-/// A rootfs folder is used in place.
-fn folder(store: &Store, job: Job, source: SourceId) -> Result<Started, ImageError> {
+/// A rootfs folder or a file system is used in place.
+fn in_place(store: &Store, job: Job, source: SourceId, root: Root) -> Result<Started, ImageError> {
     let record = ImageRecord {
         reference: job.image.to_string().into(),
         source,
         names: Vec::new(),
         image_id: None,
-        root: Root::Folder(job.image.file.clone()),
+        root,
         config: ImageConfig::empty(),
     };
     let staging = store.begin()?;
@@ -235,7 +248,7 @@ impl Worker {
         }
         // What the worker may say is the image's own; which file it came from is known here.
         let record = ImageRecord { reference: self.job.image.to_string().into(), source: self.source, ..record };
-        if matches!(record.root, Root::Folder(_)) {
+        if !matches!(record.root, Root::Layers(_)) {
             return Err(failed(ImageError::failed("the unpacker gave no layers")));
         }
         store.commit(staging, record)

@@ -4,6 +4,7 @@ use super::{Board, BoardProblem, Files};
 use crate::image::ImageError;
 use crate::image::archive::{Inspected, Source, Wanted, inspect};
 use crate::image::config::ImageConfig;
+use crate::image::mountable::Mountable;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::store::{is_layout, source_id};
@@ -75,7 +76,8 @@ fn look(path: &Path, reference: &Reference, platform: &Platform, device: &Device
     // A regular file or a folder; neither a FIFO nor a device is opened.
     source_id(path)?;
     let folder = path.is_dir();
-    if folder && !is_layout(path) {
+    let in_place = if folder { !is_layout(path) } else { Mountable::at(path).is_some() };
+    if in_place {
         return Ok(Inspected { names: Vec::new(), config: ImageConfig::empty(), layers: 0 });
     }
     let kind = if folder { O_DIRECTORY } else { 0 };
