@@ -75,7 +75,7 @@ fn a_good_config_shows_the_plan_in_start_order() {
   off  spare    daemon      1M    64    -  -      ROOT/images/web
 memory: 40M of limits and 64K of logs, of 48M (64M less a reserve of 16M)
 ROOT/etc/coracle/config.json: good: 3 services
-Devices and the kernel are checked on the board alone: run `coracle check` there.
+Devices and the kernel are not checked: give --board, a profile that `coracle doctor --json` wrote there.
 "
     );
 }

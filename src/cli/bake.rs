@@ -1,7 +1,6 @@
 //! `coracle bake`: the images of a config to a read-only store for a firmware, on the build host.
 #![forbid(unsafe_code)]
 
-use super::config_file::{Fault, Texts};
 use super::{check, images, output, progress};
 use crate::base::exit;
 use crate::base::units::Bytes;
@@ -17,6 +16,7 @@ use crate::image::store::{is_layout, source_id};
 use crate::image::tar::write::Writer;
 use crate::plan::Plan;
 use crate::supervisor::board::{Board, Files};
+use crate::supervisor::config_file::{Fault, Texts};
 use crate::sys::process::{self, Forked};
 use crate::sys::wait::wait_for;
 use crate::sys::{caps, landlock};
@@ -52,6 +52,10 @@ pub struct BakeArgs {
     /// architecture of the board, such as arm64, arm/v7 or amd64
     #[argh(option, arg_name = "arch", from_str_fn(check::arch))]
     arch: Option<Platform>,
+
+    /// judge by this profile, which `coracle doctor --json` wrote on the board
+    #[argh(option, arg_name = "file")]
+    board: Option<PathBuf>,
 
     /// memory of the smallest board, such as 128M, in place of device.memory
     #[argh(option, arg_name = "size", from_str_fn(check::memory))]
@@ -99,6 +103,9 @@ fn attempt(args: &BakeArgs) -> Result<u8, u8> {
 
 fn board(args: &BakeArgs) -> Result<Board, u8> {
     let mut board = Board::beneath(args.root.as_deref().unwrap_or(Path::new("/")));
+    if let Some(file) = &args.board {
+        board = board.with_profile(check::profile(file)?);
+    }
     board.files = board.files.with_archives(args.images.clone());
     board.memory = args.memory.or(board.memory);
     board.platform = args.arch.clone().or(board.platform);
@@ -108,7 +115,7 @@ fn board(args: &BakeArgs) -> Result<Board, u8> {
 /// The board's platform, if it lacks nothing for the plan.
 fn judged<'a>(file: &Path, plan: &Plan, warnings: &[Problem], board: &'a Board) -> Result<&'a Platform, u8> {
     let Some(platform) = &board.platform else {
-        output::complain("for which architecture? --arch arm64, arm/v7, amd64, …");
+        output::complain("for which architecture? --arch arm64, arm/v7, amd64, …, or --board with a profile of it");
         return Err(exit::USAGE);
     };
     let found = check::judge(plan, board);

@@ -10,10 +10,12 @@ use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::plan::{Kind, Memory, Plan, Root, Service};
 use crate::supervisor::answer;
-use crate::supervisor::board::{self, Board, BoardProblem};
+use crate::supervisor::board::{self, Board, BoardProblem, Profile};
 use crate::supervisor::config_file::{self, Fault, Texts};
 use argh::FromArgs;
 use std::fmt::Write;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Show every problem of a config file and of the board, or the plan: the services in start order with their limits.
@@ -38,9 +40,29 @@ pub struct CheckArgs {
     #[argh(option, arg_name = "arch", from_str_fn(arch))]
     arch: Option<Platform>,
 
+    /// judge by this profile, which `coracle doctor --json` wrote on the board: its kernel, memory and devices
+    #[argh(option, arg_name = "file")]
+    board: Option<PathBuf>,
+
     /// print JSON
     #[argh(switch)]
     json: bool,
+}
+
+/// Reads a board's profile.
+///
+/// # Errors
+/// The exit code, after saying what is wrong.
+pub fn profile(file: &Path) -> Result<Profile, u8> {
+    /// Some 60 features, and device nodes of a hundred bytes each.
+    const PROFILE_BYTES: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(PROFILE_BYTES).read_to_end(&mut bytes));
+    let profile = read.map_err(|error| error.to_string()).and_then(|_| Profile::from_json(&bytes));
+    profile.map_err(|error| {
+        output::complain(&format!("cannot use the board's profile {}: {error}", file.display()));
+        exit::FAILED
+    })
 }
 
 /// The config file that is meant: the one named, or the usual one, beneath `root` if that is given.
@@ -75,7 +97,10 @@ pub fn run(args: &CheckArgs) -> u8 {
     if !is_root(args.root.as_deref()) {
         return exit::USAGE;
     }
-    let board = board(args);
+    let board = match board(args) {
+        Ok(board) => board,
+        Err(code) => return code,
+    };
     let texts = match Texts::read(&file, &board.files) {
         Ok(texts) => texts,
         Err(sentence) => return refuse(&file, &Fault::Unreadable(sentence), args.json),
@@ -100,16 +125,19 @@ pub fn judge(plan: &Plan, board: &Board) -> Vec<BoardProblem> {
     found
 }
 
-fn board(args: &CheckArgs) -> Board {
+fn board(args: &CheckArgs) -> Result<Board, u8> {
     let mut board = match &args.root {
         Some(root) => Board::beneath(root),
         None => Board::here(),
     };
+    if let Some(file) = &args.board {
+        board = board.with_profile(profile(file)?);
+    }
     board.memory = args.memory;
     if args.arch.is_some() {
         board.platform = args.arch.clone();
     }
-    board
+    Ok(board)
 }
 
 /// Reports a file that gives no plan.
@@ -151,7 +179,9 @@ fn show(file: &Path, texts: &Texts, plan: &Plan, warnings: &[Problem], board: &B
         output::line("Images are not looked into: give --arch, the board's architecture.");
     }
     if board.kernel.is_none() {
-        output::line("Devices and the kernel are checked on the board alone: run `coracle check` there.");
+        output::line(
+            "Devices and the kernel are not checked: give --board, a profile that `coracle doctor --json` wrote there.",
+        );
     }
 }
 

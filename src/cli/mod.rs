@@ -4,6 +4,7 @@
 mod act;
 mod bake;
 pub mod check;
+mod doctor;
 pub mod down;
 mod exec;
 mod images;
@@ -48,6 +49,7 @@ struct Coracle {
 enum Command {
     Bake(bake::BakeArgs),
     Check(check::CheckArgs),
+    Doctor(doctor::DoctorArgs),
     Down(down::DownArgs),
     Exec(exec::ExecArgs),
     Halt(reboot::HaltArgs),
@@ -190,6 +192,7 @@ fn run(command: Command) -> u8 {
     match command {
         Command::Bake(args) => bake::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Down(args) => down::run(&args),
         Command::Images(args) => images::list::images(&args),
         Command::Exec(args) => exec::run(&args),

@@ -5,17 +5,22 @@
 //! all of them, on the board or, for a file system that is being built, beneath its root.
 #![forbid(unsafe_code)]
 
+pub mod doctor;
+pub mod features;
 mod here;
 mod images;
 mod inputs;
 mod kernel;
+mod probe;
+pub mod profile;
 
 pub use here::Files;
 pub use images::image_problems;
 pub use inputs::{awaited, env_entries, skipped};
-pub use kernel::Kernel;
+pub use profile::Profile;
 
 use crate::base::units::Bytes;
+use crate::image::mountable::Mountable;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::plan::{Device, Kind, Memory, MountKind, Plan, Service};
@@ -26,8 +31,8 @@ use std::path::Path;
 pub struct Board {
     /// Its files.
     pub files: Files,
-    /// Its kernel; `None` when looked at from a build host.
-    pub kernel: Option<Kernel>,
+    /// Its kernel; `None` when looked at from a build host that has no profile of it.
+    pub kernel: Option<Profile>,
     /// What its images must be made for; `None`: not known.
     pub platform: Option<Platform>,
     /// The memory of the smallest board to judge by, in place of the plan's.
@@ -92,7 +97,7 @@ impl MemorySum {
 impl Board {
     /// The board that this process runs on.
     pub fn here() -> Board {
-        let kernel = Some(Kernel::running());
+        let kernel = Some(Profile::needed());
         let platform = Some(Platform::native());
         Board { files: Files::here(), kernel, platform, memory: None, own_memory: here::memory() }
     }
@@ -100,6 +105,17 @@ impl Board {
     /// A board whose root file system is being built beneath `root`.
     pub fn beneath(root: &Path) -> Board {
         Board { files: Files::beneath(root), kernel: None, platform: None, memory: None, own_memory: None }
+    }
+
+    /// The same board judged by a profile that was taken on it.
+    pub fn with_profile(self, mut profile: Profile) -> Board {
+        Board {
+            files: self.files.with_devices(core::mem::take(&mut profile.devices)),
+            platform: Some(profile.platform.clone()),
+            own_memory: profile.memory,
+            kernel: Some(profile),
+            ..self
+        }
     }
 
     /// The memory that a plan has to fit into: the smallest board's less the reserve, and this machine's.
@@ -136,6 +152,9 @@ pub fn service_problems(plan: &Plan, index: usize, board: &Board) -> Vec<BoardPr
     if let Some(kernel) = &board.kernel {
         devices(service, &board.files, &mut add);
         kernel.lacks(&plan.device, service, &mut add);
+        if let Some(kind) = mountable(&plan.device, service, &board.files) {
+            kernel.lacks_for_image(kind, &mut add);
+        }
     }
     found
 }
@@ -158,6 +177,13 @@ fn image(device: &Device, service: &Service, files: &Files, add: &mut impl FnMut
     };
     let looked = if places.is_empty() { String::new() } else { format!(" (looked for {})", places.join(", ")) };
     add(format!("image {:?} is missing{looked}", reference.file), hint);
+}
+
+/// What kind of file system a service's image is, if it is one.
+fn mountable(device: &Device, service: &Service, files: &Files) -> Option<Mountable> {
+    let image = Reference::parse(service.image()?).ok()?;
+    let found = files.image(device, &image)?;
+    Mountable::at(&files.archive(&found.path, &image)?)
 }
 
 fn bind_sources(service: &Service, files: &Files, add: &mut impl FnMut(String, String)) {

@@ -141,7 +141,7 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
             one.end()
         }),
     );
-    let filters = board.kernel.as_ref().is_some_and(|kernel| kernel.seccomp);
+    let filters = board.kernel.as_ref().is_some_and(|kernel| kernel.has("seccomp.filter"));
     object.raw("overlayfs", supervisor.overlayfs).raw("seccomp", filters).text("log_ring", device.log_ring);
     object.list("degraded", supervisor.keeper.degraded().iter().map(String::as_str));
     for (key, value) in supervisor.keeper.facts() {

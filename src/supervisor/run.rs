@@ -178,7 +178,7 @@ impl<'k> Supervisor<'k> {
         Ok(Supervisor {
             state: State::new(&plan, seed()),
             slots: plan.services.iter().map(|_| Slot::default()).collect(),
-            overlayfs: board.kernel.as_ref().is_none_or(|kernel| kernel.overlayfs),
+            overlayfs: board.kernel.as_ref().is_none_or(|kernel| kernel.has("fs.overlay")),
             plan,
             events: VecDeque::new(),
             run,

@@ -27,7 +27,7 @@ struct PathBeneath {
 
 /// `landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION)`, landlock_create_ruleset(2): which version the
 /// kernel has; `None` if it has none or it is switched off.
-fn version() -> Option<u32> {
+pub fn version() -> Option<u32> {
     let none = core::ptr::null::<u64>();
     // SAFETY: with this flag the kernel reads no ruleset.
     let answer = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0usize, CREATE_RULESET_VERSION) };

@@ -12,6 +12,7 @@ pub mod landlock;
 pub mod loopdev;
 pub mod mount;
 pub mod path;
+pub mod probe;
 pub mod process;
 pub mod stack;
 pub mod terminal;

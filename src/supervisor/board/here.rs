@@ -22,22 +22,29 @@ pub struct Files {
     root: Option<PathBuf>,
     /// A folder of this machine with archives that the board will not have as files.
     archives: Option<PathBuf>,
+    /// The board's device nodes, where they were listed on it: path, and whether it is a block device.
+    devices: Option<Vec<(Box<str>, bool)>>,
 }
 
 impl Files {
     /// The running system's.
     pub fn here() -> Files {
-        Files { root: None, archives: None }
+        Files { root: None, archives: None, devices: None }
     }
 
     /// Those beneath `root`, whose links are followed as they will be on the board.
     pub fn beneath(root: &Path) -> Files {
-        Files { root: Some(root.to_path_buf()), archives: None }
+        Files { root: Some(root.to_path_buf()), archives: None, devices: None }
     }
 
     /// The same, with a folder of this machine in which images are looked for that are not beneath the root.
     pub fn with_archives(self, archives: Option<PathBuf>) -> Files {
         Files { archives, ..self }
+    }
+
+    /// The same, with the device nodes that the board has.
+    pub fn with_devices(self, devices: Vec<(Box<str>, bool)>) -> Files {
+        Files { devices: Some(devices), ..self }
     }
 
     /// Where `path` of the board is on this machine, all links followed.
@@ -99,14 +106,19 @@ impl Files {
 
     /// What keeps `path` from being a device (a block device if `block`), as the end of a sentence.
     pub fn device_fault(&self, path: &Path, block: bool) -> Option<String> {
-        let found = match self.place(path).and_then(fs::metadata) {
-            Ok(found) => found.file_type(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Some("is missing".into()),
-            Err(error) => return Some(format!("cannot be looked at: {error}")),
+        let listed = self.devices.as_ref().filter(|_| path.starts_with("/dev"));
+        let (is_block, is_char) = match listed.map(|list| list.iter().find(|(known, _)| Path::new(&**known) == path)) {
+            Some(Some((_, block))) => (*block, !block),
+            Some(None) => return Some("is missing".into()),
+            None => match self.place(path).and_then(fs::metadata).map(|found| found.file_type()) {
+                Ok(found) => (found.is_block_device(), found.is_char_device()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Some("is missing".into()),
+                Err(error) => return Some(format!("cannot be looked at: {error}")),
+            },
         };
         match block {
-            true if !found.is_block_device() => Some("is not a block device".into()),
-            false if !found.is_block_device() && !found.is_char_device() => Some("is not a device".into()),
+            true if !is_block => Some("is not a block device".into()),
+            false if !is_block && !is_char => Some("is not a device".into()),
             _ => None,
         }
     }
