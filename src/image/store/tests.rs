@@ -310,10 +310,14 @@ fn a_damaged_layer_of_the_read_only_store_is_replaced_and_believed_again_once_it
 fn a_file_beside_its_baked_image_counts_unless_it_is_the_one_that_was_baked() {
     let (scene, record) = baked();
     let path = scene.folder.path().join("a.tar");
-    fs::write(&path, "a.tar").unwrap();
-    assert_eq!(scene.store.lookup(&scene.reference("a.tar")).unwrap(), None, "a time of its own");
+    let written_at = |seconds: i64| {
+        fs::write(&path, "a.tar").unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds as u64);
+        File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    };
     let seconds = record.source.mtime_ns / 1_000_000_000;
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds as u64);
-    File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    written_at(seconds + 1);
+    assert_eq!(scene.store.lookup(&scene.reference("a.tar")).unwrap(), None, "a time of its own");
+    written_at(seconds);
     assert_eq!(scene.store.lookup(&scene.reference("a.tar")).unwrap(), Some(record));
 }
