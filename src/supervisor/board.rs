@@ -24,6 +24,7 @@ use crate::image::mountable::Mountable;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::plan::{Device, Kind, Memory, MountKind, Plan, Service};
+use crate::sandbox::cgroup::Tree;
 use std::path::Path;
 
 /// A board, as far as it can be looked at from here.
@@ -97,7 +98,16 @@ impl MemorySum {
 impl Board {
     /// The board that this process runs on.
     pub fn here() -> Board {
-        let kernel = Some(Profile::needed());
+        Board::running(None)
+    }
+
+    /// The same, of which somebody has looked at the cgroups already.
+    pub fn around(tree: &Tree) -> Board {
+        Board::running(Some(tree))
+    }
+
+    fn running(tree: Option<&Tree>) -> Board {
+        let kernel = Some(Profile::needed(tree));
         let platform = Some(Platform::native());
         Board { files: Files::here(), kernel, platform, memory: None, own_memory: here::memory() }
     }

@@ -174,7 +174,7 @@ impl<'k> Supervisor<'k> {
         if let Some(fd) = awaited.fd() {
             add(fd, Source::Awaited)?;
         }
-        let board = Board::here();
+        let board = Board::around(&tree);
         Ok(Supervisor {
             state: State::new(&plan, seed()),
             slots: plan.services.iter().map(|_| Slot::default()).collect(),

@@ -51,15 +51,15 @@ const SYS_RESOURCE: u8 = 24;
 type Answer = Result<String, String>;
 
 impl Profile {
-    /// What services are judged by.
-    pub fn needed() -> Profile {
-        probe(&NEEDED, false)
+    /// What services are judged by. `tree`: the cgroups, where they have been looked at already.
+    pub fn needed(tree: Option<&Tree>) -> Profile {
+        probe(&NEEDED, tree, false)
     }
 
     /// Everything.
     pub fn full() -> Profile {
         let names: Vec<&str> = FEATURES.iter().map(|feature| feature.name).collect();
-        probe(&names, true)
+        probe(&names, None, true)
     }
 }
 
@@ -78,11 +78,12 @@ fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-fn probe(names: &[&str], devices: bool) -> Profile {
+fn probe(names: &[&str], tree: Option<&Tree>, devices: bool) -> Profile {
     let texts = Texts {
         release: text("/proc/sys/kernel/osrelease").trim().to_owned(),
         filesystems: text("/proc/filesystems"),
-        tree: Tree::discover("coracle").map_err(|error| error.to_string()),
+        tree: tree
+            .map_or_else(|| Tree::discover("coracle").map_err(|error| error.to_string()), |tree| Ok(tree.clone())),
         cgroups: text("/proc/self/cgroup"),
         mounts: text("/proc/self/mounts"),
         modules: OnceCell::new(),
