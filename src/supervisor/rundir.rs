@@ -130,14 +130,17 @@ impl RunDir {
         fs::set_permissions(&self.path, search_only())?;
         fs::set_permissions(folder, search_only())?;
         self.forget_notify(name);
-        let text = CString::new(path.into_os_string().into_encoded_bytes())?;
+        let text = CString::new(path.as_os_str().as_encoded_bytes())?;
         let socket = bind_datagrams(&text).and_then(|socket| name_senders(&socket).map(|()| socket));
-        socket.map_err(|errno| match errno {
+        let socket = socket.map_err(|errno| match errno {
             Errno(libc::ENAMETOOLONG) => {
                 io::Error::other("its path is longer than a socket's may be; use a shorter --run-dir")
             }
             Errno(number) => io::Error::from_raw_os_error(number),
-        })
+        })?;
+        // The umask has had its say.
+        fs::set_permissions(&path, Permissions::from_mode(0o666))?;
+        Ok(socket)
     }
 
     /// Removes the notify socket of a service.
