@@ -275,6 +275,38 @@ fn root_a_line_on_a_descriptor_says_ready_as_s6_has_it() {
 }
 
 #[test]
+fn root_every_readiness_descriptor_can_be_had() {
+    let name = "root_every_readiness_descriptor_can_be_had";
+    // Up to the numbers that the start itself uses and beyond them.
+    let numbers = [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 255];
+    let one = |number: &i32| {
+        let more = format!(r#""ready": "fd", "ready_fd": {number},"#);
+        says(&format!("fd{number}"), &[&format!("write-fd {number} |"), "pause 1000000"], &more)
+    };
+    let services: Vec<String> = numbers.iter().map(one).collect();
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    numbers.iter().for_each(|number| board.until_running(&format!("fd{number}")));
+    board.down();
+}
+
+#[test]
+fn root_last_words_are_heard_however_soon_the_end_comes() {
+    let name = "root_last_words_are_heard_however_soon_the_end_comes";
+    let more = r#""notify_access": "main", "restart": { "policy": "no" },"#;
+    let words = ["notify STATUS=a", "notify STATUS=b", "notify ERRNO=5|EXIT_STATUS=3"];
+    let services: Vec<String> = (0..10).map(|number| says(&format!("s{number}"), &words, more)).collect();
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    for number in 0..10 {
+        let service = format!("s{number}");
+        board.until(&service, |board| board.field(&service, "state") == "done");
+        assert_eq!(board.field(&service, "reason"), "exit code 0; it said ERRNO=5 EXIT_STATUS=3");
+    }
+    board.down();
+}
+
+#[test]
 fn root_exit_code_78_waits_for_someone() {
     let name = "root_exit_code_78_waits_for_someone";
     let wrong = service("wrong", &["sh", "-c", "exit 78"], r#""restart": { "policy": "always", "delay": "10ms" },"#);

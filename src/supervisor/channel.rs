@@ -26,7 +26,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Reads all that an init has said: it has ended.
+    /// Reads all that an init has said by now.
     pub(super) fn hear_out(&mut self, index: Index) {
         while let Some(message) = self.receive(index) {
             self.heard(index, message);

@@ -11,7 +11,7 @@
 //! After the start there is no heap: all state lies in [`Init`], on the stack.
 #![forbid(unsafe_code)]
 
-use super::notify::inbox::Inbox;
+use super::inbox::Inbox;
 use super::record::{Ended, ExitRecord};
 use super::wire::{FromInit, MESSAGE_BYTES, ToInit};
 use crate::log::entry::{Entry, Stamp, Stream};
@@ -384,8 +384,8 @@ impl Init<'_> {
         for _ in 0..REAP {
             match wait_any() {
                 Ok(Some((pid, status))) if pid == self.inbox.main() => {
-                    let reporter = &self.reporter;
-                    if !self.inbox.succeed(|said| reporter.offer(said)) {
+                    let (reach, reporter) = (self.reach, &self.reporter);
+                    if !self.inbox.main_ended(|pid| reach.holds(pid), |said| reporter.offer(said)) {
                         self.status = Some(status);
                     }
                 }

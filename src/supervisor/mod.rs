@@ -11,6 +11,7 @@ pub mod core;
 pub mod event;
 pub mod graph;
 pub mod images;
+pub mod inbox;
 pub mod init;
 pub mod inspect;
 pub mod instance;

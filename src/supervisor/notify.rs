@@ -6,8 +6,6 @@
 //! for nothing.
 #![forbid(unsafe_code)]
 
-pub mod inbox;
-
 use crate::base::units::Millis;
 use core::fmt::Write as _;
 

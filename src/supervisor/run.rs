@@ -264,7 +264,7 @@ impl<'k> Supervisor<'k> {
             self.now = monotonic();
             if self.state.next_deadline().is_some_and(|deadline| deadline <= self.now) {
                 // A ping that is here already counts, however late it is looked at.
-                (0..self.plan.services.len() as Index).for_each(|index| self.hear(index));
+                (0..self.plan.services.len() as Index).for_each(|index| self.hear_out(index));
                 self.events.push_back(Event::Timer);
             }
             if self.server.next_deadline().is_some_and(|deadline| deadline <= self.now) {

@@ -5,9 +5,9 @@
 //! one turn's worth of messages each gap, and loses no word that still holds.
 #![forbid(unsafe_code)]
 
-use super::{Counts, DATAGRAM_BYTES, Said, Standing};
+use super::notify::{Counts, DATAGRAM_BYTES, Said, Standing};
+use super::wire::FromInit;
 use crate::plan::NotifyAccess;
-use crate::supervisor::wire::FromInit;
 use crate::sys::datagram::receive;
 use crate::sys::wait::is_child;
 use nix::errno::Errno;
@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Datagrams read in one turn.
 const TURN: usize = 32;
+/// Turns once main has ended: what a socket's queue holds (net.unix.max_dgram_qlen, 10 to 512 where it is raised).
+const LAST_TURNS: usize = 16;
 /// From one turn to the next, in nanoseconds: far less than the shortest watchdog.
 const GAP_NS: u64 = 5_000_000;
 /// From a turn whose words the supervisor's full channel did not take to the next attempt.
@@ -95,27 +97,35 @@ impl<'a> Inbox<'a> {
         self.next_ns = now_ns.saturating_add(if passed { GAP_NS } else { RETRY_NS });
     }
 
+    /// Main has ended: takes in what it said before, and is `true` if a successor that it has named goes on in its place.
+    pub fn main_ended(&mut self, holds: impl Fn(i32) -> bool, send: impl Fn(&FromInit) -> bool) -> bool {
+        self.read_ready();
+        for _ in 0..LAST_TURNS {
+            if !self.read_socket(&holds) {
+                break;
+            }
+        }
+        let next = self.successor.take().filter(|next| is_child(*next));
+        if let Some(next) = next {
+            (self.main, self.succeeded) = (next, true);
+        }
+        self.due = !self.pass_on(send);
+        next.is_some()
+    }
+
     /// The first sender that was refused, once.
     pub fn stranger(&mut self) -> Option<i32> {
         self.stranger.take()
     }
 
-    /// Process `pid`, main, has ended: `true` if its successor goes on in its place.
-    pub fn succeed(&mut self, send: impl Fn(&FromInit) -> bool) -> bool {
-        let Some(next) = self.successor.take().filter(|next| is_child(*next)) else { return false };
-        (self.main, self.succeeded) = (next, true);
-        self.due = !self.pass_on(send);
-        true
-    }
-
-    /// Reads a turn's datagrams. Not inlined, as `Source::read` of the init: the buffer would lie in the frame of its
+    /// Reads a turn's datagrams; `true` if there may be more. Not inlined, as `Source::read` of the init: the buffer would lie in the frame of its
     /// loop.
     #[inline(never)]
-    fn read_socket(&mut self, holds: &impl Fn(i32) -> bool) {
-        let Some(socket) = self.socket else { return };
+    fn read_socket(&mut self, holds: &impl Fn(i32) -> bool) -> bool {
+        let Some(socket) = self.socket else { return false };
         let mut buffer = [0u8; DATAGRAM_BYTES];
         for _ in 0..TURN {
-            let Ok(datagram) = receive(socket, &mut buffer) else { return };
+            let Ok(datagram) = receive(socket, &mut buffer) else { return false };
             let by_main = datagram.sender == self.main;
             if !by_main && (self.access == NotifyAccess::Main || !holds(datagram.sender)) {
                 self.counts.refused = self.counts.refused.saturating_add(1);
@@ -134,6 +144,7 @@ impl<'a> Inbox<'a> {
                 self.name_main(named);
             }
         }
+        true
     }
 
     /// The service names another main process. What is a child of this process was started by main or by what main has
