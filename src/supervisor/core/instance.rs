@@ -110,7 +110,6 @@ impl Step<'_> {
     /// The service said something about itself.
     fn notified(&mut self, index: Index, notice: Notice) {
         let now = self.now;
-        let waits_for_word = self.configured(index).is_some_and(|configured| configured.ready != Ready::Started);
         let Some(service) = self.service(index) else { return };
         if let Some(period) = notice.watchdog {
             service.period = Some(period);
@@ -124,9 +123,7 @@ impl Step<'_> {
             service.deadline = Some(deadline.max(now.plus(more).min(furthest)));
         }
         match (notice.standing, service.phase) {
-            (Some(Standing::Ready), Phase::Started) if waits_for_word => {
-                self.enter(index, Phase::Running, Reason::None, None);
-            }
+            (Some(Standing::Ready), Phase::Started) => self.enter(index, Phase::Running, Reason::None, None),
             (Some(Standing::Ready), Phase::Running) if service.reason == Reason::Reloading => {
                 service.reason = Reason::None;
             }
