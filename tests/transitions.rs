@@ -183,10 +183,10 @@ fn every_phase_meets_every_event_as_the_table_says() {
             let after = &core.state.services()[0];
             let deadline = after.deadline.map_or("-".to_string(), |at| at.since(core.now).0.to_string());
             let paused = if after.paused { " paused" } else { "" };
-            let bark = after.bark.map_or(String::new(), |at| format!(", watchdog {}", at.since(core.now).0));
+            let watchdog = after.ping_by.map_or(String::new(), |at| format!(", watchdog {}", at.since(core.now).0));
             let _ = writeln!(
                 table,
-                "{label} | {name} | {:?}{paused}, {:?}, {deadline}{bark} | {}",
+                "{label} | {name} | {:?}{paused}, {:?}, {deadline}{watchdog} | {}",
                 after.phase,
                 after.reason,
                 actions.iter().map(|action| format!("{action:?}")).collect::<Vec<_>>().join("; ")

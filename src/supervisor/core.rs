@@ -66,7 +66,7 @@ impl State {
 
     /// When [`Event::Timer`] is due; `None`: nothing happens by itself.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.services.iter().flat_map(|service| [service.deadline, service.bark]).flatten().min()
+        self.services.iter().flat_map(|service| [service.deadline, service.ping_by]).flatten().min()
     }
 }
 
@@ -126,8 +126,8 @@ impl Step<'_> {
         for index in self.indices() {
             let now = self.now;
             let Some(service) = self.service(index) else { continue };
-            if let Some(bark) = service.bark.take_if(|bark| *bark <= now) {
-                self.bark(index, bark);
+            if let Some(ping_by) = service.ping_by.take_if(|at| *at <= now) {
+                self.overdue(index, ping_by);
             }
             let Some(service) = self.service(index) else { continue };
             if service.deadline.is_none_or(|deadline| deadline > now) {

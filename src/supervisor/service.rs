@@ -170,8 +170,8 @@ pub struct Service {
     pub furthest: Option<Millis>,
     /// The time between two pings; `None`: it is not watched.
     pub period: Option<Millis>,
-    /// When its watchdog expires.
-    pub bark: Option<Millis>,
+    /// When it has to have pinged.
+    pub ping_by: Option<Millis>,
     /// Whether it has had a period more because the supervisor looked too late, and has not pinged since.
     pub late: bool,
     /// The current or last instance; 0 before the first.
@@ -206,7 +206,7 @@ impl Service {
             deadline: None,
             furthest: None,
             period: None,
-            bark: None,
+            ping_by: None,
             late: false,
             number: 0,
             after: After::Policy,

@@ -55,21 +55,21 @@ impl Step<'_> {
         }
     }
 
-    /// The time for a ping has passed at `bark`.
-    pub(super) fn bark(&mut self, index: Index, bark: Millis) {
+    /// The time for a ping has passed at `ping_by`.
+    pub(super) fn overdue(&mut self, index: Index, ping_by: Millis) {
         let now = self.now;
         let Some(service) = self.service(index) else { return };
         match service.period {
             // Whatever kept the supervisor from looking may have kept the service from pinging: it gets one more period.
-            Some(period) if !service.late && now.since(bark) > LATE => {
-                (service.late, service.bark) = (true, Some(now.plus(period)));
+            Some(period) if !service.late && now.since(ping_by) > LATE => {
+                (service.late, service.ping_by) = (true, Some(now.plus(period)));
             }
-            _ => self.bite(index),
+            _ => self.abort(index),
         }
     }
 
     /// Main does not live up to its watchdog: it is told so, and everything is killed if that does not end it.
-    pub(super) fn bite(&mut self, index: Index) {
+    pub(super) fn abort(&mut self, index: Index) {
         let Some(service) = self.service(index) else { return };
         if matches!(service.phase, Phase::Started | Phase::Running) {
             let number = service.number;
@@ -92,7 +92,7 @@ impl Step<'_> {
         let Some(service) = self.service(index) else { return };
         let number = service.number;
         if core::mem::take(&mut service.paused) {
-            service.bark = service.period.map(|period| now.plus(period));
+            service.ping_by = service.period.map(|period| now.plus(period));
             self.actions.push(Action::Freeze(index, number, false));
         }
     }
@@ -104,7 +104,7 @@ impl Step<'_> {
         if service.phase == Phase::Running {
             service.ran = now.since(service.since);
         }
-        (service.bark, service.furthest) = (None, None);
+        (service.ping_by, service.furthest) = (None, None);
         if matches!(service.phase, Phase::Stopping(_)) {
             service.phase = Phase::Stopping(ending);
             service.reason = reason;
@@ -132,7 +132,7 @@ impl Step<'_> {
         // The next instance lives in the same group and must not be born frozen.
         self.thaw(index);
         if let Some(service) = self.service(index) {
-            (service.bark, service.furthest) = (None, None);
+            (service.ping_by, service.furthest) = (None, None);
         }
         self.actions.push(Action::Cleanup(index, number));
         match after {

@@ -57,7 +57,7 @@ impl Step<'_> {
                         service.reason = Reason::None;
                     }
                     // What is frozen cannot ping, and what is thawed has its whole time again.
-                    service.bark = service.period.filter(|_| !frozen).map(|period| now.plus(period));
+                    service.ping_by = service.period.filter(|_| !frozen).map(|period| now.plus(period));
                     self.actions.push(Action::Changed(index, Phase::Running));
                 }
                 // Frozen after all, while it was already being ended.
@@ -102,7 +102,7 @@ impl Step<'_> {
         let period = configured.and_then(|configured| configured.watchdog);
         let Some(service) = self.service(index) else { return };
         service.detail = None;
-        (service.period, service.bark) = (period, period.map(|period| now.plus(period)));
+        (service.period, service.ping_by) = (period, period.map(|period| now.plus(period)));
         let deadline = service.deadline.filter(|_| !ready);
         self.enter(index, if ready { Phase::Running } else { Phase::Started }, Reason::None, deadline);
     }
@@ -116,7 +116,7 @@ impl Step<'_> {
         }
         let alive = matches!(service.phase, Phase::Started | Phase::Running);
         if alive && !service.paused && (notice.ping || notice.watchdog.is_some()) {
-            service.bark = service.period.map(|period| now.plus(period));
+            service.ping_by = service.period.map(|period| now.plus(period));
             service.late = false;
         }
         if let (Some(more), Some(deadline), Some(furthest)) = (notice.extend, service.deadline, service.furthest) {
@@ -136,7 +136,7 @@ impl Step<'_> {
             _ => {}
         }
         if notice.trigger && alive {
-            self.bite(index);
+            self.abort(index);
         }
     }
 
