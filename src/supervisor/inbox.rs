@@ -113,9 +113,9 @@ impl<'a> Inbox<'a> {
         next.is_some()
     }
 
-    /// The first sender that was refused, once.
-    pub fn stranger(&mut self) -> Option<i32> {
-        self.stranger.take()
+    /// The first sender that was refused, once, and who would not have been.
+    pub fn stranger(&mut self) -> Option<(i32, NotifyAccess)> {
+        self.stranger.take().map(|pid| (pid, self.access))
     }
 
     /// Reads a turn's datagrams; `true` if there may be more. Not inlined, as `Source::read` of the init: the buffer would lie in the frame of its

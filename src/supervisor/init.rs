@@ -19,6 +19,7 @@ use crate::log::lines::Lines;
 use crate::log::rate::Rate;
 use crate::log::ring::Writer;
 use crate::log::sink::Sink;
+use crate::plan::NotifyAccess;
 use crate::sandbox::child::{self, InitContext, Reach};
 use crate::sandbox::stage::Failure;
 use crate::sys::process::exit_now;
@@ -91,7 +92,7 @@ pub fn run(context: InitContext<'_>) -> ! {
     }
     let kept = [&dev_log, &notify, &ready, &outlets.exit, &outlets.pin].map(Option::as_ref);
     let own = [Some(&channel), stdout.as_ref(), stderr.as_ref()].into_iter().chain(kept);
-    let mut keep = heapless::Vec::<i32, 16>::new();
+    let mut keep = heapless::Vec::<i32, 24>::new();
     keep.extend(own.flatten().map(AsRawFd::as_raw_fd));
     keep.extend([children.as_fd().as_raw_fd(), starting.descriptor()]);
     keep.extend(log.ring.iter().map(|ring| ring.as_fd().as_raw_fd()));
@@ -326,8 +327,8 @@ impl Init<'_> {
             let (reach, reporter) = (self.reach, &self.reporter);
             let holds = |pid| reach.holds(pid);
             self.inbox.attend(log.now.mono_ns, ready[4] || ready[5], holds, |said| reporter.offer(said));
-            if let Some(pid) = self.inbox.stranger() {
-                log.note(&stranger_note(pid));
+            if let Some((pid, access)) = self.inbox.stranger() {
+                log.note(&stranger_note(pid, access));
             }
             log.report_dropped(false);
             log.report_unwritten(false);
@@ -486,13 +487,14 @@ fn end_note(status: i32) -> heapless::String<48> {
 }
 
 /// Why a message to the notify socket was refused, for the first one.
-fn stranger_note(pid: i32) -> heapless::String<160> {
+fn stranger_note(pid: i32, access: NotifyAccess) -> heapless::String<160> {
+    let why = match access {
+        NotifyAccess::Main => "it is not main (\"notify_access\": \"all\" takes all of the service)",
+        NotifyAccess::All => "it is not of this service, or has ended",
+    };
     let mut text = heapless::String::new();
-    // 160 bytes hold the sentence with the longest number.
-    let _ = write!(
-        text,
-        "refused what process {pid} said to NOTIFY_SOCKET: it is not main (\"notify_access\": \"all\" takes all of the service)"
-    );
+    // 160 bytes hold the longer sentence with the longest number.
+    let _ = write!(text, "refused what process {pid} said to NOTIFY_SOCKET: {why}");
     text
 }
 
