@@ -109,8 +109,8 @@ fn root_only_who_has_a_say_is_listened_to() {
     for service in ["main", "main-host"] {
         board.until(service, |board| counted(board, service, "refused") == 2);
         assert_eq!((board.field(service, "state"), board.field(service, "reason")), ("starting".into(), "".into()));
-        let log = board.logs(service);
-        assert_eq!(log.matches("it is not main").count(), 1, "{log}");
+        board.until_logged(service, "it is not main");
+        assert_eq!(board.logs(service).matches("it is not main").count(), 1);
     }
     board.until_running("all");
     board.until_running("garbage");
