@@ -84,7 +84,9 @@ impl<'a> Inbox<'a> {
     }
 
     /// A turn, if there is something to read (`has`) or one is due, and it is time for it. `holds` tells whether a process
-    /// is one of the service's; `send` passes a message on: `false` if the channel is full.
+    /// is one of the service's; `send` passes a message on: `false` if the channel is full. Not inlined, like all that has
+    /// a buffer: it would lie in the frame of the init's loop, and each init would hold a page more for good.
+    #[inline(never)]
     pub fn attend(&mut self, now_ns: u64, has: bool, holds: impl Fn(i32) -> bool, send: impl Fn(&FromInit) -> bool) {
         self.due |= has;
         if !self.due || now_ns < self.next_ns {
@@ -98,6 +100,7 @@ impl<'a> Inbox<'a> {
     }
 
     /// Main has ended: takes in what it said before, and is `true` if a successor that it has named goes on in its place.
+    #[inline(never)]
     pub fn main_ended(&mut self, holds: impl Fn(i32) -> bool, send: impl Fn(&FromInit) -> bool) -> bool {
         self.read_ready();
         for _ in 0..LAST_TURNS {
@@ -118,8 +121,7 @@ impl<'a> Inbox<'a> {
         self.stranger.take().map(|pid| (pid, self.access))
     }
 
-    /// Reads a turn's datagrams; `true` if there may be more. Not inlined, as `Source::read` of the init: the buffer would lie in the frame of its
-    /// loop.
+    /// Reads a turn's datagrams; `true` if there may be more. Not inlined, as [`Inbox::attend`].
     #[inline(never)]
     fn read_socket(&mut self, holds: &impl Fn(i32) -> bool) -> bool {
         let Some(socket) = self.socket else { return false };

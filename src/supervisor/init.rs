@@ -189,6 +189,19 @@ impl Log {
         self.keep(Stream::Note, text.as_bytes(), false);
     }
 
+    /// Why a message to the notify socket was refused, for the first one. Not inlined, as [`Source::read`].
+    #[inline(never)]
+    fn note_stranger(&mut self, pid: i32, access: NotifyAccess) {
+        let why = match access {
+            NotifyAccess::Main => "it is not main (\"notify_access\": \"all\" takes all of the service)",
+            NotifyAccess::All => "it is not of this service, or has ended",
+        };
+        let mut text = heapless::String::<160>::new();
+        // 160 bytes hold the longer sentence with the longest number.
+        let _ = write!(text, "refused what process {pid} said to NOTIFY_SOCKET: {why}");
+        self.note(&text);
+    }
+
     fn keep(&mut self, stream: Stream, text: &[u8], partial: bool) {
         if let Some(ring) = &mut self.ring {
             ring.append(self.now, stream, partial, text);
@@ -328,7 +341,7 @@ impl Init<'_> {
             let holds = |pid| reach.holds(pid);
             self.inbox.attend(log.now.mono_ns, ready[4] || ready[5], holds, |said| reporter.offer(said));
             if let Some((pid, access)) = self.inbox.stranger() {
-                log.note(&stranger_note(pid, access));
+                log.note_stranger(pid, access);
             }
             log.report_dropped(false);
             log.report_unwritten(false);
@@ -483,18 +496,6 @@ fn end_note(status: i32) -> heapless::String<48> {
         0 => write!(text, "ended: exit code {}", status >> 8 & 0xff),
         signal => write!(text, "ended: killed by signal {signal}"),
     };
-    text
-}
-
-/// Why a message to the notify socket was refused, for the first one.
-fn stranger_note(pid: i32, access: NotifyAccess) -> heapless::String<160> {
-    let why = match access {
-        NotifyAccess::Main => "it is not main (\"notify_access\": \"all\" takes all of the service)",
-        NotifyAccess::All => "it is not of this service, or has ended",
-    };
-    let mut text = heapless::String::new();
-    // 160 bytes hold the longer sentence with the longest number.
-    let _ = write!(text, "refused what process {pid} said to NOTIFY_SOCKET: {why}");
     text
 }
 
