@@ -25,6 +25,7 @@ unsafe extern "C" {
     fn umount2(target: *const c_char, flags: c_int) -> c_int;
     fn chroot(path: *const c_char) -> c_int;
     fn mknod(path: *const c_char, mode: u32, device: u64) -> c_int;
+    fn sendmsg(socket: c_int, message: *const c_void, flags: c_int) -> isize;
     fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn unshare(flags: c_int) -> c_int;
@@ -175,6 +176,26 @@ fn run(words: &[String]) -> Outcome {
                 fork();
             },
             "serve" => serve(word(1)),
+            "notify" => notify(&words[1..].join(" "), 1),
+            "notify-flood" => notify(&words[2..].join(" "), n(1)),
+            "notify-with" => notify_with(n(1), &words[2..].join(" ")),
+            "pings" => (0..n(2))
+                .try_for_each(|_| {
+                    std::thread::sleep(std::time::Duration::from_millis(n(1) as u64));
+                    notify("WATCHDOG=1", 1).map(drop)
+                })
+                .map(none),
+            "write-fd" => fs::OpenOptions::new()
+                .write(true)
+                .open(format!("/proc/self/fd/{}", n(1)))?
+                .write_all(word(2).replace('|', "\n").as_bytes())
+                .map(none),
+            "await" => {
+                while !std::path::Path::new(word(1)).exists() {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                Ok(String::new())
+            }
             "fifo" => done(syscall(SCHED_SETSCHEDULER, 0, 1, PRIORITY.as_ptr()) as c_int),
             "pause" => {
                 std::thread::sleep(std::time::Duration::from_millis(n(1) as u64));
@@ -228,6 +249,50 @@ fn reach(folder: &str) -> Outcome {
 fn write(path: &str, text: &str) -> Outcome {
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
     file.write_all(text.as_bytes()).map(none)
+}
+
+/// Sends `text` (`|` stands for a newline) to NOTIFY_SOCKET `count` times; tells the longest wait in milliseconds.
+fn notify(text: &str, count: i64) -> Outcome {
+    let path = std::env::var("NOTIFY_SOCKET").map_err(io::Error::other)?;
+    let socket = std::os::unix::net::UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    let text = text.replace('|', "\n");
+    let mut longest = std::time::Duration::ZERO;
+    for _ in 0..count {
+        let start = std::time::Instant::now();
+        socket.send(text.as_bytes())?;
+        longest = longest.max(start.elapsed());
+    }
+    Ok(format!("longest wait {}", longest.as_millis()))
+}
+
+/// Sends `text` to NOTIFY_SOCKET with the write end of a pipe, `count` times over, and waits until whoever got them has
+/// closed them all.
+fn notify_with(count: i64, text: &str) -> Outcome {
+    use std::os::fd::AsRawFd;
+    let path = std::env::var("NOTIFY_SOCKET").map_err(io::Error::other)?;
+    let socket = std::os::unix::net::UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    let (mut read, write) = io::pipe()?;
+    // A control message header (cmsg(3)): its length, SOL_SOCKET, SCM_RIGHTS, then the descriptors.
+    let head = size_of::<usize>() + 8;
+    let mut control = vec![0u8; (head + 4 * count as usize).next_multiple_of(size_of::<usize>())];
+    let mut place = 0;
+    let mut put = |bytes: &[u8]| {
+        control[place..place + bytes.len()].copy_from_slice(bytes);
+        place += bytes.len();
+    };
+    put(&(head + 4 * count as usize).to_ne_bytes());
+    put(&1i32.to_ne_bytes());
+    put(&1i32.to_ne_bytes());
+    (0..count).for_each(|_| put(&write.as_raw_fd().to_ne_bytes()));
+    let part = [text.as_ptr() as usize, text.len()];
+    // `struct msghdr` of the kernel: name, its length, parts, their number, control, its length, flags.
+    let message = [0, 0, part.as_ptr() as usize, 1, control.as_ptr() as usize, (head + 4 * count as usize), 0];
+    // SAFETY: every pointer leads to memory that lives through the call, with its size.
+    done(unsafe { sendmsg(socket.as_raw_fd(), message.as_ptr().cast(), 0) } as c_int)?;
+    drop(write);
+    read.read_to_end(&mut Vec::new()).map(|_| "closed".into())
 }
 
 fn connect_abstract(name: &str) -> Outcome {

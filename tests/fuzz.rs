@@ -1,6 +1,7 @@
 //! Bounded fuzzing of everything that reads hostile bytes: config, JSON, manifests, tar archives, control requests, log
-//! rings, the wire between init and supervisor. Each target mutates good samples from a printed seed; a failure names
-//! the seed and the round, and `FUZZ_SEED=N` runs it again. `FUZZ_ROUNDS` sets how many mutations a target gets.
+//! rings, the wire between init and supervisor, what services say of themselves. Each target mutates good samples from a
+//! printed seed; a failure names the seed and the round, and `FUZZ_SEED=N` runs it again. `FUZZ_ROUNDS` sets how many
+//! mutations a target gets.
 
 use std::fmt::Write as _;
 
@@ -209,6 +210,34 @@ fn records_and_wire_of_a_service() {
         let _ = ExitRecord::decode(bytes);
         let _ = wire::FromInit::decode(bytes);
         let _ = wire::ToInit::decode(bytes);
+    });
+}
+
+#[test]
+fn what_services_say_of_themselves() {
+    use coracle::supervisor::notify::{Counts, Said};
+    use coracle::supervisor::wire::FromInit;
+    let samples = [
+        "READY=1\nSTATUS=up \u{e4}\nMAINPID=77\nWATCHDOG_USEC=1000000\n",
+        "RELOADING=1\nMONOTONIC_USEC=18446744073709551615",
+        "ERRNO=2\nBUSERROR=org.example\nEXIT_STATUS=255\nEXTEND_TIMEOUT_USEC=5",
+        "BARRIER=1",
+        "WATCHDOG=trigger\nX_OWN=1\nFDSTORE=1",
+    ];
+    fuzz("notify", &samples.map(|sample| sample.as_bytes().to_vec()), |bytes| {
+        let mut said = Said::default();
+        said.hear(bytes, 1);
+        for line in said.status.iter().chain(&said.failure) {
+            assert!(!line.chars().any(char::is_control), "{line:?} is not safe to show");
+        }
+        // What was read is passed on as it was read.
+        for message in [
+            FromInit::Notice(said.notice, Counts::default()),
+            FromInit::Status(said.status.unwrap_or_default()),
+            FromInit::Trouble(said.failure.unwrap_or_default()),
+        ] {
+            assert_eq!(FromInit::decode(&message.encode()), Some(message));
+        }
     });
 }
 

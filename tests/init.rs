@@ -98,6 +98,7 @@ fn start_as(service: Service, root: Option<Root>, dir: tempfile::TempDir, rate: 
         join: None,
         cgroup_namespace: false,
         cgroup: None,
+        notify: None,
         die_with_parent: true,
     };
     let spec = prepare(order).unwrap();

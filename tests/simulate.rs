@@ -3,10 +3,11 @@
 
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
-use coracle::plan::{Kind, Limits, Memory, Need, Plan, Restart, RestartPolicy, Root, Service, Stop, Then};
+use coracle::plan::{Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then};
 use coracle::supervisor::action::{Action, Actions};
-use coracle::supervisor::core::{State, step};
+use coracle::supervisor::core::{ABORT_TIME, KILL_TIME, State, step};
 use coracle::supervisor::event::{Event, Index, InstanceEvent, Order, Status, Token};
+use coracle::supervisor::notify::{Notice, Standing};
 use coracle::supervisor::service::{Ending, Phase, Reason};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -31,10 +32,11 @@ fn random_plan(random: &mut Random) -> Plan {
         .map(|i| Service {
             kind: kinds[usize::from(i)],
             needs: (0..i)
-                .filter(|_| random.one_in(3))
-                .map(|need| match kinds[usize::from(need)] {
-                    Kind::Oneshot => Need::Done(need),
-                    Kind::Daemon => Need::Started(need),
+                .filter_map(|need| match (kinds[usize::from(need)], random.below(6)) {
+                    (_, 2..) => None,
+                    (Kind::Oneshot, _) => Some(Need::Done(need)),
+                    (Kind::Daemon, 0) => Some(Need::Ready(need)),
+                    (Kind::Daemon, _) => Some(Need::Started(need)),
                 })
                 .collect(),
             restart: Restart {
@@ -47,6 +49,12 @@ fn random_plan(random: &mut Random) -> Plan {
             },
             stop: Stop { signal: None, timeout: Millis(random.below(10_000)) },
             start_timeout: Millis(1 + random.below(30_000)),
+            ready: if kinds[usize::from(i)] == Kind::Daemon && random.one_in(2) {
+                Ready::Notify
+            } else {
+                Ready::Started
+            },
+            watchdog: random.one_in(2).then(|| Millis(100 + random.below(5000))),
             enabled: !random.one_in(5),
             ..Service::new(
                 Name::new(&format!("s{i}")).unwrap(),
@@ -60,10 +68,14 @@ fn random_plan(random: &mut Random) -> Plan {
 
 fn is_met(need: Need, phase: Phase) -> bool {
     match need {
-        Need::Started(_) => matches!(phase, Phase::Running | Phase::Done),
+        Need::Started(_) => matches!(phase, Phase::Started | Phase::Running | Phase::Done),
+        Need::Ready(_) => matches!(phase, Phase::Running | Phase::Done),
         Need::Done(_) => phase == Phase::Done,
     }
 }
+
+/// The signal of an expired watchdog.
+const SIGABRT: u8 = 6;
 
 /// An instance in the world: what it will do by itself, and when.
 #[derive(Debug, Default)]
@@ -71,6 +83,14 @@ struct Body {
     number: u32,
     frozen: bool,
     immortal: bool,
+    /// Whether main runs, and when it last pinged or had no reason to: its start, its thaw.
+    runs: bool,
+    pinged: Millis,
+    /// The period of its watchdog as it knows it, and until when it pings within it.
+    period: Option<Millis>,
+    pings_until: Millis,
+    /// Whether it has asked for its own abort.
+    triggered: bool,
 }
 
 struct World {
@@ -126,6 +146,11 @@ impl World {
                 return;
             }
         }
+        if let Event::Instance(index, number, event) = &event
+            && !self.body_does(*index, *number, event)
+        {
+            return;
+        }
         step(&self.plan, &mut self.state, event, self.now, &mut self.actions);
         let actions: Vec<Action> = self.actions.drain().collect();
         assert!(actions.len() <= 8 * self.plan.services.len() + 100, "one step wants {} things", actions.len());
@@ -151,9 +176,14 @@ impl World {
             },
             Action::Spawn(index, number) => self.spawn(index, number),
             Action::Signal(index, number, signal) => {
+                let now = self.now;
                 let body = self.living(index, number, action);
+                if signal == Some(SIGABRT) {
+                    let silent = body.period.is_some_and(|period| now.since(body.pinged) >= period);
+                    assert!(silent || body.triggered, "service {index} pings and is aborted: {body:?} at {now:?}");
+                }
                 assert!(!body.frozen || signal.is_some(), "a frozen service is asked to stop");
-                if !body.immortal && (signal.is_none() || signal == Some(9)) && !self.random.one_in(4) {
+                if !body.immortal && matches!(signal, None | Some(9 | SIGABRT)) && !self.random.one_in(4) {
                     self.end(index, number, 4000);
                 }
             }
@@ -175,6 +205,10 @@ impl World {
                     body.frozen = frozen;
                 }
                 let result = if self.random.one_in(10) { Err("no freezer".into()) } else { Ok(frozen) };
+                if let Some(body) = self.alive.get_mut(&index).filter(|_| result.is_ok() || !frozen) {
+                    // What is thawed has its whole time again.
+                    body.pinged = self.now;
+                }
                 if frozen || result.is_ok() {
                     if result.is_err()
                         && let Some(body) = self.alive.get_mut(&index)
@@ -224,7 +258,11 @@ impl World {
             return self.at_once.push_back(at(InstanceEvent::SpawnFailed("no memory".into())));
         }
         let immortal = self.random.one_in(60);
-        self.alive.insert(index, Body { number, immortal, ..Body::default() });
+        let period = self.plan.services[usize::from(index)].watchdog;
+        // Some ping for ever, some stop after a while, some never begin.
+        let pings = [0, self.random.below(60_000), u64::MAX / 2][self.random.below(3) as usize];
+        let pings_until = self.now.plus(Millis(pings));
+        self.alive.insert(index, Body { number, immortal, period, pings_until, ..Body::default() });
         self.at_once.push_back(at(InstanceEvent::Spawned));
         match self.random.below(10) {
             0 => {} // It never gets anywhere.
@@ -234,6 +272,10 @@ impl World {
             }
             _ => {
                 self.later(1, at(InstanceEvent::MainStarted));
+                for _ in 0..self.random.below(4) {
+                    let notice = self.word();
+                    self.later(40_000, at(InstanceEvent::Notified(notice)));
+                }
                 if self.random.one_in(8) {
                     self.later(100_000, at(InstanceEvent::OutOfMemory));
                 }
@@ -242,6 +284,51 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Something that a service says, other than its ping.
+    fn word(&mut self) -> Notice {
+        let none = Notice::default();
+        match self.random.below(8) {
+            0 => Notice { standing: Some(Standing::Reloading), ..none },
+            1 => Notice { standing: Some(Standing::Stopping), ..none },
+            2 => Notice { extend: Some(Millis(self.random.below(100_000))), ..none },
+            3 => Notice { watchdog: Some(Millis(100 + self.random.below(5000))), ..none },
+            4 if self.random.one_in(4) => Notice { trigger: true, ..none },
+            _ => Notice { standing: Some(Standing::Ready), ..none },
+        }
+    }
+
+    /// What the body of an instance knows of an event of its own; `false`: it cannot do that now.
+    fn body_does(&mut self, index: Index, number: u32, event: &InstanceEvent) -> bool {
+        let now = self.now;
+        let Some(body) = self.alive.get_mut(&index).filter(|body| body.number == number) else { return true };
+        match event {
+            InstanceEvent::MainStarted => (body.runs, body.pinged) = (true, now),
+            InstanceEvent::MainExited(_) => body.runs = false,
+            InstanceEvent::Notified(notice) => {
+                if body.frozen || !body.runs {
+                    return false;
+                }
+                body.triggered |= notice.trigger;
+                body.period = notice.watchdog.or(body.period);
+                if notice.ping || notice.watchdog.is_some() {
+                    body.pinged = now;
+                }
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Whoever pings does so a millisecond before its time is over.
+    fn pings(&mut self) -> Option<(Millis, Index, u32)> {
+        let due = |(index, body): (&Index, &Body)| {
+            let at = body.pinged.plus(body.period.filter(|_| body.runs && !body.frozen)?);
+            let at = Millis(at.0.saturating_sub(1));
+            (at <= body.pings_until).then_some((at, *index, body.number))
+        };
+        self.alive.iter().filter_map(due).min()
     }
 
     /// Main ends within `time`, and then its init.
@@ -280,9 +367,16 @@ impl World {
             let number = service.number;
             let body = self.alive.get(&(index as Index));
             match service.phase {
-                Phase::Starting | Phase::Running => {
+                Phase::Starting | Phase::Started | Phase::Running => {
                     assert!(body.is_some(), "{index} is {:?} without a process", service.phase);
                     assert!(service.phase == Phase::Running || service.deadline.is_some());
+                    let silent = |body: &Body| body.runs && !body.frozen && !service.paused;
+                    if let Some(body) = body.filter(|body| silent(body))
+                        && let Some(period) = body.period
+                    {
+                        let alarm = period.plus(Millis(1));
+                        assert!(self.now.since(body.pinged) <= alarm, "{index} hangs unseen: {body:?} {service:?}");
+                    }
                 }
                 Phase::Stopping(Ending::Stuck) => assert!(body.is_some()),
                 Phase::Stopping(_) | Phase::Backoff => assert!(service.deadline.is_some(), "{index} {service:?}"),
@@ -316,6 +410,13 @@ impl World {
     /// The next thing that happens: a deadline or an entry of the agenda, whichever is earlier.
     fn advance(&mut self) -> bool {
         let planned = self.agenda.keys().next().copied();
+        let first = [self.state.next_deadline(), planned.map(|(at, _)| at)].into_iter().flatten().min();
+        if let Some((at, index, number)) = self.pings().filter(|(at, ..)| first.is_some_and(|first| *at < first)) {
+            self.now = at.max(self.now);
+            let ping = Notice { ping: true, ..Notice::default() };
+            self.feed(Event::Instance(index, number, InstanceEvent::Notified(ping)));
+            return true;
+        }
         match (self.state.next_deadline(), planned) {
             (None, None) => return false,
             (Some(deadline), planned) if planned.is_none_or(|(at, _)| deadline < at) => {
@@ -356,8 +457,8 @@ fn run(seed: u64) {
         assert!(world.advance(), "nothing will ever end this shutdown");
     }
     assert!(world.complete, "the shutdown goes round in circles");
-    // Each service in a row: its grace, its sweep, its kill.
-    let longest = 8 * (10_000 + 5_000 + 10_000) + 1;
+    // Each service in a row: its grace, its sweep, its kill. A grace of up to ten times its length for who asks for more, or a watchdog's.
+    let longest = 8 * (10 * 10_000 + ABORT_TIME.0 + 5_000 + 2 * KILL_TIME.0) + 1;
     assert!(world.now.since(begun).0 <= longest, "the shutdown took {}", world.now.since(begun));
     let unanswered: Vec<_> = world.asked.iter().filter(|(_, answered)| !**answered).collect();
     assert!(unanswered.is_empty(), "never answered: {unanswered:?}");

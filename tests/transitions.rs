@@ -5,11 +5,12 @@
 
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
-use coracle::plan::{Kind, Limits, Memory, Need, Plan, Restart, RestartPolicy, Root, Service, Stop, Then};
+use coracle::plan::{Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then};
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{State, step};
 use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
-use coracle::supervisor::service::Phase;
+use coracle::supervisor::notify::{Notice, Standing};
+use coracle::supervisor::service::{Phase, Reason};
 use std::fmt::Write as _;
 
 fn service(name: &str, needs: &[u16], policy: RestartPolicy) -> Service {
@@ -54,8 +55,12 @@ fn instance(number: u32, event: InstanceEvent) -> Event {
     Event::Instance(0, number, event)
 }
 
+fn notified(notice: Notice) -> Event {
+    instance(1, InstanceEvent::Notified(notice))
+}
+
 /// Every phase of service 0 with the events that lead there.
-fn phases() -> Vec<(&'static str, (Kind, RestartPolicy), Vec<Event>)> {
+fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
     use InstanceEvent::*;
     let boot = [Event::Boot, Event::Instance(1, 1, MainStarted)];
     let up = |more: &[Event]| {
@@ -63,38 +68,55 @@ fn phases() -> Vec<(&'static str, (Kind, RestartPolicy), Vec<Event>)> {
         [&[Event::Boot], &run[..], more].concat()
     };
     let ask = |order| Event::Request(TOKEN, 0, order);
-    let always = (Kind::Daemon, RestartPolicy::Always);
-    let oneshot = (Kind::Oneshot, RestartPolicy::Always);
+    let daemon = |policy| service("a", &[1], policy);
+    let always = || daemon(RestartPolicy::Always);
+    let oneshot = |policy| Service { kind: Kind::Oneshot, ..daemon(policy) };
+    let watched = || Service { ready: Ready::Notify, watchdog: Some(Millis(1500)), ..always() };
+    let says = |standing| notified(Notice { standing: Some(standing), ..Notice::default() });
+    let ready = |more: &[Event]| up(&[&[says(Standing::Ready)], more].concat());
     vec![
-        ("fresh", always, vec![]),
-        ("waiting", always, boot.to_vec()),
-        ("preparing", always, vec![Event::Boot, Event::Ready(1), boot[1].clone()]),
-        ("held", always, vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Held(0, "no /dev/x".into())]),
-        ("starting", always, vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Ready(0)]),
-        ("running", always, up(&[])),
-        ("paused", always, up(&[instance(1, Frozen(Ok(true)))])),
-        ("stopping asked", always, up(&[ask(Order::Stop)])),
-        ("restarting", always, up(&[ask(Order::Restart)])),
-        ("sweeping", always, up(&[instance(1, MainExited(Status::Code(3)))])),
-        ("killed at its limit", always, up(&[instance(1, OutOfMemory)])),
-        ("felled", always, up(&[instance(1, OutOfMemory), Event::Timer])),
-        ("backoff", always, up(&[instance(1, MainExited(Status::Code(3))), instance(1, InitGone(None))])),
-        ("stopped", always, up(&[ask(Order::Stop), instance(1, InitGone(None))])),
-        ("done", (Kind::Daemon, RestartPolicy::OnFailure), up(&[instance(1, InitGone(Some(Status::Code(0))))])),
-        ("failed", (Kind::Daemon, RestartPolicy::No), up(&[instance(1, InitGone(Some(Status::Code(1))))])),
-        ("shutting down", always, up(&[Event::Shutdown(Some(TOKEN))])),
-        ("skipped", always, vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Skipped(0, "/x exists".into())]),
-        ("oneshot runs", oneshot, up(&[])),
-        ("oneshot asked for", oneshot, up(&[ask(Order::Start)])),
-        ("oneshot done", oneshot, up(&[instance(1, InitGone(Some(Status::Code(0))))])),
-        ("oneshot failed", oneshot, up(&[instance(1, InitGone(Some(Status::Code(1))))])),
-        ("oneshot given up", (Kind::Oneshot, RestartPolicy::No), up(&[instance(1, InitGone(Some(Status::Signal(9))))])),
+        ("fresh", always(), vec![]),
+        ("waiting", always(), boot.to_vec()),
+        ("preparing", always(), vec![Event::Boot, Event::Ready(1), boot[1].clone()]),
+        ("held", always(), vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Held(0, "no /dev/x".into())]),
+        ("starting", always(), vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Ready(0)]),
+        ("running", always(), up(&[])),
+        ("paused", always(), up(&[instance(1, Frozen(Ok(true)))])),
+        ("stopping asked", always(), up(&[ask(Order::Stop)])),
+        ("restarting", always(), up(&[ask(Order::Restart)])),
+        ("sweeping", always(), up(&[instance(1, MainExited(Status::Code(3)))])),
+        ("killed at its limit", always(), up(&[instance(1, OutOfMemory)])),
+        ("felled", always(), up(&[instance(1, OutOfMemory), Event::Timer])),
+        ("backoff", always(), up(&[instance(1, MainExited(Status::Code(3))), instance(1, InitGone(None))])),
+        ("stopped", always(), up(&[ask(Order::Stop), instance(1, InitGone(None))])),
+        ("done", daemon(RestartPolicy::OnFailure), up(&[instance(1, InitGone(Some(Status::Code(0))))])),
+        ("failed", daemon(RestartPolicy::No), up(&[instance(1, InitGone(Some(Status::Code(1))))])),
+        ("shutting down", always(), up(&[Event::Shutdown(Some(TOKEN))])),
+        (
+            "skipped",
+            always(),
+            vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Skipped(0, "/x exists".into())],
+        ),
+        ("oneshot runs", oneshot(RestartPolicy::Always), up(&[])),
+        ("oneshot asked for", oneshot(RestartPolicy::Always), up(&[ask(Order::Start)])),
+        ("oneshot done", oneshot(RestartPolicy::Always), up(&[instance(1, InitGone(Some(Status::Code(0))))])),
+        ("oneshot failed", oneshot(RestartPolicy::Always), up(&[instance(1, InitGone(Some(Status::Code(1))))])),
+        ("oneshot given up", oneshot(RestartPolicy::No), up(&[instance(1, InitGone(Some(Status::Signal(9))))])),
+        ("not ready yet", watched(), up(&[])),
+        ("not ready in time", watched(), up(&[Event::Timer, instance(1, InitGone(None))])),
+        ("ready and watched", watched(), ready(&[])),
+        ("watched and paused", watched(), ready(&[instance(1, Frozen(Ok(true)))])),
+        ("reloading", watched(), ready(&[says(Standing::Reloading)])),
+        ("ending by itself", watched(), ready(&[says(Standing::Stopping)])),
+        ("watchdog expired", watched(), ready(&[Event::Timer])),
+        ("misconfigured", always(), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
     ]
 }
 
 fn events() -> Vec<(&'static str, Event)> {
     use InstanceEvent::*;
     let ask = |order| Event::Request(LATER, 0, order);
+    let says = |standing| notified(Notice { standing: Some(standing), ..Notice::default() });
     vec![
         ("boot", Event::Boot),
         ("timer", Event::Timer),
@@ -125,17 +147,27 @@ fn events() -> Vec<(&'static str, Event)> {
         ("frozen", instance(1, Frozen(Ok(true)))),
         ("thawed", instance(1, Frozen(Ok(false)))),
         ("not frozen", instance(1, Frozen(Err("why".into())))),
+        ("main exit 78", instance(1, MainExited(Status::Code(78)))),
+        ("init gone 78", instance(1, InitGone(Some(Status::Code(78))))),
+        ("says ready", says(Standing::Ready)),
+        ("says reloading", says(Standing::Reloading)),
+        ("says stopping", says(Standing::Stopping)),
+        ("pings", notified(Notice { ping: true, ..Notice::default() })),
+        ("triggers its watchdog", notified(Notice { trigger: true, ..Notice::default() })),
+        ("sets its watchdog", notified(Notice { watchdog: Some(Millis(7000)), ..Notice::default() })),
+        ("asks for more time", notified(Notice { extend: Some(Millis(9000)), ..Notice::default() })),
+        ("asks for a day", notified(Notice { extend: Some(Millis(86_400_000)), ..Notice::default() })),
+        ("tells what is wrong", instance(1, Troubled("ERRNO=2".into()))),
         ("of a dead instance", instance(7, InitGone(None))),
     ]
 }
 
 #[test]
 fn every_phase_meets_every_event_as_the_table_says() {
-    let mut table = String::from("phase | event | phase after, reason, deadline in ms | actions\n");
-    for (label, (kind, policy), script) in phases() {
+    let mut table = String::from("phase | event | phase after, reason, deadline and watchdog in ms | actions\n");
+    for (label, first, script) in phases() {
         for (name, event) in events() {
-            let first = Service { kind, ..service("a", &[1], policy) };
-            let mut core = Core::new(vec![first, service("b", &[], RestartPolicy::Always)], vec![1, 0]);
+            let mut core = Core::new(vec![first.clone(), service("b", &[], RestartPolicy::Always)], vec![1, 0]);
             for event in script.clone() {
                 if event == Event::Timer {
                     core.now = core.state.next_deadline().unwrap();
@@ -151,9 +183,10 @@ fn every_phase_meets_every_event_as_the_table_says() {
             let after = &core.state.services()[0];
             let deadline = after.deadline.map_or("-".to_string(), |at| at.since(core.now).0.to_string());
             let paused = if after.paused { " paused" } else { "" };
+            let watchdog = after.ping_by.map_or(String::new(), |at| format!(", watchdog {}", at.since(core.now).0));
             let _ = writeln!(
                 table,
-                "{label} | {name} | {:?}{paused}, {:?}, {deadline} | {}",
+                "{label} | {name} | {:?}{paused}, {:?}, {deadline}{watchdog} | {}",
                 after.phase,
                 after.reason,
                 actions.iter().map(|action| format!("{action:?}")).collect::<Vec<_>>().join("; ")
@@ -334,4 +367,122 @@ fn a_full_table_of_waiting_requests_says_busy() {
     assert_eq!(busy, 200 - coracle::supervisor::waits::WAITS);
     core.take(Event::Forget(1));
     assert!(core.take(Event::WaitSettled(TOKEN)).is_empty());
+}
+
+/// A service that has to say that it is ready and to ping, running and not ready; service 1 needs it to be ready,
+/// service 2 only to run.
+fn watched() -> Core {
+    let first = Service {
+        ready: Ready::Notify,
+        watchdog: Some(Millis(1000)),
+        start_timeout: Millis(60_000),
+        ..service("a", &[], RestartPolicy::Always)
+    };
+    let second = Service { needs: vec![Need::Ready(0)], ..service("b", &[], RestartPolicy::Always) };
+    let mut core = Core::new(vec![first, second, service("c", &[0], RestartPolicy::Always)], vec![0, 1, 2]);
+    core.take(Event::Boot);
+    core.take(Event::Ready(0));
+    core.take(instance(1, InstanceEvent::MainStarted));
+    core
+}
+
+fn ping() -> Event {
+    notified(Notice { ping: true, ..Notice::default() })
+}
+
+fn ready() -> Event {
+    notified(Notice { standing: Some(Standing::Ready), ..Notice::default() })
+}
+
+#[test]
+fn who_needs_it_ready_waits_for_its_word_and_who_needs_it_started_does_not() {
+    let mut core = watched();
+    assert_eq!((core.phase(0), core.phase(1), core.phase(2)), (Phase::Started, Phase::Waiting, Phase::Preparing));
+    let actions = core.take(ready());
+    assert!(actions.contains(&Action::Prepare(1)), "{actions:?}");
+    assert_eq!(core.phase(0), Phase::Running);
+}
+
+#[test]
+fn a_start_is_answered_when_the_service_is_ready() {
+    let mut core = watched();
+    let answered = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Answer(TOKEN, _)));
+    assert!(!answered(&core.take(Event::Request(TOKEN, 0, Order::Start))));
+    assert!(answered(&core.take(ready())));
+}
+
+#[test]
+fn a_watchdog_counts_from_the_start_of_main_and_each_ping_gives_a_whole_period() {
+    let mut core = watched();
+    for _ in 0..50 {
+        core.now = core.now.plus(Millis(999));
+        core.take(Event::Timer);
+        assert_eq!(core.phase(0), Phase::Started);
+        core.take(ping());
+    }
+    core.now = core.now.plus(Millis(1000));
+    let actions = core.take(Event::Timer);
+    assert!(actions.contains(&Action::Signal(0, 1, Some(6))), "{actions:?}");
+    assert_eq!(core.state.services()[0].reason, Reason::Watchdog);
+    core.take(ping());
+    core.now = core.state.next_deadline().unwrap();
+    let actions = core.take(Event::Timer);
+    assert!(actions.contains(&Action::KillTree(0, 1)), "a ping after the abort changes nothing: {actions:?}");
+    core.take(instance(1, InstanceEvent::InitGone(Some(Status::Signal(6)))));
+    assert_eq!((core.phase(0), core.state.services()[0].reason), (Phase::Backoff, Reason::Watchdog));
+}
+
+#[test]
+fn a_supervisor_that_looks_far_too_late_gives_one_period_more_and_no_second_one() {
+    let mut core = watched();
+    core.now = core.now.plus(Millis(30_000));
+    assert!(core.take(Event::Timer).is_empty());
+    core.now = core.now.plus(Millis(30_000));
+    let actions = core.take(Event::Timer);
+    assert!(actions.contains(&Action::Signal(0, 1, Some(6))), "{actions:?}");
+}
+
+#[test]
+fn time_that_is_asked_for_is_given_up_to_ten_times_the_timeout_in_total() {
+    let mut core = watched();
+    let begun = core.now;
+    let more = notified(Notice { extend: Some(Millis(50_000)), ping: true, ..Notice::default() });
+    let mut ended = None;
+    for _ in 0..2000 {
+        core.now = core.now.plus(Millis(500));
+        core.take(Event::Timer);
+        if core.phase(0) != Phase::Started {
+            ended = Some(core.now.since(begun));
+            break;
+        }
+        core.take(more.clone());
+    }
+    assert_eq!((ended, core.state.services()[0].reason), (Some(Millis(600_000)), Reason::StartTimeout));
+}
+
+#[test]
+fn exit_code_78_is_not_answered_with_a_restart_until_someone_asks() {
+    for policy in [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::No] {
+        for order in [Order::Start, Order::Restart] {
+            let mut core = Core::new(vec![service("a", &[], policy)], vec![0]);
+            core.take(Event::Boot);
+            core.take(Event::Ready(0));
+            core.take(instance(1, InstanceEvent::MainStarted));
+            core.take(instance(1, InstanceEvent::InitGone(Some(Status::Code(78)))));
+            assert_eq!((core.phase(0), core.state.next_deadline()), (Phase::Failed, None), "{policy:?}");
+            let actions = core.take(Event::Request(TOKEN, 0, order));
+            assert!(actions.contains(&Action::Prepare(0)), "{policy:?} {order:?}: {actions:?}");
+        }
+    }
+}
+
+#[test]
+fn a_service_that_says_it_is_stopping_has_its_stop_timeout_and_ends_for_its_own_reason() {
+    let mut core = watched();
+    core.take(ready());
+    let actions = core.take(notified(Notice { standing: Some(Standing::Stopping), ..Notice::default() }));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..))), "nobody has to ask it: {actions:?}");
+    core.take(instance(1, InstanceEvent::MainExited(Status::Code(4))));
+    core.take(instance(1, InstanceEvent::InitGone(Some(Status::Code(4)))));
+    assert_eq!((core.phase(0), core.state.services()[0].reason), (Phase::Backoff, Reason::Exit(Status::Code(4))));
 }

@@ -36,6 +36,7 @@ pub fn only(plan: Plan, shell: bool) -> Plan {
     let moved = |need: &Need| {
         Some(match need {
             Need::Started(index) => Need::Started(place(*index)?),
+            Need::Ready(index) => Need::Ready(place(*index)?),
             Need::Done(index) => Need::Done(place(*index)?),
         })
     };

@@ -140,6 +140,7 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
         join: None,
         cgroup_namespace: true,
         cgroup: None,
+        notify: None,
         die_with_parent: true,
     })
     .map(ManuallyDrop::new)

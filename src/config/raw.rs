@@ -6,7 +6,7 @@
 #![allow(missing_docs)] // The keys are documented in the table, `keys`.
 
 use crate::base::limits;
-use crate::plan::{Kind, Network, Seccomp, Then};
+use crate::plan::{Kind, Network, NotifyAccess, Seccomp, Then};
 use heapless::Vec;
 use serde::Deserialize;
 
@@ -144,6 +144,10 @@ pub struct Service<'a> {
     #[serde(borrow)]
     pub stop: Stop<'a>,
     pub start_timeout: Option<&'a str>,
+    pub ready: Option<&'a str>,
+    pub ready_fd: Option<u8>,
+    pub notify_access: Option<NotifyAccess>,
+    pub watchdog: Option<&'a str>,
     pub network: Option<Network>,
     #[serde(borrow)]
     pub capabilities: Option<Vec<&'a str, 41>>,

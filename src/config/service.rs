@@ -6,8 +6,8 @@ use super::root::root;
 use super::validate::{Context, boxed, hides, list, plain_path};
 use super::values::{self, Text};
 use crate::plan::{
-    CapSet, Condition, DeviceNode, DeviceRules, IoLimit, Kind, Limits, LogPolicy, Memory, Mount, Restart,
-    RestartPolicy, Rlimit, RlimitKind, RootFs, Secret, Service, Stop,
+    CapSet, Condition, DeviceNode, DeviceRules, IoLimit, Kind, Limits, LogPolicy, Memory, Mount, NotifyAccess, Ready,
+    Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Secret, Service, Stop,
 };
 
 /// The service without its needs, or `None` if something mandatory is missing, which the scanner has reported.
@@ -28,6 +28,8 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let capabilities = raw.capabilities.as_deref().map(|names| capabilities(context, names));
     let user = context.read(raw.user, values::user);
     let start_timeout = context.duration(raw.start_timeout);
+    let watchdog = context.duration(raw.watchdog);
+    let ready = ready(context, raw, kind);
     let secrets = secrets(context, list(&raw.secrets), &mounts);
     let root = root(context, raw);
     let command: Vec<Box<str>> =
@@ -62,6 +64,11 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
         restart,
         stop: Stop { signal, timeout: stop_timeout.unwrap_or(default.stop.timeout) },
         start_timeout: start_timeout.unwrap_or(default.start_timeout),
+        ready,
+        notify: raw
+            .notify_access
+            .or_else(|| (ready == Ready::Notify || watchdog.is_some()).then_some(NotifyAccess::Main)),
+        watchdog,
         network: raw.network.unwrap_or(default.network),
         capabilities: capabilities.unwrap_or(default.capabilities),
         seccomp: raw.seccomp.unwrap_or(default.seccomp),
@@ -71,6 +78,26 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
         lifeline: raw.lifeline.unwrap_or(default.lifeline),
         ..default
     })
+}
+
+/// What makes it ready; a oneshot has nothing that could be: it is done.
+fn ready(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, kind: Kind) -> Ready {
+    let ready = match raw.ready {
+        Some("notify") => Ready::Notify,
+        Some("fd") => Ready::Fd(raw.ready_fd.unwrap_or(3)),
+        Some(_) | None => Ready::Started,
+    };
+    if let Some(name) = raw.name.filter(|_| raw.ready_fd.is_some() && !matches!(ready, Ready::Fd(_))) {
+        let span = context.span(name);
+        let message = "\"ready_fd\" of this service has no effect";
+        context.sink.warning(span, message, "add \"ready\": \"fd\", or leave it out");
+    }
+    if let Some(typed) = raw.ready.filter(|_| kind == Kind::Oneshot && ready != Ready::Started) {
+        let span = context.span(typed);
+        let message = "a oneshot is done rather than ready, so that nothing would wait for this";
+        context.sink.problem(span, message, Some("leave it out, or make the service a daemon".into()));
+    }
+    ready
 }
 
 fn when(raw: &raw::When<'_>) -> Vec<Condition> {

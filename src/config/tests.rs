@@ -4,8 +4,8 @@ use super::keys::{self, FILE, Key, Object, SERVICE};
 use super::*;
 use crate::base::units::{Bytes, Millis};
 use crate::plan::{
-    CapSet, Condition, Kind, Memory, MountKind, Need, Network, RestartPolicy, RlimitKind, Root, RootFs, Seccomp,
-    Service, Then,
+    CapSet, Condition, Kind, Memory, MountKind, Need, Network, NotifyAccess, Ready, RestartPolicy, RlimitKind, Root,
+    RootFs, Seccomp, Service, Then,
 };
 
 /// A config with every key, all kinds of values, comments, escapes and free keys.
@@ -101,12 +101,16 @@ fn every_key_reaches_the_plan() {
     assert!(matches!(&broker.mounts[0].kind, MountKind::Volume(name) if name.as_str() == "broker-7"));
     assert!(matches!(&broker.mounts[1].kind, MountKind::Bind(path) if &**path == "/etc/ssl"));
     assert!(broker.mounts[1].read_only && broker.mounts[2].kind == MountKind::Tmpfs(Bytes(4 << 20)));
-    assert_eq!(broker.needs, [Need::Started(2), Need::Started(1), Need::Done(3), Need::Done(4)]);
+    assert_eq!(broker.needs, [Need::Ready(2), Need::Started(1), Need::Done(3), Need::Done(4)]);
     let restart = broker.restart;
     assert_eq!((restart.policy, restart.then, restart.tries), (RestartPolicy::OnFailure, Then::Stop, 10));
     assert_eq!((restart.delay, restart.max_delay, restart.within), (Millis(250), Millis(120_000), Millis(3_600_000)));
     assert_eq!((broker.stop.signal, broker.stop.timeout), (Some(2), Millis(5000)));
     assert_eq!((broker.start_timeout, broker.network), (Millis(60_000), Network::Host));
+    assert_eq!((broker.ready, broker.notify), (Ready::Fd(7), Some(NotifyAccess::All)));
+    assert_eq!(broker.watchdog, Some(Millis(10_000)));
+    let keys = &plan.services[1];
+    assert_eq!((keys.ready, keys.notify, keys.watchdog), (Ready::Started, None, None));
     assert!(broker.capabilities.has(10) && broker.capabilities.has(13));
     assert_eq!(broker.seccomp, Seccomp::Strict);
     assert!(broker.devices[1].optional && !broker.devices[1].rules.write && broker.devices[0].rules.write);

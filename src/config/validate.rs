@@ -206,8 +206,15 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
                 let message = format!("waits for {:?} to be done, but it is a daemon, which never is", name.as_str());
                 context.sink.problem(span, message, Some(hint));
             }
+            if until == Some(Until::Ready) && oneshot {
+                let span = context.span(raw);
+                let hint = format!("write \"{0}\" or \"{0}:done\"", name.as_str());
+                let message = format!("waits for {:?} to be ready, but it is a oneshot, which is done", name.as_str());
+                context.sink.problem(span, message, Some(hint));
+            }
             let Some(Some(service)) = services.get_mut(index) else { continue };
             service.needs.push(match until {
+                Some(Until::Ready) => Need::Ready(target as u16),
                 Some(Until::Started) => Need::Started(target as u16),
                 None if !oneshot => Need::Started(target as u16),
                 Some(Until::Done) | None => Need::Done(target as u16),

@@ -485,6 +485,8 @@ fn cpus(text: &str) -> Read<()> {
 pub enum Until {
     /// The service runs.
     Started,
+    /// The daemon is ready.
+    Ready,
     /// The oneshot is done.
     Done,
 }
@@ -493,9 +495,10 @@ pub enum Until {
 pub fn need(text: &str) -> Read<(Name, Option<Until>)> {
     let (service, until) = match text.split_once(':') {
         Some((service, "started")) => (service, Some(Until::Started)),
+        Some((service, "ready")) => (service, Some(Until::Ready)),
         Some((service, "done")) => (service, Some(Until::Done)),
         Some((_, condition)) => {
-            let form = "write \"name\", \"name:started\" or, of a oneshot, \"name:done\"";
+            let form = "write \"name\", \"name:started\", \"name:ready\" or, of a oneshot, \"name:done\"";
             return wrong_hint(format!("holds {text:?}, whose condition {condition:?} is not known"), form);
         }
         None => (text, None),

@@ -158,7 +158,8 @@ pub struct ServiceLine {
     pub name: heapless::String<{ crate::base::limits::NAME_BYTES }>,
     /// What it is doing.
     pub state: StateWord,
-    /// Why, as a half sentence: `exit code 1`, `waits for db`; may be empty.
+    /// Why, as a half sentence: `exit code 1`, `waits for db`; what it says of itself (`STATUS=`) where there is nothing
+    /// to explain; may be empty.
     pub reason: Text,
     /// Its image as the config names it, cut when longer.
     pub image: heapless::String<IMAGE_BYTES>,

@@ -47,8 +47,14 @@ pub struct Service {
     pub restart: Restart,
     /// How it is stopped.
     pub stop: Stop,
-    /// From spawn to running main.
+    /// From spawn to being ready.
     pub start_timeout: Millis,
+    /// When it is ready.
+    pub ready: Ready,
+    /// Whose messages its notify socket takes; `None`: it has no such socket.
+    pub notify: Option<NotifyAccess>,
+    /// The longest time between two of its pings, from the start of main on; `None`: it is not watched.
+    pub watchdog: Option<Millis>,
     /// Its network.
     pub network: Network,
     /// Capabilities it keeps; [`CapSet::ALL`]: whatever there are.
@@ -98,6 +104,9 @@ impl Service {
             restart: Restart::default(),
             stop: Stop { signal: None, timeout: Millis::from_secs(10) },
             start_timeout: Millis::from_secs(30),
+            ready: Ready::Started,
+            notify: None,
+            watchdog: None,
             network,
             capabilities,
             seccomp,
@@ -207,8 +216,10 @@ pub enum MountKind {
 /// What must be there before a service starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// The service with this index is running, or done.
+    /// Main of the service with this index runs, or the service is done.
     Started(u16),
+    /// The service with this index is ready, or done.
+    Ready(u16),
     /// The oneshot with this index has ended with exit code 0.
     Done(u16),
 }
@@ -216,9 +227,31 @@ pub enum Need {
 impl Need {
     /// The service that is needed.
     pub fn service(&self) -> u16 {
-        let (Need::Started(index) | Need::Done(index)) = self;
+        let (Need::Started(index) | Need::Ready(index) | Need::Done(index)) = self;
         *index
     }
+}
+
+/// When a service is ready: what `NAME:ready` and whoever starts it wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// When its program runs.
+    Started,
+    /// When it says `READY=1` over its notify socket (sd_notify(3)).
+    Notify,
+    /// When it writes a newline to this descriptor, as s6 has it.
+    Fd(u8),
+}
+
+/// Whose messages a notify socket takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotifyAccess {
+    /// The main process's.
+    #[default]
+    Main,
+    /// Those of every process of the service.
+    All,
 }
 
 /// What happens when a service ends.

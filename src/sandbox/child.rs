@@ -9,14 +9,16 @@ use super::spec::{Main, Net, Place, Spec, Stdio};
 use super::stage::{Failure, Note, Stage};
 use crate::log::sink::Sink;
 use crate::plan::capability::KILL;
-use crate::plan::{CapSet, RlimitKind};
+use crate::plan::{CapSet, NotifyAccess, RlimitKind};
 use crate::seccomp::Filter;
 use crate::sys::heap::HEAP;
 use crate::sys::process::{self, Forked};
 use crate::sys::stack::OwnPids;
 use crate::sys::wait::send_signal;
 use crate::sys::{Errno, path, stack, title};
-use nix::fcntl::OFlag;
+use core::fmt::Write as _;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// What an init does once its steps are walked. It never returns; it calls [`spawn_main`] if
@@ -39,6 +41,10 @@ pub struct Outlets {
     pub rate: u32,
     /// What it notes in the ring before main says anything.
     pub note: Option<Box<str>>,
+    /// The bound notify socket, non-blocking, of a service on the host's root; a container's is made inside.
+    pub notify: Option<OwnedFd>,
+    /// Whose messages the notify socket takes.
+    pub notify_access: NotifyAccess,
     /// The service's group, for an init without a pid namespace of its own.
     pub killer: Killer,
 }
@@ -59,6 +65,15 @@ impl Reach {
             // Without another process there is nothing to end.
             Reach::Namespace(pids) => drop(pids.signal_all(libc::SIGKILL)),
             Reach::Group(killer) => killer.kill(),
+        }
+    }
+
+    /// Whether process `pid`, as the calling init numbers it, is one of the service's.
+    pub fn holds(&self, pid: i32) -> bool {
+        match self {
+            // What the namespace does not show is number 0.
+            Reach::Namespace(_) => pid > 0,
+            Reach::Group(killer) => killer.holds(pid),
         }
     }
 
@@ -84,6 +99,10 @@ pub struct InitContext<'a> {
     pub stderr: Option<OwnedFd>,
     /// The bound datagram socket `/dev/log`, non-blocking.
     pub dev_log: Option<OwnedFd>,
+    /// The bound notify socket, non-blocking.
+    pub notify: Option<OwnedFd>,
+    /// The read end of main's readiness descriptor, non-blocking.
+    pub ready: Option<OwnedFd>,
     /// The master of the terminal, where one was asked for: to be sent over the channel and closed.
     pub terminal: Option<OwnedFd>,
     /// What the parent opened for it.
@@ -94,15 +113,31 @@ pub struct InitContext<'a> {
     pub main: &'a Main,
     /// The filter that it settles under.
     pub filter: &'a Filter,
-    /// The descriptors that main gets as 0, 1 and 2 (-1: `/dev/null`).
+    /// What main gets.
+    pub handed: Handed,
+}
+
+/// The descriptors that main gets, as numbers of the process that forks it.
+#[derive(Debug, Clone, Copy)]
+pub struct Handed {
+    /// Its 0, 1 and 2 (-1: `/dev/null`).
     pub stdio: [RawFd; 3],
+    /// Its [`Main::ready_fd`]; -1: none.
+    pub ready: RawFd,
+}
+
+impl Handed {
+    /// Nothing but 0, 1 and 2.
+    pub const fn only(stdio: [RawFd; 3]) -> Handed {
+        Handed { stdio, ready: -1 }
+    }
 }
 
 /// The cloned child: walks the steps and hands over to `init`, which gets to know its pid namespace if it has one.
 pub(super) fn run(
     spec: &Spec,
     channel: OwnedFd,
-    pipes: Option<[Pipe; 2]>,
+    (pipes, ready): (Option<[Pipe; 2]>, Option<Pipe>),
     mut outlets: Outlets,
     (init, pids): (Init, Option<OwnPids>),
 ) -> ! {
@@ -129,6 +164,10 @@ pub(super) fn run(
         stdio = [-1, out.write.into_raw_fd(), err.write.into_raw_fd()];
         (stdout, stderr) = (Some(out.read), Some(err.read));
     }
+    let (ready, ready_write) = match ready {
+        Some(pipe) => (Some(pipe.read), pipe.write.into_raw_fd()),
+        None => (None, -1),
+    };
     if let Some(slave) = made.terminal_slave.take() {
         stdio = [slave.into_raw_fd(); 3];
     }
@@ -138,12 +177,14 @@ pub(super) fn run(
         stdout,
         stderr,
         dev_log: made.dev_log.take(),
+        notify: made.notify.take(),
+        ready,
         terminal: made.terminal.take(),
         outlets,
         reach,
         main: &spec.main,
         filter: &spec.init_filter,
-        stdio,
+        handed: Handed { stdio, ready: ready_write },
     })
 }
 
@@ -205,9 +246,10 @@ impl Starting {
 }
 
 /// Forks the first process, which goes on by itself; its parent has time for other things before it asks for the outcome.
-pub fn spawn_main(main: &Main, join: Option<&Join>, stdio: [RawFd; 3]) -> Result<Starting, Failure> {
+pub fn spawn_main(main: &Main, join: Option<&Join>, handed: Handed) -> Result<Starting, Failure> {
     let fork_failed = |errno: nix::Error| Failure::new(Stage::Fork, errno.into(), b"clone");
     let (report, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fork_failed)?;
+    let write = out_of_the_way(write, main.ready_fd).map_err(fork_failed)?;
     let into = join.and_then(|join| join.into.as_ref());
     let forked = match process::clone(0, into.map(AsRawFd::as_raw_fd)) {
         // Without clone3 main writes itself into the group, at the price of a grace period of the kernel.
@@ -220,7 +262,7 @@ pub fn spawn_main(main: &Main, join: Option<&Join>, stdio: [RawFd; 3]) -> Result
             let procs = join.and_then(|join| join.procs.as_ref()).filter(|_| late);
             let joined = procs.map_or(Ok(()), |procs| process::write_all(procs.as_raw_fd(), b"0"));
             let failure = match joined {
-                Ok(()) => become_main(main, join, stdio, write.as_raw_fd()),
+                Ok(()) => become_main(main, join, handed, write.as_raw_fd()),
                 Err(errno) => Failure::new(Stage::Join, errno, b"cgroup.procs"),
             };
             // A failure that cannot be told still ends the process with its exit code.
@@ -231,16 +273,26 @@ pub fn spawn_main(main: &Main, join: Option<&Join>, stdio: [RawFd; 3]) -> Result
     }
 }
 
+/// The report pipe under a number that main does not need.
+fn out_of_the_way(report: OwnedFd, ready_fd: Option<RawFd>) -> nix::Result<OwnedFd> {
+    match ready_fd {
+        Some(fd) if fd == report.as_raw_fd() => {
+            fcntl(&report, FcntlArg::F_DUPFD_CLOEXEC(fd.saturating_add(1))).map(process::own)
+        }
+        _ => Ok(report),
+    }
+}
+
 /// Turns the calling process, a fresh fork inside the container, into the first process: cgroup, session, limits,
 /// user, capabilities, filter, program. Returns only with the failure, which is told through `report`.
-fn become_main(main: &Main, join: Option<&Join>, stdio: [RawFd; 3], report: RawFd) -> Failure {
-    match prepare_main(main, join, stdio, report) {
+fn become_main(main: &Main, join: Option<&Join>, handed: Handed, report: RawFd) -> Failure {
+    match prepare_main(main, join, handed, report) {
         Err(failure) => failure,
         Ok(()) => execute(main),
     }
 }
 
-fn prepare_main(main: &Main, join: Option<&Join>, stdio: [RawFd; 3], report: RawFd) -> Result<(), Failure> {
+fn prepare_main(main: &Main, join: Option<&Join>, handed: Handed, report: RawFd) -> Result<(), Failure> {
     let fail = |stage: Stage, what: &'static str| move |errno| Failure::new(stage, errno, what.as_bytes());
     // Until it executes its program, it is seen from inside.
     title::set(c"coracle-main");
@@ -251,14 +303,18 @@ fn prepare_main(main: &Main, join: Option<&Join>, stdio: [RawFd; 3], report: Raw
         process::unshare(process::NEW_CGROUP).map_err(fail(Stage::CgroupNamespace, "unshare"))?;
     }
     process::new_session().map_err(fail(Stage::Session, "setsid"))?;
-    connect(stdio).map_err(fail(Stage::Stdio, "0, 1, 2"))?;
+    connect(handed.stdio).map_err(fail(Stage::Stdio, "0, 1, 2"))?;
+    let ready_fd = main.ready_fd.filter(|_| handed.ready >= 0).unwrap_or(-1);
+    if ready_fd >= 0 {
+        process::duplicate(handed.ready, ready_fd).map_err(fail(Stage::Stdio, "ready_fd"))?;
+    }
     if main.terminal {
         process::take_terminal(0).map_err(fail(Stage::Session, "TIOCSCTTY"))?;
     }
     // Closed, not just marked close-on-exec: working directory and program may be named `/proc/self/fd/N/…`, and until
     // the program is found that would lead through a folder of the host (CVE-2024-21626). Before the limits, because
     // one on open files would hide the descriptors beyond it.
-    process::close_all_but(&[0, 1, 2, report]).map_err(fail(Stage::Stdio, "close_range"))?;
+    process::close_all_but(&[0, 1, 2, ready_fd, report]).map_err(fail(Stage::Stdio, "close_range"))?;
     for (resource, soft, hard) in &main.rlimits {
         process::set_rlimit(*resource, *soft, *hard).map_err(|errno| {
             let failure = Failure::new(Stage::Rlimit, errno, rlimit_name(*resource).as_bytes());
@@ -322,8 +378,12 @@ fn enter_working_dir(main: &Main) -> Result<(), Failure> {
 /// Tries the programs in order. As a shell does: "not found" only if none is there; otherwise the first other reason.
 fn execute(main: &Main) -> Failure {
     let mut reason: Option<Failure> = None;
+    let mut watchdog_pid = heapless::String::<32>::new();
+    // 14 bytes and at most 10 digits always fit.
+    let _ = write!(watchdog_pid, "WATCHDOG_PID={}\0", std::process::id());
+    let more = CStr::from_bytes_until_nul(watchdog_pid.as_bytes()).ok().filter(|_| main.watchdog_pid);
     for program in main.programs.strings() {
-        let errno = process::execve(program, &main.argv, &main.env);
+        let errno = process::execve(program, &main.argv, &main.env, more);
         let failure = Failure::new(Stage::Exec, errno, program.to_bytes());
         match errno.0 {
             libc::ENOENT | libc::ENOTDIR if !path::exists(program) => {}

@@ -44,6 +44,8 @@ pub(super) fn resolve(
     image.env.iter().for_each(|entry| set(&mut env, entry));
     files.iter().for_each(|entry| set(&mut env, entry));
     service.env.iter().for_each(|entry| set(&mut env, entry));
+    // What is said over a notify socket goes to this supervisor or nowhere.
+    env.retain(|entry| !matches!(entry.split_once('='), Some(("NOTIFY_SOCKET" | "WATCHDOG_USEC" | "WATCHDOG_PID", _))));
     let programs = programs(program, &env);
     let working_dir = service.working_dir.as_deref().unwrap_or(&image.working_dir);
     let working_dir = format!("/{}", working_dir.trim_start_matches('/'));

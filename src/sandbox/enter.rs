@@ -3,7 +3,7 @@
 
 use super::capabilities::Credentials;
 use super::cgroup::Join;
-use super::child::{self, Starting};
+use super::child::{self, Handed, Starting};
 use super::command;
 use super::ids::Ids;
 use super::spec::Main;
@@ -124,8 +124,12 @@ impl Guest {
             join: Some(self.join),
             cgroup_namespace: self.container,
             terminal: self.terminal,
+            ready_fd: None,
+            watchdog_pid: false,
         };
-        child::spawn_main(&main, main.join.as_ref(), stdio).and_then(Starting::finish).map_err(Refused::Start)
+        child::spawn_main(&main, main.join.as_ref(), Handed::only(stdio))
+            .and_then(Starting::finish)
+            .map_err(Refused::Start)
     }
 }
 

@@ -182,7 +182,7 @@ fn init(context: InitContext<'_>) -> ! {
         Ok(None) => process::exit_now(exit::RUN_FAILED.into()),
         Err(failure) => fail(failure),
     };
-    let starting = match spawn_main(context.main, Some(&join), context.stdio) {
+    let starting = match spawn_main(context.main, Some(&join), context.handed) {
         Ok(starting) => starting,
         Err(failure) => fail(failure),
     };

@@ -12,7 +12,7 @@ use super::secrets;
 use super::spec::{Bind, Main, Net, Node, Place, Source, Spec, Stdio};
 use super::steps::{self, Found, FoundMount, FoundRoot, Lower, SCRATCH};
 use crate::image::config::ImageConfig;
-use crate::plan::{DeviceNode, Memory, MountKind, Network, RlimitKind, RootFs, Service, UserSpec};
+use crate::plan::{DeviceNode, Memory, MountKind, Network, Ready, RlimitKind, RootFs, Service, UserSpec};
 use crate::seccomp;
 use crate::sys::Errno;
 use crate::sys::path::{self, Links};
@@ -49,6 +49,8 @@ pub struct Order<'a> {
     pub cgroup: Option<OwnedFd>,
     /// Whether the container ends with the process that starts it.
     pub die_with_parent: bool,
+    /// The path of its notify socket as main sees it, if it has one.
+    pub notify: Option<&'a str>,
 }
 
 /// A root file system, as descriptors of folders.
@@ -101,7 +103,8 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
     let mut held: Vec<OwnedFd> = Vec::new();
     let stdio = stdio(&order, &mut held)?;
     let ids = ids(&order)?;
-    let command = command::resolve(service, order.image, order.env, &ids.home, stdio).map_err(Error::Wrong)?;
+    let mut command = command::resolve(service, order.image, order.env, &ids.home, stdio).map_err(Error::Wrong)?;
+    command.env.extend(notify_env(&order)?);
     let (place, steps) = match &order.root {
         None => (Place::Host, steps::on_host(order.net)),
         Some(root) => {
@@ -133,6 +136,11 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         cgroup_namespace: order.cgroup_namespace,
         join: order.join,
         terminal: matches!(stdio, Stdio::Terminal { .. } | Stdio::Device(_)),
+        ready_fd: match service.ready {
+            Ready::Fd(fd) => Some(fd.into()),
+            Ready::Started | Ready::Notify => None,
+        },
+        watchdog_pid: order.notify.is_some() && service.watchdog.is_some(),
     };
     let init_filter = seccomp::compile(seccomp::Profile::Init, crate::plan::CapSet::EMPTY, false);
     Ok(Spec {
@@ -146,6 +154,13 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         held,
         closed: Vec::new(),
     })
+}
+
+/// What tells main how to talk to its supervisor (sd_notify(3), sd_watchdog_enabled(3)).
+fn notify_env(order: &Order<'_>) -> Result<Vec<CString>> {
+    let Some(socket) = order.notify else { return Ok(Vec::new()) };
+    let period = order.service.watchdog.map(|period| format!("WATCHDOG_USEC={}", period.0.saturating_mul(1000)));
+    [Some(format!("NOTIFY_SOCKET={socket}")), period].into_iter().flatten().map(|entry| text(&entry)).collect()
 }
 
 /// Where standard input and outputs come from: the service's terminal, if it names one.
@@ -200,6 +215,7 @@ fn find(
         cgroup: order.cgroup.as_ref().map(source).transpose()?,
         hidden: thermal_folders(),
         own_network: service.network == Network::None,
+        notify: order.notify.is_some(),
         stdio,
     })
 }

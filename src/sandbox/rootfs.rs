@@ -7,9 +7,10 @@
 
 use super::root::mount_read_only;
 use super::secrets;
-use super::spec::{Act, Bind, FileSystem, Node, Reach, Source, Step};
+use super::spec::{Act, Bind, FileSystem, NOTIFY, Node, Reach, Source, Step};
 use super::stage::{Failure, Note};
 use crate::base::limits::{LAYERS, MOUNTS};
+use crate::sys::datagram::name_senders;
 use crate::sys::path::{self, CWD, Links, terminated};
 use crate::sys::{Errno, Result, mount, process, terminal};
 use core::fmt::Write;
@@ -34,6 +35,7 @@ pub(super) struct Made {
     /// What is bound, in the order of the steps: the service's mounts and the view of its cgroup.
     sources: heapless::Deque<OwnedFd, { MOUNTS + 1 }>,
     pub(super) dev_log: Option<OwnedFd>,
+    pub(super) notify: Option<OwnedFd>,
     pub(super) terminal: Option<OwnedFd>,
     pub(super) terminal_slave: Option<OwnedFd>,
 }
@@ -83,6 +85,7 @@ fn subject(act: &Act) -> &CStr {
         Act::Link { path, .. } | Act::MaskFile(path) | Act::ReadOnly(path) => path,
         Act::File { name, .. } => name,
         Act::DevLog => c"/dev/log",
+        Act::Notify => NOTIFY,
         Act::Terminal { .. } => c"/dev/pts/ptmx",
         Act::Hostname(name) => name,
         Act::Loopback => c"lo",
@@ -139,12 +142,12 @@ fn act(act: &Act, made: &mut Made) -> Result<()> {
             }
         }
         Act::DevLog => {
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let log = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-            nix::sys::stat::fchmod(&log, Mode::from_bits_truncate(0o666))?;
-            bind(log.as_raw_fd(), &UnixAddr::new(c"/dev/log".to_bytes())?)?;
-            made.dev_log = Some(log);
+            made.dev_log = Some(bind_datagrams(c"/dev/log")?);
             Ok(())
+        }
+        Act::Notify => {
+            made.notify = Some(bind_datagrams(NOTIFY)?);
+            made.notify.as_ref().map_or(Ok(()), name_senders)
         }
         Act::Terminal { rows, columns, owner } => {
             let (master, slave) = terminal::open(c"/dev/pts/ptmx", *rows, *columns)?;
@@ -160,6 +163,15 @@ fn act(act: &Act, made: &mut Made) -> Result<()> {
         Act::Hostname(name) => process::set_hostname(name),
         Act::Loopback => process::loopback_up(),
     }
+}
+
+/// A datagram socket at `path` that everyone may write to.
+pub(crate) fn bind_datagrams(path: &CStr) -> Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let made = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(0o666))?;
+    bind(made.as_raw_fd(), &UnixAddr::new(path.to_bytes())?)?;
+    Ok(made)
 }
 
 fn keep_root(made: &mut Made, may_create: bool) -> Result<()> {

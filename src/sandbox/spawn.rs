@@ -43,6 +43,8 @@ fn start(spec: &Spec, outlets: Outlets, init: Init) -> Result<Spawned> {
     if spec.net == Net::New {
         flags |= process::NEW_NET;
     }
+    let ready = spec.main.ready_fd.map(|_| Pipe::new(&spec.main.credentials)).transpose()?;
+    let pipes = (pipes, ready);
     let (pid, pidfd) = stack::clone_onto(flags, |pids| child::run(spec, theirs, pipes, outlets, (init, pids)))?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(Spawned { pid, pidfd, channel: ours })

@@ -15,6 +15,9 @@ use core::fmt;
 use std::ffi::{CStr, CString};
 use std::os::fd::{OwnedFd, RawFd};
 
+/// The notify socket of a container: in its own `/dev`, which every container has, whatever is mounted into it.
+pub const NOTIFY: &CStr = c"/dev/notify";
+
 /// Everything that a start does after the clone.
 #[derive(Debug)]
 pub struct Spec {
@@ -174,6 +177,8 @@ pub enum Act {
     ReadOnly(&'static CStr),
     /// Binds the log socket.
     DevLog,
+    /// Binds the notify socket.
+    Notify,
     /// Opens a terminal in the container's own devpts.
     Terminal {
         /// Rows.
@@ -289,6 +294,10 @@ pub struct Main {
     pub cgroup_namespace: bool,
     /// Whether descriptor 0 becomes the controlling terminal of the new session.
     pub terminal: bool,
+    /// The descriptor on which it says that it is ready.
+    pub ready_fd: Option<RawFd>,
+    /// Whether `WATCHDOG_PID` with its own process id is put into its environment (sd_watchdog_enabled(3)).
+    pub watchdog_pid: bool,
 }
 
 impl fmt::Display for Spec {
@@ -344,7 +353,8 @@ impl fmt::Display for Main {
             },
         )?;
         line(Stage::WorkingDir, self.working_dir.to_string_lossy().into_owned())?;
-        line(Stage::Stdio, "everything but 0, 1 and 2 closes".into())?;
+        let ready = self.ready_fd.map_or(String::new(), |fd| format!(", and {fd} to say that it is ready"));
+        line(Stage::Stdio, format!("everything but 0, 1 and 2 closes{ready}"))?;
         if let Some(filter) = &self.filter {
             line(Stage::Seccomp, format!("a filter of {} instructions", filter.len()))?;
         }
@@ -396,6 +406,7 @@ impl fmt::Display for Step {
             Act::MaskDir(path) => write!(f, "hide directory /{}", text(path)),
             Act::ReadOnly(path) => write!(f, "/{} read-only", text(path)),
             Act::DevLog => write!(f, "log socket /dev/log"),
+            Act::Notify => write!(f, "notify socket {}", text(NOTIFY)),
             Act::Terminal { rows, columns, .. } => write!(f, "terminal of {columns}x{rows}"),
             Act::SealRoot { read_only: true } => write!(f, "the root becomes read-only, nosuid, nodev"),
             Act::SealRoot { read_only: false } => write!(f, "the root becomes nosuid, nodev"),

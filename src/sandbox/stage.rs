@@ -89,6 +89,8 @@ stages! {
     Confine = 26, "confine", "confining the init failed";
     /// Copying a secret.
     Secret = 27, "secret", "copying the secret failed";
+    /// The notify socket.
+    Notify = 28, "notify", "making the notify socket failed";
 }
 
 // Decoding indexes `ALL` by number.

@@ -32,6 +32,8 @@ pub(super) struct Found {
     /// Folders of `/sys` to hide beyond the usual ones.
     pub(super) hidden: Vec<CString>,
     pub(super) own_network: bool,
+    /// Whether it gets a notify socket.
+    pub(super) notify: bool,
     pub(super) stdio: Stdio,
 }
 
@@ -144,6 +146,9 @@ pub(super) fn compose(found: Found) -> Vec<Step> {
             steps.add(Stage::Session, Act::Terminal { rows, columns, owner: found.owner });
         }
         Stdio::Inherit => {}
+    }
+    if found.notify {
+        steps.add(Stage::Notify, Act::Notify);
     }
     steps.0
 }
@@ -321,6 +326,7 @@ mod tests {
             cgroup: None,
             hidden: Vec::new(),
             own_network: true,
+            notify: false,
             stdio: Stdio::Pipes,
         }
     }

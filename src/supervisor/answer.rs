@@ -17,7 +17,7 @@ pub fn state_word(service: &Service) -> StateWord {
         Phase::Stopped => StateWord::Stopped,
         Phase::Waiting => StateWord::Waiting,
         Phase::Preparing => StateWord::Preparing,
-        Phase::Starting => StateWord::Starting,
+        Phase::Starting | Phase::Started => StateWord::Starting,
         Phase::Running if service.paused => StateWord::Paused,
         Phase::Running => StateWord::Running,
         Phase::Stopping(_) => StateWord::Stopping,
@@ -36,6 +36,7 @@ impl fmt::Display for Why<'_> {
         let Why(plan, service) = self;
         match service.reason {
             Reason::Needs(Need::Started(needed)) => write!(f, "waits for {}", name(plan, needed)),
+            Reason::Needs(Need::Ready(needed)) => write!(f, "waits for {} to be ready", name(plan, needed)),
             Reason::Needs(Need::Done(needed)) => write!(f, "waits for {} to be done", name(plan, needed)),
             Reason::Exit(Status::Signal(number)) => match signal::name(number) {
                 Some(word) => write!(f, "killed by signal {number} ({word})"),
@@ -49,6 +50,10 @@ impl fmt::Display for Why<'_> {
                 }
             }
             reason => write!(f, "{reason}"),
+        }?;
+        match (service.reason, &service.said) {
+            (Reason::Exit(_) | Reason::Watchdog | Reason::StartTimeout, Some(said)) => write!(f, "; it said {said}"),
+            _ => Ok(()),
         }
     }
 }
@@ -62,6 +67,7 @@ pub fn name(plan: &Plan, index: Index) -> &str {
 pub fn need(plan: &Plan, need: Need) -> String {
     match need {
         Need::Started(index) => name(plan, index).to_owned(),
+        Need::Ready(index) => format!("{}:ready", name(plan, index)),
         Need::Done(index) => format!("{}:done", name(plan, index)),
     }
 }
@@ -73,7 +79,7 @@ pub fn change(plan: &Plan, index: Index, service: &Service, phase: Phase, now: M
     let name = name(plan, index);
     Some(match phase {
         // On the way to something that is told.
-        Phase::Preparing | Phase::Starting | Phase::Stopping(Ending::Sweeping) => return None,
+        Phase::Preparing | Phase::Starting | Phase::Started | Phase::Stopping(Ending::Sweeping) => return None,
         Phase::Backoff => {
             let wait = service.deadline.map_or(Millis(0), |deadline| deadline.since(now));
             format!("{name} ended{because}; starts again in {wait}")
@@ -139,7 +145,7 @@ pub fn done_line(id: u32, plan: &Plan, services: &[Service], verdict: Verdict) -
         }
         Verdict::Settled => DoneLine::ok(id, "everything runs"),
         Verdict::SettledWithout => {
-            let down = |service: &&Service| service.wanted && !service.meets_need();
+            let down = |service: &&Service| service.wanted && !service.is_up();
             let count = services.iter().filter(down).count();
             let what = if count == 1 { "1 service does" } else { &format!("{count} services do") };
             failed(&format!("{what} not run"))

@@ -9,23 +9,26 @@
 //! - an end takes three steps: the stop signal, after `stop.timeout` SIGKILL for everything (and at last for its init), and
 //!   if even that does not help the service is named as stuck and the supervisor goes on without it;
 //! - what is frozen is thawed before it is ended, since a frozen process cannot die on cgroup v1;
+//! - a service that has to say that it is ready is starting until then; one that has to ping and does not is aborted,
+//!   during its start too ([`super::notify`]);
+//! - exit code 78 says that starting again is of no use;
 //! - one process killed for want of memory ends the whole instance: half a service is worse than none.
 #![forbid(unsafe_code)]
 
 use super::action::{Action, Actions, Refusal, Verdict};
-use super::backoff::Next;
-use super::event::{Event, Index, InstanceEvent, Order, Status, Token};
+use super::event::{Event, Index, Order, Token};
 use super::graph;
 use super::service::{After, Ending, Phase, Reason, Service};
 use super::waits::{Goal, WAITS, Wait, verdict};
 use crate::base::units::Millis;
-use crate::plan::{Kind, Plan, RestartPolicy};
+use crate::plan::Plan;
 
-/// From main's own end to the end of its init, which only has to read pipes empty and reap.
-pub const SWEEP_TIME: Millis = Millis::from_secs(5);
-/// From SIGKILL to the next step, and at last to giving up: a process in the kernel, on a dead disk or network file
-/// system, may never die.
-pub const KILL_TIME: Millis = Millis::from_secs(5);
+mod ending;
+mod instance;
+
+use ending::EXTENSION;
+pub use ending::{ABORT_TIME, KILL_TIME, SWEEP_TIME};
+
 /// The signal that cannot be caught, the same number on every architecture.
 const SIGKILL: u8 = 9;
 
@@ -63,7 +66,7 @@ impl State {
 
     /// When [`Event::Timer`] is due; `None`: nothing happens by itself.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.services.iter().filter_map(|service| service.deadline).min()
+        self.services.iter().flat_map(|service| [service.deadline, service.ping_by]).flatten().min()
     }
 }
 
@@ -123,12 +126,17 @@ impl Step<'_> {
         for index in self.indices() {
             let now = self.now;
             let Some(service) = self.service(index) else { continue };
+            if let Some(ping_by) = service.ping_by.take_if(|at| *at <= now) {
+                self.overdue(index, ping_by);
+            }
+            let Some(service) = self.service(index) else { continue };
             if service.deadline.is_none_or(|deadline| deadline > now) {
                 continue;
             }
             service.deadline = None;
             match service.phase {
                 Phase::Starting => self.kill(index, Reason::StartTimeout),
+                Phase::Started => self.stop(index, Reason::StartTimeout, After::Policy),
                 Phase::Stopping(Ending::Asked | Ending::Sweeping) => {
                     let reason = service.reason;
                     self.kill(index, reason);
@@ -167,7 +175,7 @@ impl Step<'_> {
             }
             Order::Restart => {
                 match phase {
-                    Phase::Starting | Phase::Running | Phase::Stopping(_) => {
+                    Phase::Starting | Phase::Started | Phase::Running | Phase::Stopping(_) => {
                         self.want(index, true);
                         self.stop(index, Reason::Asked, After::Again);
                     }
@@ -176,7 +184,7 @@ impl Step<'_> {
                 self.wait(token, Goal::Up(index));
             }
             Order::Kill(signal) => {
-                if !matches!(phase, Phase::Running | Phase::Stopping(Ending::Asked)) {
+                if !matches!(phase, Phase::Started | Phase::Running | Phase::Stopping(Ending::Asked)) {
                     return self.refuse(token, index, Refusal::NotRunning);
                 }
                 if signal == SIGKILL {
@@ -216,7 +224,7 @@ impl Step<'_> {
                     self.begin(next);
                 }
                 Phase::Stopping(_) => service.after = After::Again,
-                Phase::Waiting | Phase::Preparing | Phase::Starting | Phase::Running => {}
+                Phase::Waiting | Phase::Preparing | Phase::Starting | Phase::Started | Phase::Running => {}
             }
         }
     }
@@ -232,83 +240,6 @@ impl Step<'_> {
         }
         if let Some(token) = token {
             self.wait(token, Goal::Ended);
-        }
-    }
-
-    fn instance(&mut self, index: Index, event: InstanceEvent) {
-        let now = self.now;
-        let Some(service) = self.service(index) else { return };
-        let (phase, number) = (service.phase, service.number);
-        match event {
-            InstanceEvent::Spawned => {}
-            InstanceEvent::SpawnFailed(why) => self.gone(index, Reason::SpawnFailed, Some(why)),
-            InstanceEvent::MainStarted if phase == Phase::Starting => {
-                service.detail = None;
-                self.enter(index, Phase::Running, Reason::None, None);
-            }
-            InstanceEvent::MainStarted => {}
-            InstanceEvent::MainFailed(why) if phase == Phase::Starting => {
-                service.detail = Some(why);
-                self.end(index, Ending::Sweeping, Reason::SpawnFailed, SWEEP_TIME);
-            }
-            InstanceEvent::MainFailed(_) => {}
-            InstanceEvent::MainExited(status) => match phase {
-                Phase::Starting | Phase::Running => {
-                    self.thaw(index);
-                    self.end(index, Ending::Sweeping, Reason::Exit(status), SWEEP_TIME);
-                }
-                Phase::Stopping(Ending::Asked) => {
-                    service.phase = Phase::Stopping(Ending::Sweeping);
-                    service.deadline = Some(now.plus(SWEEP_TIME));
-                }
-                _ => {}
-            },
-            InstanceEvent::InitGone(status) => {
-                let reason = match (service.phase, status) {
-                    (Phase::Stopping(_), _) => service.reason,
-                    (_, Some(status)) => Reason::Exit(status),
-                    (_, None) => Reason::InitLost,
-                };
-                self.gone(index, reason, None);
-            }
-            InstanceEvent::OutOfMemory => self.out_of_memory(index),
-            InstanceEvent::Frozen(Ok(frozen)) => match phase {
-                Phase::Running => {
-                    service.paused = frozen;
-                    service.reason = Reason::None;
-                    self.actions.push(Action::Changed(index, Phase::Running));
-                }
-                // Frozen after all, while it was already being ended.
-                _ if frozen => self.actions.push(Action::Freeze(index, number, false)),
-                _ => {}
-            },
-            InstanceEvent::Frozen(Err(why)) => {
-                if phase == Phase::Running {
-                    service.reason = Reason::Freezer;
-                    service.detail = Some(why);
-                }
-                self.answer_all(|goal| matches!(goal, Goal::Frozen(i, _) if i == index), Verdict::Failed(index));
-            }
-        }
-    }
-
-    fn out_of_memory(&mut self, index: Index) {
-        let Some(service) = self.service(index) else { return };
-        if !service.oom {
-            service.oom = true;
-            service.oom_kills = service.oom_kills.saturating_add(1);
-        }
-        match service.phase {
-            Phase::Starting | Phase::Running => self.kill(index, Reason::OutOfMemory),
-            Phase::Stopping(Ending::Asked) => {
-                let reason = service.reason;
-                self.kill(index, reason);
-            }
-            // The kernel's victim was main itself, and the word of its death came first.
-            Phase::Stopping(Ending::Sweeping) if service.reason == Reason::Exit(Status::Signal(SIGKILL)) => {
-                service.reason = Reason::OutOfMemory;
-            }
-            _ => {}
         }
     }
 
@@ -329,11 +260,13 @@ impl Step<'_> {
             return self.enter(index, Phase::Waiting, Reason::Needs(needed), None);
         }
         let timeout = self.plan.services.get(usize::from(index)).map_or(Millis(0), |service| service.start_timeout);
+        let furthest = self.now.plus(Millis(timeout.0.saturating_mul(EXTENSION)));
         let Some(service) = self.service(index) else { return };
         service.number = service.number.saturating_add(1);
-        (service.oom, service.paused, service.ran) = (false, false, Millis(0));
-        (service.after, service.detail) = (After::Policy, None);
+        (service.oom, service.paused, service.late, service.ran) = (false, false, false, Millis(0));
+        (service.after, service.detail, service.said) = (After::Policy, None, None);
         let number = service.number;
+        service.furthest = Some(furthest);
         self.enter(index, Phase::Starting, Reason::None, Some(self.now.plus(timeout)));
         self.actions.push(Action::Spawn(index, number));
     }
@@ -353,110 +286,6 @@ impl Step<'_> {
         self.enter(index, Phase::Done, Reason::Skipped, None);
     }
 
-    /// Ends `index` as far as there is something to end; what comes then is `after`.
-    fn stop(&mut self, index: Index, reason: Reason, after: After) {
-        let timeout = self.plan.services.get(usize::from(index)).map_or(Millis(0), |service| service.stop.timeout);
-        let Some(service) = self.service(index) else { return };
-        let number = service.number;
-        service.after = after;
-        match service.phase {
-            // There is no main yet that could be asked.
-            Phase::Starting => self.kill(index, reason),
-            Phase::Running => {
-                self.thaw(index);
-                self.end(index, Ending::Asked, reason, timeout);
-                self.actions.push(Action::Signal(index, number, None));
-            }
-            Phase::Stopping(Ending::Stuck) => {}
-            Phase::Stopping(_) => service.reason = reason,
-            Phase::Stopped => {}
-            _ => self.enter(index, Phase::Stopped, reason, None),
-        }
-    }
-
-    fn kill(&mut self, index: Index, reason: Reason) {
-        self.thaw(index);
-        self.end(index, Ending::Killed, reason, KILL_TIME);
-        if let Some(number) = self.service(index).map(|service| service.number) {
-            self.actions.push(Action::KillTree(index, number));
-        }
-    }
-
-    fn thaw(&mut self, index: Index) {
-        let Some(service) = self.service(index) else { return };
-        let number = service.number;
-        if core::mem::take(&mut service.paused) {
-            self.actions.push(Action::Freeze(index, number, false));
-        }
-    }
-
-    /// The instance is being ended and has `time` for it.
-    fn end(&mut self, index: Index, ending: Ending, reason: Reason, time: Millis) {
-        let now = self.now;
-        let Some(service) = self.service(index) else { return };
-        if service.phase == Phase::Running {
-            service.ran = now.since(service.since);
-        }
-        if matches!(service.phase, Phase::Stopping(_)) {
-            service.phase = Phase::Stopping(ending);
-            service.reason = reason;
-            service.deadline = Some(now.plus(time));
-        } else {
-            self.enter(index, Phase::Stopping(ending), reason, Some(now.plus(time)));
-        }
-    }
-
-    /// The instance is no more.
-    fn gone(&mut self, index: Index, reason: Reason, detail: Option<Box<str>>) {
-        let now = self.now;
-        let Some(service) = self.service(index) else { return };
-        if service.phase == Phase::Running {
-            service.ran = now.since(service.since);
-        }
-        if detail.is_some() {
-            service.detail = detail;
-        }
-        let reason = match reason {
-            Reason::Exit(Status::Signal(SIGKILL)) | Reason::InitLost if service.oom => Reason::OutOfMemory,
-            reason => reason,
-        };
-        let (number, after) = (service.number, service.after);
-        // The next instance lives in the same group and must not be born frozen.
-        self.thaw(index);
-        self.actions.push(Action::Cleanup(index, number));
-        match after {
-            _ if self.state.shutdown => self.enter(index, Phase::Stopped, reason, None),
-            After::Stay => self.enter(index, Phase::Stopped, reason, None),
-            After::Again => {
-                if let Some(service) = self.service(index) {
-                    service.backoff.reset();
-                }
-                self.begin(index);
-            }
-            After::Policy => self.by_policy(index, reason),
-        }
-    }
-
-    fn by_policy(&mut self, index: Index, reason: Reason) {
-        let Some(configured) = self.plan.services.get(usize::from(index)) else { return };
-        let policy = configured.restart;
-        let again = match (policy.policy, configured.kind) {
-            (RestartPolicy::Always, Kind::Daemon) => true,
-            (RestartPolicy::Always, Kind::Oneshot) | (RestartPolicy::OnFailure, _) => reason.is_failure(),
-            (RestartPolicy::No, _) => false,
-        };
-        if !again {
-            let phase = if reason.is_failure() { Phase::Failed } else { Phase::Done };
-            return self.enter(index, phase, reason, None);
-        }
-        let (now, random) = (self.now, self.random());
-        let Some(service) = self.service(index) else { return };
-        match service.backoff.next(&policy, service.ran, now, random) {
-            Next::Wait(wait) => self.enter(index, Phase::Backoff, reason, Some(now.plus(wait))),
-            Next::GiveUp => self.enter(index, Phase::Failed, reason, None),
-        }
-    }
-
     /// What follows from where everything stands now: who waited can begin, who is no longer needed can end.
     fn sweep(&mut self) {
         for index in self.indices() {
@@ -469,7 +298,7 @@ impl Step<'_> {
                         }
                     }
                 },
-                Some(Phase::Starting | Phase::Running)
+                Some(Phase::Starting | Phase::Started | Phase::Running)
                     if self.state.shutdown && graph::dependants_down(self.plan, &self.state.services, index) =>
                 {
                     self.stop(index, Reason::Shutdown, After::Stay);

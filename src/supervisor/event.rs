@@ -1,6 +1,8 @@
 //! What happens to the supervisor: the input of [`super::core::step`].
 #![forbid(unsafe_code)]
 
+use super::notify::Notice;
+
 /// The index of a service in the plan.
 pub type Index = u16;
 
@@ -89,6 +91,10 @@ pub enum InstanceEvent {
     InitGone(Option<Status>),
     /// The kernel killed a process of it for want of memory.
     OutOfMemory,
+    /// It said something about itself.
+    Notified(Notice),
+    /// It said what is wrong with it: its words. They explain its end.
+    Troubled(Box<str>),
     /// Freezing or thawing succeeded (`true`: it is frozen now) or why it did not.
     Frozen(Result<bool, Box<str>>),
 }

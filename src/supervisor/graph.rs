@@ -76,7 +76,8 @@ fn mark(marks: &mut Marks, index: Index) {
 
 fn met(services: &[Service], need: Need) -> bool {
     services.get(usize::from(need.service())).is_some_and(|service| match need {
-        Need::Started(_) => service.meets_need(),
+        Need::Started(_) => service.is_up() || service.phase == Phase::Started,
+        Need::Ready(_) => service.is_up(),
         Need::Done(_) => service.phase == Phase::Done,
     })
 }

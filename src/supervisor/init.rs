@@ -11,6 +11,7 @@
 //! After the start there is no heap: all state lies in [`Init`], on the stack.
 #![forbid(unsafe_code)]
 
+use super::inbox::Inbox;
 use super::record::{Ended, ExitRecord};
 use super::wire::{FromInit, MESSAGE_BYTES, ToInit};
 use crate::log::entry::{Entry, Stamp, Stream};
@@ -18,6 +19,7 @@ use crate::log::lines::Lines;
 use crate::log::rate::Rate;
 use crate::log::ring::Writer;
 use crate::log::sink::Sink;
+use crate::plan::NotifyAccess;
 use crate::sandbox::child::{self, InitContext, Reach};
 use crate::sandbox::stage::Failure;
 use crate::sys::process::exit_now;
@@ -51,12 +53,27 @@ const SWEEP_MS: u16 = 100;
 
 /// A service's init, from the end of its sandbox's setup to its own end.
 pub fn run(context: InitContext<'_>) -> ! {
-    let InitContext { setup, channel, stdout, stderr, dev_log, outlets, reach, main, stdio, filter, .. } = context;
+    let InitContext {
+        setup,
+        channel,
+        stdout,
+        stderr,
+        dev_log,
+        notify,
+        ready,
+        outlets,
+        reach,
+        main,
+        handed,
+        filter,
+        ..
+    } = context;
+    let notify = notify.or(outlets.notify);
     let reporter = Reporter { channel: &channel, exit: outlets.exit.as_ref() };
     // Before main exists, so that its end is seen however soon it comes.
     let children = setup.and_then(|()| child_signal());
     let started = children
-        .and_then(|children| child::spawn_main(main, main.join.as_ref(), stdio).map(|starting| (children, starting)));
+        .and_then(|children| child::spawn_main(main, main.join.as_ref(), handed).map(|starting| (children, starting)));
     let (children, starting) = match started {
         Ok(started) => started,
         Err(failure) => reporter.never_started(failure),
@@ -73,9 +90,9 @@ pub fn run(context: InitContext<'_>) -> ! {
     if let Some(note) = &outlets.note {
         log.note(note);
     }
-    let kept = [&dev_log, &outlets.exit, &outlets.pin].map(Option::as_ref);
+    let kept = [&dev_log, &notify, &ready, &outlets.exit, &outlets.pin].map(Option::as_ref);
     let own = [Some(&channel), stdout.as_ref(), stderr.as_ref()].into_iter().chain(kept);
-    let mut keep = heapless::Vec::<i32, 16>::new();
+    let mut keep = heapless::Vec::<i32, 24>::new();
     keep.extend(own.flatten().map(AsRawFd::as_raw_fd));
     keep.extend([children.as_fd().as_raw_fd(), starting.descriptor()]);
     keep.extend(log.ring.iter().map(|ring| ring.as_fd().as_raw_fd()));
@@ -96,7 +113,7 @@ pub fn run(context: InitContext<'_>) -> ! {
         reporter,
         reach: &reach,
         children: &children,
-        main,
+        inbox: Inbox::new(notify.as_ref(), ready.as_ref(), outlets.notify_access, main),
         status: None,
         killed: false,
         supervised: true,
@@ -123,9 +140,15 @@ struct Reporter<'a> {
 }
 
 impl Reporter<'_> {
+    /// A supervisor that is gone, or too far behind for its channel to take more, reads the exit record instead.
     fn say(&self, message: FromInit) {
-        // A supervisor that is gone reads the exit record instead.
-        let _ = send(self.channel.as_raw_fd(), &message.encode(), MsgFlags::MSG_NOSIGNAL);
+        self.offer(&message);
+    }
+
+    /// `false`: the channel is full. Where nobody listens any more the message has no loss.
+    fn offer(&self, message: &FromInit) -> bool {
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        send(self.channel.as_raw_fd(), &message.encode(), flags) != Err(Errno::EAGAIN)
     }
 
     fn record(&self, record: &ExitRecord) {
@@ -164,6 +187,19 @@ impl Log {
 
     fn note(&mut self, text: &str) {
         self.keep(Stream::Note, text.as_bytes(), false);
+    }
+
+    /// Why a message to the notify socket was refused, for the first one. Not inlined, as [`Source::read`].
+    #[inline(never)]
+    fn note_stranger(&mut self, pid: i32, access: NotifyAccess) {
+        let why = match access {
+            NotifyAccess::Main => "it is not main (\"notify_access\": \"all\" takes all of the service)",
+            NotifyAccess::All => "it is not of this service, or has ended",
+        };
+        let mut text = heapless::String::<160>::new();
+        // 160 bytes hold the longer sentence with the longest number.
+        let _ = write!(text, "refused what process {pid} said to NOTIFY_SOCKET: {why}");
+        self.note(&text);
     }
 
     fn keep(&mut self, stream: Stream, text: &[u8], partial: bool) {
@@ -259,7 +295,8 @@ struct Init<'a> {
     reporter: Reporter<'a>,
     reach: &'a Reach,
     children: &'a SignalFd,
-    main: i32,
+    /// What the service says to its supervisor; knows who main is.
+    inbox: Inbox<'a>,
     status: Option<i32>,
     killed: bool,
     /// Whether someone still holds the other end of the channel.
@@ -281,7 +318,8 @@ impl Init<'_> {
                 self.end(status, log);
             }
             log.flush();
-            let ready = self.wait(if unreaped { Some(0) } else { log.rate.wait_ns() });
+            let waits = [log.rate.wait_ns(), self.inbox.wait_ns(log.now.mono_ns)];
+            let ready = self.wait(if unreaped { Some(0) } else { waits.into_iter().flatten().min() });
             if ready[0] {
                 self.obey();
             }
@@ -299,20 +337,29 @@ impl Init<'_> {
                 self.read_syslog(TURN, log);
             }
             log.now = stamp();
+            let (reach, reporter) = (self.reach, &self.reporter);
+            let holds = |pid| reach.holds(pid);
+            self.inbox.attend(log.now.mono_ns, ready[4] || ready[5], holds, |said| reporter.offer(said));
+            if let Some((pid, access)) = self.inbox.stranger() {
+                log.note_stranger(pid, access);
+            }
             log.report_dropped(false);
             log.report_unwritten(false);
         }
     }
 
-    /// Sleeps; which of channel, output, error output and log socket have something.
-    fn wait(&self, wait_ns: Option<u64>) -> [bool; 4] {
+    /// Sleeps; which of channel, output, error output, log socket, notify socket and readiness pipe have something.
+    fn wait(&self, wait_ns: Option<u64>) -> [bool; 6] {
+        let [notify, ready] = self.inbox.watched();
         let sources = [
             self.supervised.then(|| self.reporter.channel.as_fd()),
             self.out.pipe.map(AsFd::as_fd),
             self.err.pipe.map(AsFd::as_fd),
             self.dev_log.map(AsFd::as_fd),
+            notify,
+            ready,
         ];
-        let mut set = heapless::Vec::<PollFd<'_>, 5>::new();
+        let mut set = heapless::Vec::<PollFd<'_>, 7>::new();
         let all = sources.into_iter().flatten().chain([self.children.as_fd()]);
         set.extend(all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         // Rounded up: to wake before it is time means to wake twice.
@@ -331,12 +378,12 @@ impl Init<'_> {
             Ok(count) => match ToInit::decode(message.get(..count).unwrap_or_default()) {
                 Some(ToInit::Signal(number)) => {
                     // Main may have ended just now.
-                    let _ = send_signal(self.main, number);
+                    let _ = send_signal(self.inbox.main(), number);
                 }
                 Some(ToInit::Kill) => {
                     self.killed = true;
                     // By name too: where nothing groups the service, main at least is known.
-                    let _ = send_signal(self.main, SIGKILL);
+                    let _ = send_signal(self.inbox.main(), SIGKILL);
                     self.reach.kill_all();
                 }
                 None => {}
@@ -350,7 +397,12 @@ impl Init<'_> {
     fn reap(&mut self) -> bool {
         for _ in 0..REAP {
             match wait_any() {
-                Ok(Some((pid, status))) if pid == self.main => self.status = Some(status),
+                Ok(Some((pid, status))) if pid == self.inbox.main() => {
+                    let (reach, reporter) = (self.reach, &self.reporter);
+                    if !self.inbox.main_ended(|pid| reach.holds(pid), |said| reporter.offer(said)) {
+                        self.status = Some(status);
+                    }
+                }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return false,
             }

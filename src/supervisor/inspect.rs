@@ -4,12 +4,13 @@
 
 use super::answer::{self, Why, state_word};
 use super::event::Index;
+use super::notify::Counts;
 use super::run::Supervisor;
 use crate::base::signal;
 use crate::image::text::{quote, quote_list};
 use crate::plan::{
-    CapSet, Condition, Feature, Kind, Memory, MountKind, Network, RestartPolicy, RlimitKind, Root, RootFs, Seccomp,
-    Service as Configured, Then,
+    CapSet, Condition, Feature, Kind, Memory, MountKind, Network, NotifyAccess, Ready, RestartPolicy, RlimitKind, Root,
+    RootFs, Seccomp, Service as Configured, Then,
 };
 use crate::sandbox::cgroup::Controller;
 use core::fmt::Display;
@@ -87,6 +88,8 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
         .raw("init", live.map_or(0, |live| live.init))
         .raw("instance", service.number)
         .raw("oom_kills", service.oom_kills)
+        .optional("status", live.map(|live| &live.status).filter(|status| !status.is_empty()))
+        .raw("notify", live.map_or("null".to_owned(), |live| notify(&live.counts)))
         .raw("enabled", configured.enabled)
         .text("root", if configured.root == Root::Host { "host" } else { "image" })
         .text("image", configured.image().unwrap_or_default())
@@ -148,6 +151,12 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
         object.raw(key, value);
     }
     object.end()
+}
+
+/// What of a notify socket was not listened to.
+fn notify(counts: &Counts) -> String {
+    let mut one = Object::new();
+    one.raw("refused", counts.refused).raw("malformed", counts.malformed).end()
 }
 
 fn process(object: &mut Object, service: &Configured) {
@@ -268,6 +277,15 @@ fn supervision(object: &mut Object, service: &Configured) {
         Then::KeepTrying => "keep-trying",
         Then::Stop => "stop",
     };
+    let ready = match service.ready {
+        Ready::Started => "started".to_owned(),
+        Ready::Notify => "notify".to_owned(),
+        Ready::Fd(fd) => format!("fd {fd}"),
+    };
+    let access = service.notify.map(|access| match access {
+        NotifyAccess::Main => "main",
+        NotifyAccess::All => "all",
+    });
     let mut restart = Object::new();
     restart
         .text("policy", policy)
@@ -288,5 +306,8 @@ fn supervision(object: &mut Object, service: &Configured) {
         .raw("restart", restart.end())
         .raw("stop", stop.end())
         .text("start_timeout", service.start_timeout)
+        .text("ready", ready)
+        .optional("notify_access", access)
+        .optional("watchdog", service.watchdog)
         .raw("log", log.end());
 }

@@ -9,11 +9,13 @@ use super::images::Standing;
 use super::init;
 use super::instance::{self, Instance, Process};
 use super::keeper::Moment;
+use super::notify::{Counts, Line};
 use super::run::{KEEPER, Supervisor};
 use super::service::Phase;
 use super::slot::Live;
-use super::steps::Material;
+use super::steps::{Material, notify_path};
 use super::wire::ToInit;
+use crate::control::wire::cut;
 use crate::log::ring;
 use crate::log::sink::Sink;
 use crate::plan::{Network, Root, Seccomp, Service};
@@ -144,7 +146,8 @@ impl Supervisor<'_> {
             }
         };
         let join = group.join().map_err(|error| error.to_string())?;
-        let order = material.order(device, service, slot.net.as_ref(), Some(join));
+        let notify = notify_path(self.run.path(), service);
+        let order = material.order(device, service, slot.net.as_ref(), Some(join), &notify);
         let mut spec = prepare(order).map_err(|error| error.to_string())?;
         spec.closed = vec![self.run.lock_fd(), self.server.listener_fd()];
         let oom = group.oom_event().map_err(|error| error.to_string())?;
@@ -176,6 +179,8 @@ impl Supervisor<'_> {
             oom_look: None,
             oom_looks: 0,
             stop_signal,
+            status: Line::new(),
+            counts: Counts::default(),
         });
         self.watch_instance(index);
         Ok(())
@@ -191,6 +196,7 @@ impl Supervisor<'_> {
         }
         let name = answer::name(&self.plan, index);
         let _ = fs::remove_file(instance::path(self.run.path(), name));
+        self.run.forget_notify(name);
     }
 
     fn changed(&mut self, index: Index, phase: Phase) {
@@ -219,7 +225,7 @@ impl Supervisor<'_> {
         }
         if verdict == Verdict::SettledWithout {
             for index in 0..self.plan.services.len() {
-                let down = |service: &&super::service::Service| service.wanted && !service.meets_need();
+                let down = |service: &&super::service::Service| service.wanted && !service.is_up();
                 if self.state.services().get(index).filter(down).is_some() {
                     self.send_service(token, index as Index);
                 }
@@ -232,8 +238,12 @@ impl Supervisor<'_> {
     /// Sends the line of service `index`.
     pub(super) fn send_service(&mut self, token: Token, index: Index) {
         let Some(service) = self.state.services().get(usize::from(index)) else { return };
-        let pids = self.live(index).map_or((0, 0), |live| (live.main, live.init));
-        let line = answer::service_line(token.id, &self.plan, index, service, pids, self.now);
+        let live = self.live(index);
+        let pids = live.map_or((0, 0), |live| (live.main, live.init));
+        let mut line = answer::service_line(token.id, &self.plan, index, service, pids, self.now);
+        if line.reason.is_empty() {
+            line.reason = cut(live.map_or("", |live| &live.status));
+        }
         self.server.send(token.client, &line);
     }
 }
@@ -259,7 +269,21 @@ fn outlets(run: &super::rundir::RunDir, device: &crate::plan::Device, service: &
         size => Some(sink(device, name, size, service.log.keep)?),
     };
     let note = service.tty.as_ref().map(|tty| format!("what it says goes to {tty}, not here").into());
-    Ok(Outlets { exit: Some(exit.into()), ring: Some(ring), sink, rate: service.log.rate, note, ..Outlets::default() })
+    let notify = match (service.notify, &service.root) {
+        (Some(_), Root::Host) => Some(run.notify(name).map_err(|error| at("notify socket", &error))?),
+        // A container's is made inside.
+        (Some(_), Root::Image(_)) | (None, _) => None,
+    };
+    Ok(Outlets {
+        exit: Some(exit.into()),
+        ring: Some(ring),
+        sink,
+        rate: service.log.rate,
+        note,
+        notify,
+        notify_access: service.notify.unwrap_or_default(),
+        ..Outlets::default()
+    })
 }
 
 /// The log file, in the folder `logs` of the state folder.

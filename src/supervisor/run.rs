@@ -16,18 +16,17 @@ use super::board::Board;
 use super::core::{State, step};
 use super::event::{Event, Index, InstanceEvent, Token};
 use super::images::Images;
-use super::instance::{self, Instance, Process};
+use super::instance;
 use super::keeper::{End, Keeper, Moment};
 use super::leftover;
 use super::report::Report;
 use super::rundir::{RunDir, Unclaimed};
 use super::service::Phase;
 use super::slot::{self, Slot};
-use super::wire::{FromInit, MESSAGE_BYTES};
 use crate::base::units::Millis;
 use crate::control::server::Server;
 use crate::control::wire::SOCKET;
-use crate::plan::{Plan, Root};
+use crate::plan::Plan;
 use crate::sandbox::cgroup::Tree;
 use crate::sys::wait::{ended_child, wait_for};
 use nix::errno::Errno;
@@ -35,13 +34,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::inotify::Inotify;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 /// Between two looks whether a shortage of memory has cost a process, and how many looks.
@@ -109,7 +107,7 @@ pub struct Supervisor<'k> {
     pub(super) now: Millis,
     pub(super) complete: bool,
     actions: Actions,
-    epoll: Epoll,
+    pub(super) epoll: Epoll,
     timer: TimerFd,
     armed: Option<Millis>,
     signals: SignalFd,
@@ -265,6 +263,8 @@ impl<'k> Supervisor<'k> {
             }
             self.now = monotonic();
             if self.state.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+                // A ping that is here already counts, however late it is looked at.
+                (0..self.plan.services.len() as Index).for_each(|index| self.hear_out(index));
                 self.events.push_back(Event::Timer);
             }
             if self.server.next_deadline().is_some_and(|deadline| deadline <= self.now) {
@@ -339,7 +339,7 @@ impl<'k> Supervisor<'k> {
     }
 
     fn init_ended(&mut self, index: Index) {
-        self.hear(index);
+        self.hear_out(index);
         self.memory_kills(index);
         let name = answer::name(&self.plan, index);
         let record = slot::exit_record(&instance::service_dir(self.run.path(), name));
@@ -354,56 +354,6 @@ impl<'k> Supervisor<'k> {
             None => None,
         };
         self.happened(index, number, InstanceEvent::InitGone(status));
-    }
-
-    /// Reads what an init says.
-    fn hear(&mut self, index: Index) {
-        let mut message = [0; MESSAGE_BYTES];
-        loop {
-            let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
-            let Some(live) = slot.live.as_mut() else { return };
-            let Some(channel) = &live.channel else { return };
-            let number = live.number;
-            match recv(channel.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT) {
-                Ok(count) if count > 0 => match FromInit::decode(message.get(..count).unwrap_or(&[])) {
-                    Some(FromInit::Started { main }) => {
-                        let on_host = self
-                            .plan
-                            .services
-                            .get(usize::from(index))
-                            .is_some_and(|service| service.root == Root::Host);
-                        let main = match &slot.group {
-                            _ if on_host => Process::find(main).unwrap_or_default(),
-                            Some(group) => slot::find_main(group, main),
-                            None => Process::default(),
-                        };
-                        live.main = main.pid;
-                        let name = answer::name(&self.plan, index);
-                        if let Ok(Some(record)) = Instance::read(self.run.path(), name) {
-                            // Without it `exec` and `top` say that main is not known.
-                            let _ = Instance { main, ..record }.write(self.run.path());
-                        }
-                        self.happened(index, number, InstanceEvent::MainStarted);
-                    }
-                    Some(FromInit::Failed(failure)) => {
-                        self.happened(index, number, InstanceEvent::MainFailed(failure.to_string().into()));
-                    }
-                    Some(FromInit::Exited { status }) => {
-                        self.memory_kills(index);
-                        self.happened(index, number, InstanceEvent::MainExited(slot::status(status)));
-                    }
-                    None => {}
-                },
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return,
-                // Its end is closed; that it ended is told by SIGCHLD.
-                Ok(_) | Err(_) => {
-                    let _ = self.epoll.delete(channel);
-                    live.channel = None;
-                    return;
-                }
-            }
-        }
     }
 
     fn memory_short(&mut self, index: Index) {
@@ -428,7 +378,7 @@ impl<'k> Supervisor<'k> {
     }
 
     /// Whether the kernel has killed a process of the service for want of memory since the last look; tells the core.
-    fn memory_kills(&mut self, index: Index) -> bool {
+    pub(super) fn memory_kills(&mut self, index: Index) -> bool {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return false };
         let (Some(group), Some(live)) = (&slot.group, &mut slot.live) else { return false };
         let kills = group.oom_kills();

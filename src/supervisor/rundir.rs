@@ -1,22 +1,28 @@
 //! The run directory: one supervisor's socket, logs and records, on a tmpfs.
 //!
 //! ```text
-//! RUN/                        0700; locked (flock) by the supervisor as long as it lives
+//! RUN/                        0700, 0711 once there is a notify socket; locked (flock) by the supervisor as long as it
+//!                             lives
 //! RUN/control.sock            0600
 //! RUN/log                     the ring of the supervisor itself (see [`super::report`])
 //! RUN/services/NAME/log       the ring, written by the service's init
 //! RUN/services/NAME/exit      the exit record, written by the init before it ends
 //! RUN/services/NAME/instance  the running instance (see [`super::instance`])
+//! RUN/notify/NAME             the notify socket of a service on the host's root, read by its init
 //! ```
 #![forbid(unsafe_code)]
 
 use super::instance::{self, Instance};
-use nix::errno::Errno;
+use crate::sandbox::rootfs::bind_datagrams;
+use crate::sys::Errno;
+use crate::sys::datagram::name_senders;
 use nix::fcntl::{Flock, FlockArg};
-use std::fs::{self, DirBuilder, File};
+use nix::libc;
+use std::ffi::CString;
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd as _, RawFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use twox_hash::XxHash64;
 
@@ -66,7 +72,7 @@ impl RunDir {
         let path = fs::canonicalize(path).map_err(Unclaimed::Failed)?;
         let dir = File::open(&path).map_err(Unclaimed::Failed)?;
         let lock = Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-            Errno::EWOULDBLOCK => Unclaimed::Taken,
+            nix::Error::EWOULDBLOCK => Unclaimed::Taken,
             errno => Unclaimed::Failed(errno.into()),
         })?;
         let (locked, now) = (lock.metadata().map_err(Unclaimed::Failed)?, fs::metadata(&path));
@@ -111,6 +117,37 @@ impl RunDir {
         }
     }
 
+    /// Makes the notify socket of a service on the host's root. Its programs may run as any user, so everyone may write to
+    /// it; who is listened to is decided by who sends.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn notify(&self, name: &str) -> io::Result<OwnedFd> {
+        let path = notify_socket(&self.path, name);
+        let folder = path.parent().unwrap_or(&self.path);
+        let search_only = || Permissions::from_mode(0o711);
+        DirBuilder::new().recursive(true).create(folder)?;
+        fs::set_permissions(&self.path, search_only())?;
+        fs::set_permissions(folder, search_only())?;
+        self.forget_notify(name);
+        let text = CString::new(path.as_os_str().as_encoded_bytes())?;
+        let socket = bind_datagrams(&text).and_then(|socket| name_senders(&socket).map(|()| socket));
+        let socket = socket.map_err(|errno| match errno {
+            Errno(libc::ENAMETOOLONG) => {
+                io::Error::other("its path is longer than a socket's may be; use a shorter --run-dir")
+            }
+            Errno(number) => io::Error::from_raw_os_error(number),
+        })?;
+        // The umask has had its say.
+        fs::set_permissions(&path, Permissions::from_mode(0o666))?;
+        Ok(socket)
+    }
+
+    /// Removes the notify socket of a service.
+    pub fn forget_notify(&self, name: &str) {
+        let _ = fs::remove_file(notify_socket(&self.path, name));
+    }
+
     /// The names of the services that have a directory here.
     pub fn services(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path.join("services")).into_iter().flatten().flatten();
@@ -140,11 +177,17 @@ impl RunDir {
     /// Removes everything in the directory that is ours, and the directory if nothing else is in it.
     pub fn clear(self) {
         let _ = fs::remove_dir_all(self.path.join("services"));
+        let _ = fs::remove_dir_all(self.path.join("notify"));
         let _ = fs::remove_file(self.path.join(crate::control::wire::SOCKET));
         let _ = fs::remove_file(self.path.join(super::report::RING));
         let _ = fs::remove_dir(&self.path);
         drop(self.lock);
     }
+}
+
+/// The path of the notify socket of a service on the host's root.
+pub fn notify_socket(run_dir: &Path, service: &str) -> PathBuf {
+    run_dir.join("notify").join(service)
 }
 
 /// Whether nobody but root and this user can change what is in the directory: the control socket and the records that

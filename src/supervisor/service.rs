@@ -3,6 +3,7 @@
 
 use super::backoff::Backoff;
 use super::event::{Number, Status};
+use crate::base::exit;
 use crate::base::units::Millis;
 use crate::plan::Need;
 use core::fmt;
@@ -10,12 +11,12 @@ use core::fmt;
 /// What a service is doing.
 ///
 /// ```text
-///            needs there        image there        main runs
-/// Waiting ──────────> Preparing ─────────> Starting ───────> Running
-///    ^                    │                    │                │
-///    │ deadline           │ image bad          │ fails          │ exits, is stopped
-///    │                    v                    v                v
-/// Backoff <───────────  Held             (Stopping) <──── Stopping ───> Stopped, Done, Failed
+///            needs there        image there        main runs         is ready
+/// Waiting ──────────> Preparing ─────────> Starting ───────> Started ────────> Running
+///    ^                    │                    │                │                 │
+///    │ deadline           │ image bad          │ fails          │ exits, hangs    │ exits, hangs, is stopped
+///    │                    v                    v                v                 v
+/// Backoff <───────────  Held             (Stopping) <────── Stopping <──────── Stopping ───> Stopped, Done, Failed
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -27,7 +28,9 @@ pub enum Phase {
     Preparing,
     /// Its init exists or is about to; main does not run yet.
     Starting,
-    /// Main runs.
+    /// Main runs and has not said yet that it is ready.
+    Started,
+    /// Main runs and is ready.
     Running,
     /// Its instance is being ended.
     Stopping(Ending),
@@ -44,7 +47,7 @@ pub enum Phase {
 /// How far the end of an instance has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Main was sent its stop signal and has until the deadline.
+    /// Main was sent its stop signal, or SIGABRT, or says that it is ending, and has until the deadline.
     Asked,
     /// Main has ended by itself; init sweeps up and ends.
     Sweeping,
@@ -74,8 +77,14 @@ pub enum Reason {
     Exit(Status),
     /// The kernel killed it at its memory limit.
     OutOfMemory,
-    /// Main did not run within `start_timeout`.
+    /// It was not ready within `start_timeout`.
     StartTimeout,
+    /// It reads its configuration anew, as it says.
+    Reloading,
+    /// It is ending by itself, as it says.
+    Stopping,
+    /// It did not ping within its `watchdog`, or said itself that something is wrong.
+    Watchdog,
     /// The sandbox could not be made; [`Service::detail`] says why.
     SpawnFailed,
     /// The image cannot be used; [`Service::detail`] says why.
@@ -97,6 +106,14 @@ impl Reason {
     pub const fn is_failure(self) -> bool {
         !matches!(self, Reason::Exit(Status::Code(0)) | Reason::Asked | Reason::Shutdown | Reason::None)
     }
+
+    /// The reason once main has ended with `status`: what says that it is ending has ended by itself.
+    pub const fn or_exit(self, status: Status) -> Reason {
+        match self {
+            Reason::Stopping => Reason::Exit(status),
+            reason => reason,
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -108,10 +125,14 @@ impl fmt::Display for Reason {
             Reason::Asked => f.write_str("on request"),
             Reason::Shutdown => f.write_str("the supervisor is ending"),
             Reason::Needs(_) => f.write_str("waits for"),
+            Reason::Exit(Status::Code(exit::INVALID)) => f.write_str("exit code 78: its configuration is wrong"),
             Reason::Exit(Status::Code(code)) => write!(f, "exit code {code}"),
             Reason::Exit(Status::Signal(signal)) => write!(f, "killed by signal {signal}"),
             Reason::OutOfMemory => f.write_str("out of memory: killed at its limit"),
-            Reason::StartTimeout => f.write_str("did not start within its start_timeout"),
+            Reason::StartTimeout => f.write_str("was not ready within its start_timeout"),
+            Reason::Reloading => f.write_str("reads its configuration anew"),
+            Reason::Stopping => f.write_str("is ending by itself"),
+            Reason::Watchdog => f.write_str("its watchdog expired"),
             Reason::SpawnFailed => f.write_str("could not be started"),
             Reason::Image => f.write_str("its image cannot be used"),
             Reason::Board => f.write_str("this board lacks something"),
@@ -145,6 +166,14 @@ pub struct Service {
     pub since: Millis,
     /// When something happens by itself; `None`: nothing will.
     pub deadline: Option<Millis>,
+    /// How far `deadline` can be put off by who asks for more time.
+    pub furthest: Option<Millis>,
+    /// The time between two pings; `None`: it is not watched.
+    pub period: Option<Millis>,
+    /// When it has to have pinged.
+    pub ping_by: Option<Millis>,
+    /// Whether it has had a period more because the supervisor looked too late, and has not pinged since.
+    pub late: bool,
     /// The current or last instance; 0 before the first.
     pub number: Number,
     /// What happens once the instance is gone.
@@ -163,6 +192,8 @@ pub struct Service {
     pub oom_kills: u32,
     /// The sentence behind `reason`, where it has one.
     pub detail: Option<Box<str>>,
+    /// What the instance has said to be wrong with it (`ERRNO=` and the like).
+    pub said: Option<Box<str>>,
 }
 
 impl Service {
@@ -173,6 +204,10 @@ impl Service {
             reason: Reason::Disabled,
             since: Millis(0),
             deadline: None,
+            furthest: None,
+            period: None,
+            ping_by: None,
+            late: false,
             number: 0,
             after: After::Policy,
             ran: Millis(0),
@@ -182,12 +217,13 @@ impl Service {
             backoff: Backoff::default(),
             oom_kills: 0,
             detail: None,
+            said: None,
         }
     }
 
     /// Whether there may be processes of it.
     pub fn has_instance(&self) -> bool {
-        matches!(self.phase, Phase::Starting | Phase::Running | Phase::Stopping(_))
+        matches!(self.phase, Phase::Starting | Phase::Started | Phase::Running | Phase::Stopping(_))
     }
 
     /// Whether its instance does not end although everything was done.
@@ -195,8 +231,8 @@ impl Service {
         self.phase == Phase::Stopping(Ending::Stuck)
     }
 
-    /// Whether a service that needs this one may start: it runs, or it ran to a good end.
-    pub fn meets_need(&self) -> bool {
+    /// Whether it is there for others: it runs and is ready, or it ran to a good end.
+    pub fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Done)
     }
 }

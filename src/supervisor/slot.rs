@@ -3,6 +3,7 @@
 
 use super::event::{Number, Status};
 use super::instance::Process;
+use super::notify::{Counts, Line};
 use super::record::{Ended, ExitRecord};
 use super::wire::ToInit;
 use crate::base::units::Millis;
@@ -44,6 +45,10 @@ pub struct Live {
     pub oom_looks: u8,
     /// Its stop signal.
     pub stop_signal: u8,
+    /// What it is doing, in its own words (`STATUS=`).
+    pub status: Line,
+    /// What of its notify socket was not listened to.
+    pub counts: Counts,
 }
 
 impl Live {

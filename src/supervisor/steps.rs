@@ -5,13 +5,15 @@ use super::board;
 use super::event::Index;
 use super::images::Images;
 use super::run::Supervisor;
+use super::rundir;
 use crate::image::config::ImageConfig;
 use crate::plan::{self, Device, Network, Plan, Service};
 use crate::sandbox::cgroup::Join;
 use crate::sandbox::prepare::{Order, Root, has_overlayfs, prepare};
 use crate::sandbox::root;
-use crate::sandbox::spec::{Net, Stdio};
+use crate::sandbox::spec::{NOTIFY, Net, Stdio};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
 
 /// What a start of a service is made from, beside its config.
 pub(super) struct Material {
@@ -47,13 +49,15 @@ impl Material {
         Ok(Material { image: record.config, root: Some(root), env, pin: Some(pin) })
     }
 
-    /// The order for a start; `net` is the network namespace of earlier instances.
+    /// The order for a start; `net` is the network namespace of earlier instances, `notify` the path of the notify socket
+    /// if it has one.
     pub(super) fn order<'a>(
         &'a mut self,
         device: &'a Device,
         service: &'a Service,
         net: Option<&OwnedFd>,
         join: Option<Join>,
+        notify: &'a str,
     ) -> Order<'a> {
         let container = self.root.is_some();
         let group = join.as_ref().filter(|_| container);
@@ -73,7 +77,16 @@ impl Material {
             cgroup_namespace: container,
             join,
             die_with_parent: false,
+            notify: service.notify.map(|_| notify),
         }
+    }
+}
+
+/// Where main finds its notify socket: inside its container, or on the host in the run directory.
+pub(super) fn notify_path(run: &Path, service: &Service) -> String {
+    match service.root {
+        plan::Root::Image(_) => NOTIFY.to_string_lossy().into_owned(),
+        plan::Root::Host => rundir::notify_socket(run, service.name.as_str()).display().to_string(),
     }
 }
 
@@ -84,7 +97,8 @@ impl Material {
 /// A sentence saying why there can be no start.
 pub fn of_plan(plan: &Plan, index: usize) -> Result<String, String> {
     let service = plan.services.get(index).ok_or("it is not known")?;
-    list(&plan.device, service, &mut Images::new(), has_overlayfs(), None, None)
+    let run = Path::new(rundir::DEFAULT);
+    list((&plan.device, service), run, &mut Images::new(), has_overlayfs(), None, None)
 }
 
 impl Supervisor<'_> {
@@ -99,13 +113,13 @@ impl Supervisor<'_> {
         })?;
         let join = group.join().map_err(|error| error.to_string())?;
         let net = slot.and_then(|slot| slot.net.as_ref());
-        list(&self.plan.device, service, &mut self.images, self.overlayfs, net, Some(join))
+        list((&self.plan.device, service), self.run.path(), &mut self.images, self.overlayfs, net, Some(join))
     }
 }
 
 fn list(
-    device: &Device,
-    service: &Service,
+    (device, service): (&Device, &Service),
+    run: &Path,
     images: &mut Images,
     overlayfs: bool,
     net: Option<&OwnedFd>,
@@ -114,6 +128,7 @@ fn list(
     let image = service.image().unwrap_or_default();
     let gone = format!("the image {image:?} is not unpacked: `coracle unpack {image}` does that");
     let mut material = Material::find(device, service, images, overlayfs, &gone)?;
-    let spec = prepare(material.order(device, service, net, join)).map_err(|error| error.to_string())?;
+    let notify = notify_path(run, service);
+    let spec = prepare(material.order(device, service, net, join, &notify)).map_err(|error| error.to_string())?;
     Ok(spec.to_string())
 }

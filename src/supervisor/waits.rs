@@ -22,7 +22,7 @@ pub struct Wait {
 /// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
-    /// The service runs; a oneshot is done.
+    /// The service runs and is ready; a oneshot is done.
     Up(Index),
     /// Nothing of the service runs.
     Down(Index),
@@ -44,7 +44,7 @@ pub fn verdict(plan: &Plan, services: &[Service], blocked: &graph::Marks, goal: 
             Service { phase: Phase::Running | Phase::Done, .. } => Some(Verdict::Done(index)),
             Service { wanted: false, .. } => Some(Verdict::Overtaken(index)),
             Service { phase: Phase::Waiting, .. } => graph::marked(blocked, index).then_some(Verdict::Failed(index)),
-            Service { phase: Phase::Preparing | Phase::Starting, .. } => None,
+            Service { phase: Phase::Preparing | Phase::Starting | Phase::Started, .. } => None,
             Service { phase: Phase::Stopping(ending), .. } if *ending != Ending::Stuck => None,
             _ => Some(Verdict::Failed(index)),
         },
@@ -60,7 +60,7 @@ pub fn verdict(plan: &Plan, services: &[Service], blocked: &graph::Marks, goal: 
         Goal::Settled => {
             let waiting = |(index, service): (usize, &Service)| match service.phase {
                 Phase::Waiting => blocked.get(index) != Some(&true),
-                Phase::Preparing | Phase::Starting => true,
+                Phase::Preparing | Phase::Starting | Phase::Started => true,
                 Phase::Running => is_oneshot(index),
                 Phase::Stopping(ending) => ending != Ending::Stuck,
                 _ => false,
@@ -68,7 +68,7 @@ pub fn verdict(plan: &Plan, services: &[Service], blocked: &graph::Marks, goal: 
             if services.iter().enumerate().any(waiting) {
                 return None;
             }
-            let up = |service: &Service| service.meets_need() || !service.wanted;
+            let up = |service: &Service| service.is_up() || !service.wanted;
             Some(if services.iter().all(up) { Verdict::Settled } else { Verdict::SettledWithout })
         }
         Goal::Ended => None,

@@ -5,6 +5,7 @@
 pub mod board;
 pub mod bpf;
 pub mod caps;
+pub mod datagram;
 mod early;
 pub mod fault;
 pub mod heap;

@@ -1,6 +1,7 @@
 //! Processes: creating them into namespaces and cgroups, waiting, signalling, becoming another program.
 
 use super::{Errno, Result, check};
+use core::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -8,14 +9,15 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// child allocates nothing.
 pub struct CStrings {
     strings: Vec<CString>,
-    pointers: Vec<*const libc::c_char>,
+    /// One for each string, room for one more, and the end.
+    pointers: Vec<Cell<*const libc::c_char>>,
 }
 
 // The pointers lead into `strings`, whose heap blocks never move while the list lives.
 impl CStrings {
     /// Takes the strings.
     pub fn new(strings: Vec<CString>) -> CStrings {
-        let pointers = strings.iter().map(|s| s.as_ptr()).chain([core::ptr::null()]).collect();
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([core::ptr::null(); 2]).map(Cell::new).collect();
         CStrings { strings, pointers }
     }
 
@@ -106,11 +108,20 @@ fn old_clone(flags: u64) -> Result<libc::c_long> {
     check(unsafe { libc::syscall(libc::SYS_clone, word, none, none, none, none) })
 }
 
-/// `execve(2)`: becomes the program at `path`; returns only with an error.
-pub fn execve(path: &CStr, argv: &CStrings, env: &CStrings) -> Errno {
-    // SAFETY: both arrays end in a null pointer and point to NUL-terminated strings that live in the lists.
-    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
-    Errno(nix::errno::Errno::last_raw())
+/// `execve(2)`: becomes the program at `path`, with `more` behind the entries of `env`; returns only with an error.
+pub fn execve(path: &CStr, argv: &CStrings, env: &CStrings, more: Option<&CStr>) -> Errno {
+    let room = env.pointers.get(env.strings.len());
+    if let (Some(room), Some(more)) = (room, more) {
+        room.set(more.as_ptr());
+    }
+    // SAFETY: a cell is its content to the kernel. Both arrays end in a null pointer and point to NUL-terminated strings
+    // that live in the lists, or for as long as `more`, whose pointer is taken back.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr().cast(), env.pointers.as_ptr().cast()) };
+    let errno = Errno(nix::errno::Errno::last_raw());
+    if let Some(room) = room {
+        room.set(core::ptr::null());
+    }
+    errno
 }
 
 /// `execve(2)` with the environment that this process was started with; returns only with an error.
@@ -120,7 +131,7 @@ pub fn execve_same_env(path: &CStr, argv: &CStrings) -> Errno {
         static environ: *const *const libc::c_char;
     }
     // SAFETY: as for `execve`; the C library keeps `environ` as the kernel passed it, and coracle never changes it.
-    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), environ) };
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr().cast(), environ) };
     Errno(nix::errno::Errno::last_raw())
 }
 
@@ -227,7 +238,7 @@ pub fn reset_signals() {
 
 /// `dup3(2)`: makes `target` the same as `source`, open across execve(2), also when they are equal.
 pub fn duplicate(source: RawFd, target: RawFd) -> Result<()> {
-    // SAFETY: integers; `target` is one of 0, 1 and 2, which nothing in the child owns.
+    // SAFETY: integers; `target` is a number that nothing in the child owns: 0, 1, 2, or one that main is to have.
     unsafe {
         if source == target {
             check(libc::fcntl(target, libc::F_SETFD, 0).into()).map(drop)

@@ -49,6 +49,16 @@ pub fn ended_child() -> Result<Option<i32>> {
     }
 }
 
+/// `waitid(2)` with WNOWAIT: whether `pid` is a child of this process that has not been waited for.
+pub fn is_child(pid: i32) -> bool {
+    let Ok(id) = libc::id_t::try_from(pid) else { return false };
+    // SAFETY: all zeros is a valid siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the kernel fills the structure, which lives on this stack.
+    pid > 0 && check(libc::c_long::from(unsafe { libc::waitid(libc::P_PID, id, &raw mut info, flags) })).is_ok()
+}
+
 /// `waitpid(2)` for one child, until it has ended: its wait status.
 pub fn wait_for(pid: i32) -> Result<i32> {
     loop {

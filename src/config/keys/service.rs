@@ -139,7 +139,7 @@ pub static SERVICE: Object = Object {
             "[]",
             "[\"broker\"]",
             "Services that must be running (a daemon) or done (a oneshot) before it starts; it is stopped before they \
-             are. `name:started` and `name:done` say which of the two.",
+             are. `name:started` and `name:done` say which of the two; `name:ready` waits until a daemon is ready.",
         ),
         optional(
             "restart",
@@ -160,7 +160,39 @@ pub static SERVICE: Object = Object {
             Kind::Text(Text::Duration(100, 24 * HOUR)),
             "\"30s\"",
             "\"30s\"",
-            "The longest time from the start of its sandbox to its running program.",
+            "The longest time from the start of its sandbox until it is ready. What says `EXTEND_TIMEOUT_USEC=` gets \
+             more, up to ten times this.",
+        ),
+        optional(
+            "ready",
+            Kind::Word(&["started", "notify", "fd"]),
+            "\"started\"",
+            "\"notify\"",
+            "When it is ready. `started`: when its program runs. `notify`: when it says READY=1 to the socket that \
+             NOTIFY_SOCKET names (sd_notify). `fd`: when it writes a line to descriptor `ready_fd` (s6).",
+        ),
+        optional(
+            "ready_fd",
+            Kind::Integer(3, 255),
+            "3",
+            "4",
+            "The descriptor of `\"ready\": \"fd\"`: the number that the program is told or has built in.",
+        ),
+        optional(
+            "notify_access",
+            Kind::Word(&["main", "all"]),
+            "\"main\"",
+            "\"all\"",
+            "Whose messages NOTIFY_SOCKET takes: those of its main process, or of all its processes. Written, it gives a \
+             socket to a service that neither `ready` nor `watchdog` gives one to.",
+        ),
+        optional(
+            "watchdog",
+            Kind::Text(Text::Duration(100, 24 * HOUR)),
+            "none",
+            "\"10s\"",
+            "The longest time between two WATCHDOG=1 to NOTIFY_SOCKET, from its start on. When it passes, main gets \
+             SIGABRT, then everything is killed, and the service starts again as `restart` says.",
         ),
         optional(
             "network",
@@ -384,7 +416,8 @@ static RESTART: Object = Object {
             Kind::Word(&["no", "on-failure", "always"]),
             "\"always\"; \"on-failure\" for a oneshot",
             "\"on-failure\"",
-            "`on-failure`: after an exit code other than 0, a signal, out of memory, or a start that did not succeed.",
+            "`on-failure`: after an exit code other than 0, a signal, out of memory, its watchdog, or a start that did not \
+             succeed. After exit code 78 (its configuration is wrong) it starts again only when someone asks.",
         ),
         optional(
             "delay",

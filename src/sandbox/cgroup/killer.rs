@@ -63,9 +63,24 @@ impl Killer {
         };
     }
 
-    /// Sends SIGKILL to each process on the list. It is opened anew each time: v1 shows whoever reads it again through
-    /// the same descriptor a list that may be a second old, with numbers that may be others' by now.
+    /// Whether process `pid` is in the group.
+    pub fn holds(&self, pid: i32) -> bool {
+        let mut found = false;
+        self.each(|member| found |= member == pid);
+        found && pid > 0
+    }
+
+    /// Sends SIGKILL to each process on the list.
     fn signal_each(&self) {
+        self.each(|pid| {
+            // It may have ended meanwhile, which is what was wanted.
+            let _ = send_signal(pid, libc::SIGKILL);
+        });
+    }
+
+    /// Walks the list of processes. It is opened anew each time: v1 shows whoever reads it again through the same
+    /// descriptor a list that may be a second old, with numbers that may be others' by now.
+    fn each(&self, mut take: impl FnMut(i32)) {
         let Some(folder) = &self.procs else { return };
         let Ok(list) = path::open_at(folder.as_fd(), c"cgroup.procs", OFlag::O_RDONLY, 0) else { return };
         let (mut chunk, mut pid) = ([0u8; 512], 0i32);
@@ -73,10 +88,7 @@ impl Killer {
             for byte in chunk.iter().take(count) {
                 match byte {
                     b'0'..=b'9' => pid = pid.saturating_mul(10).saturating_add(i32::from(byte - b'0')),
-                    _ => {
-                        // It may have ended meanwhile, which is what was wanted.
-                        let _ = send_signal(core::mem::take(&mut pid), libc::SIGKILL);
-                    }
+                    _ => take(core::mem::take(&mut pid)),
                 }
             }
         }

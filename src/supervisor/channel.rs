@@ -1,0 +1,105 @@
+//! What the inits say over their channels, taken in.
+#![forbid(unsafe_code)]
+
+use super::answer;
+use super::event::{Index, InstanceEvent};
+use super::instance::{Instance, Process};
+use super::run::Supervisor;
+use super::slot;
+use super::wire::{FromInit, MESSAGE_BYTES};
+use crate::plan::Root;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use std::os::fd::AsRawFd as _;
+
+/// Messages taken from one init before the others get their turn. The rest waits: epoll(7) tells of it again.
+const TURN: usize = 16;
+
+impl Supervisor<'_> {
+    /// Reads what an init says, as far as its turn goes.
+    pub(super) fn hear(&mut self, index: Index) {
+        for _ in 0..TURN {
+            match self.receive(index) {
+                Some(message) => self.heard(index, message),
+                None => return,
+            }
+        }
+    }
+
+    /// Reads all that an init has said by now.
+    pub(super) fn hear_out(&mut self, index: Index) {
+        while let Some(message) = self.receive(index) {
+            self.heard(index, message);
+        }
+    }
+
+    /// The next message of an init; what this version does not know is passed over.
+    fn receive(&mut self, index: Index) -> Option<FromInit> {
+        let mut bytes = [0; MESSAGE_BYTES];
+        loop {
+            let live = self.slots.get_mut(usize::from(index))?.live.as_mut()?;
+            let channel = live.channel.as_ref()?;
+            match recv(channel.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+                Ok(count) if count > 0 => {
+                    let message = FromInit::decode(bytes.get(..count).unwrap_or(&[]));
+                    if message.is_some() {
+                        return message;
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return None,
+                // Its end is closed; that it ended is told by SIGCHLD.
+                Ok(_) | Err(_) => {
+                    let _ = self.epoll.delete(channel);
+                    live.channel = None;
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, index: Index, message: FromInit) {
+        let Some(live) = self.slots.get_mut(usize::from(index)).and_then(|slot| slot.live.as_mut()) else { return };
+        let number = live.number;
+        let event = match message {
+            FromInit::Started { main } => {
+                self.main_runs(index, main);
+                InstanceEvent::MainStarted
+            }
+            FromInit::Failed(failure) => InstanceEvent::MainFailed(failure.to_string().into()),
+            FromInit::Exited { status } => {
+                self.memory_kills(index);
+                InstanceEvent::MainExited(slot::status(status))
+            }
+            FromInit::Notice(notice, counts) => {
+                live.counts = counts;
+                InstanceEvent::Notified(notice)
+            }
+            FromInit::Trouble(why) => InstanceEvent::Troubled(why.as_str().into()),
+            FromInit::Status(status) => {
+                live.status = status;
+                return;
+            }
+        };
+        self.happened(index, number, event);
+    }
+
+    /// Main is the process that its init knows as `main`.
+    fn main_runs(&mut self, index: Index, main: i32) {
+        let on_host = self.plan.services.get(usize::from(index)).is_some_and(|service| service.root == Root::Host);
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
+        let main = match &slot.group {
+            _ if on_host => Process::find(main).unwrap_or_default(),
+            Some(group) => slot::find_main(group, main),
+            None => Process::default(),
+        };
+        if let Some(live) = &mut slot.live {
+            live.main = main.pid;
+        }
+        let name = answer::name(&self.plan, index);
+        if let Ok(Some(record)) = Instance::read(self.run.path(), name) {
+            // Without it `exec` and `top` say that main is not known.
+            let _ = Instance { main, ..record }.write(self.run.path());
+        }
+    }
+}

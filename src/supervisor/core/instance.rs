@@ -1,0 +1,146 @@
+//! What instances do, and what follows for their services.
+#![forbid(unsafe_code)]
+
+use super::{SIGKILL, SWEEP_TIME, Step};
+use crate::base::units::Millis;
+use crate::plan::{Ready, Service as Configured};
+use crate::supervisor::action::{Action, Verdict};
+use crate::supervisor::event::{Index, InstanceEvent, Status};
+use crate::supervisor::notify::{Notice, Standing};
+use crate::supervisor::service::{Ending, Phase, Reason};
+use crate::supervisor::waits::Goal;
+
+impl Step<'_> {
+    pub(super) fn instance(&mut self, index: Index, event: InstanceEvent) {
+        let now = self.now;
+        let Some(service) = self.service(index) else { return };
+        let (phase, number) = (service.phase, service.number);
+        match event {
+            InstanceEvent::Spawned => {}
+            InstanceEvent::SpawnFailed(why) => self.gone(index, Reason::SpawnFailed, Some(why)),
+            InstanceEvent::MainStarted if phase == Phase::Starting => self.main_started(index),
+            InstanceEvent::MainStarted => {}
+            InstanceEvent::MainFailed(why) if phase == Phase::Starting => {
+                service.detail = Some(why);
+                self.end(index, Ending::Sweeping, Reason::SpawnFailed, SWEEP_TIME);
+            }
+            InstanceEvent::MainFailed(_) => {}
+            InstanceEvent::MainExited(status) => match phase {
+                Phase::Starting | Phase::Started | Phase::Running => {
+                    self.thaw(index);
+                    self.end(index, Ending::Sweeping, Reason::Exit(status), SWEEP_TIME);
+                }
+                Phase::Stopping(Ending::Asked) => {
+                    service.phase = Phase::Stopping(Ending::Sweeping);
+                    service.deadline = Some(now.plus(SWEEP_TIME));
+                    service.furthest = None;
+                    service.reason = service.reason.or_exit(status);
+                }
+                _ => {}
+            },
+            InstanceEvent::InitGone(status) => {
+                let reason = match (service.phase, status) {
+                    (Phase::Stopping(_), Some(status)) => service.reason.or_exit(status),
+                    (Phase::Stopping(_), None) => service.reason,
+                    (_, Some(status)) => Reason::Exit(status),
+                    (_, None) => Reason::InitLost,
+                };
+                self.gone(index, reason, None);
+            }
+            InstanceEvent::OutOfMemory => self.out_of_memory(index),
+            InstanceEvent::Notified(notice) => self.notified(index, notice),
+            InstanceEvent::Troubled(why) => service.said = Some(why),
+            InstanceEvent::Frozen(Ok(frozen)) => match phase {
+                Phase::Running => {
+                    service.paused = frozen;
+                    if service.reason == Reason::Freezer {
+                        service.reason = Reason::None;
+                    }
+                    // What is frozen cannot ping, and what is thawed has its whole time again.
+                    service.ping_by = service.period.filter(|_| !frozen).map(|period| now.plus(period));
+                    self.actions.push(Action::Changed(index, Phase::Running));
+                }
+                // Frozen after all, while it was already being ended.
+                _ if frozen => self.actions.push(Action::Freeze(index, number, false)),
+                _ => {}
+            },
+            InstanceEvent::Frozen(Err(why)) => {
+                if phase == Phase::Running {
+                    service.reason = Reason::Freezer;
+                    service.detail = Some(why);
+                }
+                self.answer_all(|goal| matches!(goal, Goal::Frozen(i, _) if i == index), Verdict::Failed(index));
+            }
+        }
+    }
+
+    fn out_of_memory(&mut self, index: Index) {
+        let Some(service) = self.service(index) else { return };
+        if !service.oom {
+            service.oom = true;
+            service.oom_kills = service.oom_kills.saturating_add(1);
+        }
+        match service.phase {
+            Phase::Starting | Phase::Started | Phase::Running => self.kill(index, Reason::OutOfMemory),
+            Phase::Stopping(Ending::Asked) => {
+                let reason = service.reason;
+                self.kill(index, reason);
+            }
+            // The kernel's victim was main itself, and the word of its death came first.
+            Phase::Stopping(Ending::Sweeping) if service.reason == Reason::Exit(Status::Signal(SIGKILL)) => {
+                service.reason = Reason::OutOfMemory;
+            }
+            _ => {}
+        }
+    }
+
+    /// Main runs: its watchdog begins, and it is ready now or has yet to say so.
+    fn main_started(&mut self, index: Index) {
+        let now = self.now;
+        let configured = self.configured(index);
+        let ready = configured.is_none_or(|configured| configured.ready == Ready::Started);
+        let period = configured.and_then(|configured| configured.watchdog);
+        let Some(service) = self.service(index) else { return };
+        service.detail = None;
+        (service.period, service.ping_by) = (period, period.map(|period| now.plus(period)));
+        let deadline = service.deadline.filter(|_| !ready);
+        self.enter(index, if ready { Phase::Running } else { Phase::Started }, Reason::None, deadline);
+    }
+
+    /// The service said something about itself.
+    fn notified(&mut self, index: Index, notice: Notice) {
+        let now = self.now;
+        let Some(service) = self.service(index) else { return };
+        if let Some(period) = notice.watchdog {
+            service.period = Some(period);
+        }
+        let alive = matches!(service.phase, Phase::Started | Phase::Running);
+        if alive && !service.paused && (notice.ping || notice.watchdog.is_some()) {
+            service.ping_by = service.period.map(|period| now.plus(period));
+            service.late = false;
+        }
+        if let (Some(more), Some(deadline), Some(furthest)) = (notice.extend, service.deadline, service.furthest) {
+            service.deadline = Some(deadline.max(now.plus(more).min(furthest)));
+        }
+        match (notice.standing, service.phase) {
+            (Some(Standing::Ready), Phase::Started) => self.enter(index, Phase::Running, Reason::None, None),
+            (Some(Standing::Ready), Phase::Running) if service.reason == Reason::Reloading => {
+                service.reason = Reason::None;
+            }
+            (Some(Standing::Reloading), Phase::Running) => service.reason = Reason::Reloading,
+            (Some(Standing::Stopping), Phase::Started | Phase::Running) => {
+                let timeout = self.configured(index).map_or(Millis(0), |configured| configured.stop.timeout);
+                self.thaw(index);
+                self.ask(index, Reason::Stopping, timeout);
+            }
+            _ => {}
+        }
+        if notice.trigger && alive {
+            self.abort(index);
+        }
+    }
+
+    fn configured(&self, index: Index) -> Option<&Configured> {
+        self.plan.services.get(usize::from(index))
+    }
+}

@@ -1,0 +1,207 @@
+//! The notify socket and the readiness pipe as a service's init reads them.
+//!
+//! The init reads whether or not a supervisor lives, so no sender waits for longer than [`GAP_NS`] per [`TURN`]
+//! datagrams, and what it reads is merged until it can be passed on: a flood costs the supervisor no more than
+//! one turn's worth of messages each gap, and loses no word that still holds.
+#![forbid(unsafe_code)]
+
+use super::notify::{Counts, DATAGRAM_BYTES, Said, Standing};
+use super::wire::FromInit;
+use crate::plan::NotifyAccess;
+use crate::sys::datagram::receive;
+use crate::sys::wait::is_child;
+use nix::errno::Errno;
+use nix::unistd::read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Datagrams read in one turn.
+const TURN: usize = 32;
+/// Turns once main has ended: what a socket's queue holds (net.unix.max_dgram_qlen, 10 to 512 where it is raised).
+const LAST_TURNS: usize = 16;
+/// From one turn to the next, in nanoseconds: far less than the shortest watchdog.
+const GAP_NS: u64 = 5_000_000;
+/// From a turn whose words the supervisor's full channel did not take to the next attempt.
+const RETRY_NS: u64 = 50_000_000;
+
+/// What the service says, from its sockets to the channel.
+pub struct Inbox<'a> {
+    socket: Option<&'a OwnedFd>,
+    /// The read end of the pipe whose other end is the service's readiness descriptor, until that has said its line.
+    ready: Option<&'a OwnedFd>,
+    access: NotifyAccess,
+    /// Main as this process numbers it.
+    main: i32,
+    /// A process that was named as the next main and is no child of this process yet: it becomes one when main, which has
+    /// started it, ends.
+    successor: Option<i32>,
+    /// What has not been passed on: words, that another process has become main, new counts.
+    said: Said,
+    succeeded: bool,
+    counts: Counts,
+    counted: bool,
+    /// No turn before this time.
+    next_ns: u64,
+    /// Whether a turn is due at `next_ns`.
+    due: bool,
+    /// The first sender that was refused, until someone asks for it; it is told once.
+    stranger: Option<i32>,
+    told: bool,
+}
+
+impl<'a> Inbox<'a> {
+    /// For the main process `main`.
+    pub fn new(socket: Option<&'a OwnedFd>, ready: Option<&'a OwnedFd>, access: NotifyAccess, main: i32) -> Inbox<'a> {
+        Inbox {
+            socket,
+            ready,
+            access,
+            main,
+            successor: None,
+            said: Said::default(),
+            succeeded: false,
+            counts: Counts::default(),
+            counted: false,
+            next_ns: 0,
+            due: false,
+            stranger: None,
+            told: false,
+        }
+    }
+
+    /// Main as this process numbers it.
+    pub fn main(&self) -> i32 {
+        self.main
+    }
+
+    /// The descriptors to wait for, the socket and the readiness pipe; none while a turn is due.
+    pub fn watched(&self) -> [Option<BorrowedFd<'a>>; 2] {
+        [self.socket, self.ready].map(|source| source.filter(|_| !self.due).map(AsFd::as_fd))
+    }
+
+    /// Nanoseconds from `now_ns` until the next turn, where one is due.
+    pub fn wait_ns(&self, now_ns: u64) -> Option<u64> {
+        self.due.then(|| self.next_ns.saturating_sub(now_ns))
+    }
+
+    /// A turn, if there is something to read (`has`) or one is due, and it is time for it. `holds` tells whether a process
+    /// is one of the service's; `send` passes a message on: `false` if the channel is full. Not inlined, like all that has
+    /// a buffer: it would lie in the frame of the init's loop, and each init would hold a page more for good.
+    #[inline(never)]
+    pub fn attend(&mut self, now_ns: u64, has: bool, holds: impl Fn(i32) -> bool, send: impl Fn(&FromInit) -> bool) {
+        self.due |= has;
+        if !self.due || now_ns < self.next_ns {
+            return;
+        }
+        self.read_ready();
+        self.read_socket(&holds);
+        let passed = self.pass_on(send);
+        self.due = !passed;
+        self.next_ns = now_ns.saturating_add(if passed { GAP_NS } else { RETRY_NS });
+    }
+
+    /// Main has ended: takes in what it said before, and is `true` if a successor that it has named goes on in its place.
+    #[inline(never)]
+    pub fn main_ended(&mut self, holds: impl Fn(i32) -> bool, send: impl Fn(&FromInit) -> bool) -> bool {
+        self.read_ready();
+        for _ in 0..LAST_TURNS {
+            if !self.read_socket(&holds) {
+                break;
+            }
+        }
+        let next = self.successor.take().filter(|next| is_child(*next));
+        if let Some(next) = next {
+            (self.main, self.succeeded) = (next, true);
+        }
+        self.due = !self.pass_on(send);
+        next.is_some()
+    }
+
+    /// The first sender that was refused, once, and who would not have been.
+    pub fn stranger(&mut self) -> Option<(i32, NotifyAccess)> {
+        self.stranger.take().map(|pid| (pid, self.access))
+    }
+
+    /// Reads a turn's datagrams; `true` if there may be more. Not inlined, as [`Inbox::attend`].
+    #[inline(never)]
+    fn read_socket(&mut self, holds: &impl Fn(i32) -> bool) -> bool {
+        let Some(socket) = self.socket else { return false };
+        let mut buffer = [0u8; DATAGRAM_BYTES];
+        for _ in 0..TURN {
+            let Ok(datagram) = receive(socket, &mut buffer) else { return false };
+            let by_main = datagram.sender == self.main;
+            if !by_main && (self.access == NotifyAccess::Main || !holds(datagram.sender)) {
+                self.counts.refused = self.counts.refused.saturating_add(1);
+                self.counted = true;
+                if !self.told {
+                    (self.stranger, self.told) = (Some(datagram.sender), true);
+                }
+                continue;
+            }
+            let bytes = if datagram.cut { &[] } else { buffer.get(..datagram.length).unwrap_or_default() };
+            let fds = if datagram.fds_cut { usize::MAX } else { datagram.fds.len() };
+            let unread = self.said.hear(bytes, fds);
+            self.counts.malformed = self.counts.malformed.saturating_add(unread);
+            self.counted |= unread > 0;
+            if let Some(named) = self.said.main.take() {
+                self.name_main(named);
+            }
+        }
+        true
+    }
+
+    /// The service names another main process. What is a child of this process was started by main or by what main has
+    /// started, and its end will be seen; anything else may become one at main's end.
+    fn name_main(&mut self, named: i32) {
+        if named == self.main {
+            self.successor = None;
+        } else if is_child(named) {
+            (self.main, self.successor, self.succeeded) = (named, None, true);
+        } else {
+            self.successor = Some(named);
+        }
+    }
+
+    /// Reads the readiness pipe: what comes before a newline counts for nothing, and after it nothing is read.
+    fn read_ready(&mut self) {
+        let Some(pipe) = self.ready else { return };
+        let mut chunk = [0u8; 512];
+        match read(pipe, &mut chunk) {
+            Ok(count) if count > 0 => {
+                if chunk.iter().take(count).any(|byte| *byte == b'\n') {
+                    self.said.notice.standing = Some(Standing::Ready);
+                    self.ready = None;
+                }
+            }
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            // Closed without a line.
+            _ => self.ready = None,
+        }
+    }
+
+    /// Passes on what has been said; `false`: the channel did not take all, and the rest stays.
+    fn pass_on(&mut self, send: impl Fn(&FromInit) -> bool) -> bool {
+        self.succeeded = self.succeeded && !send(&FromInit::Started { main: self.main });
+        if self.succeeded {
+            return false;
+        }
+        if let Some(status) = self.said.status.take()
+            && !send(&FromInit::Status(status.clone()))
+        {
+            self.said.status = Some(status);
+            return false;
+        }
+        if let Some(trouble) = self.said.failure.take()
+            && !send(&FromInit::Trouble(trouble.clone()))
+        {
+            self.said.failure = Some(trouble);
+            return false;
+        }
+        if self.counted || self.said.notice != Default::default() {
+            if !send(&FromInit::Notice(self.said.notice, self.counts)) {
+                return false;
+            }
+            (self.said.notice, self.counted) = (Default::default(), false);
+        }
+        true
+    }
+}
