@@ -138,9 +138,10 @@ impl Running {
     /// Waits for the init's end and gives what it recorded.
     fn end(&mut self) -> ExitRecord {
         while self.hear().is_some() {}
-        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(self.spawned.pid), None).unwrap();
+        let ended = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(self.spawned.pid), None).unwrap();
         self.reaped = true;
-        ExitRecord::decode(&std::fs::read(self.dir.path().join("exit")).unwrap()).expect("an exit record")
+        let record = ExitRecord::decode(&std::fs::read(self.dir.path().join("exit")).unwrap());
+        record.unwrap_or_else(|| panic!("no exit record, and the init ended as {ended:?}"))
     }
 
     /// `stream text` of every entry in the ring, and how many were lost.

@@ -55,14 +55,26 @@ impl Heap {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
+        self.hold();
+        // SAFETY: the lock is held, so this is the only reference.
+        let answer = work(unsafe { &mut *self.inner.get() });
+        self.release();
+        answer
+    }
+
+    /// Lets nobody else in until [`Heap::release`]; whoever holds it must not allocate. A process is cloned while the heap is
+    /// held, and both processes release it: otherwise a thread that was just in it, and that the clone does not have, would
+    /// leave it locked, or half changed, for good.
+    pub(super) fn hold(&self) {
         // coracle has one thread; only its tests have more, and they hold the lock for a few instructions.
         while self.locked.swap(true, Ordering::Acquire) {
             core::hint::spin_loop();
         }
-        // SAFETY: the lock is held, so this is the only reference.
-        let answer = work(unsafe { &mut *self.inner.get() });
+    }
+
+    /// Ends [`Heap::hold`].
+    pub(super) fn release(&self) {
         self.locked.store(false, Ordering::Release);
-        answer
     }
 
     /// Gives every page of the region back (madvise(2) MADV_DONTNEED). From then on the process must neither touch nor

@@ -1,5 +1,6 @@
 //! Processes: creating them into namespaces and cgroups, waiting, signalling, becoming another program.
 
+use super::heap::HEAP;
 use super::{Errno, Result, check};
 use core::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -84,6 +85,7 @@ pub fn clone(flags: u64, cgroup: Option<RawFd>) -> Result<Forked> {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup as u64;
     }
+    HEAP.hold();
     // SAFETY: `args` is the kernel's version 2 layout and its size is passed; without CLONE_VM the child runs on a copy
     // of this stack, so returning twice is as sound as fork(2).
     let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
@@ -91,6 +93,7 @@ pub fn clone(flags: u64, cgroup: Option<RawFd>) -> Result<Forked> {
         Err(Errno(libc::ENOSYS)) if cgroup.is_none() => old_clone(flags),
         answer => answer,
     };
+    HEAP.release();
     Ok(match answer? {
         0 => {
             super::fault::disarm();

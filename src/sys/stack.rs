@@ -3,6 +3,7 @@
 //! A service's init is a clone of the supervisor and would go on at the depth of the supervisor's stack, with everything
 //! that lies there of other services. On a stack of its own it can give the inherited one back.
 
+use super::heap::HEAP;
 use super::{Errno, Result};
 use core::ffi::{c_int, c_void};
 use core::mem::ManuallyDrop;
@@ -48,6 +49,7 @@ struct Birth<F> {
 }
 
 extern "C" fn begin<F: FnOnce(Option<OwnPids>) -> c_int>(birth: *mut c_void) -> c_int {
+    HEAP.release();
     super::fault::disarm();
     INHERITED.store(birth as usize, Ordering::Relaxed);
     // SAFETY: `birth` leads to this process's copy of the parent's `Birth`, which nothing else here uses.
@@ -68,10 +70,12 @@ pub fn clone_onto<F: FnOnce(Option<OwnPids>) -> c_int>(flags: u64, work: F) -> R
     let mut fd: c_int = -1;
     let word = flags as c_int | libc::SIGCHLD | libc::CLONE_PIDFD;
     let top = (place + STACK_BYTES) as *mut c_void;
+    HEAP.hold();
     // SAFETY: without CLONE_VM the child works on copies: of the new stack, on which nothing lies yet, and of `birth`,
     // which it alone takes the work out of. Kernels that lack CLONE_PIDFD ignore it.
     let pid = unsafe { libc::clone(begin::<F>, top, word, (&raw mut birth).cast(), &raw mut fd) };
     let answer = super::check(pid.into());
+    HEAP.release();
     // SAFETY: the child took its copy out of its own memory; here the work is let go undone, and once.
     unsafe { ManuallyDrop::drop(&mut birth.work) };
     let pid = answer? as i32;
