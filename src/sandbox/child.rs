@@ -150,9 +150,7 @@ pub(super) fn run(
         let _ = nix::unistd::close(*fd);
     }
     let mut made = rootfs::Made::default();
-    let setup = begin(spec)
-        .and_then(|()| rootfs::open_sources(&spec.steps, &mut made))
-        .and_then(|()| spec.steps.iter().try_for_each(|step| rootfs::perform(step, &mut made)));
+    let setup = set_up(spec, &mut made);
     let mut stdio = match spec.stdio {
         Stdio::Inherit => [0, 1, 2],
         Stdio::Device(terminal) => [terminal; 3],
@@ -186,6 +184,14 @@ pub(super) fn run(
         filter: &spec.init_filter,
         handed: Handed { stdio, ready: ready_write },
     })
+}
+
+/// Not inlined: the init would hold the pages of its frame for good.
+#[inline(never)]
+fn set_up(spec: &Spec, made: &mut rootfs::Made) -> Result<(), Failure> {
+    begin(spec)?;
+    rootfs::open_sources(&spec.steps, made)?;
+    spec.steps.iter().try_for_each(|step| rootfs::perform(step, made))
 }
 
 fn begin(spec: &Spec) -> Result<(), Failure> {

@@ -78,15 +78,7 @@ pub fn run(context: InitContext<'_>) -> ! {
         Ok(started) => started,
         Err(failure) => reporter.never_started(failure),
     };
-    let now = stamp();
-    let mut log = Log {
-        ring: outlets.ring.and_then(|ring| Writer::open(ring).ok()),
-        sink: outlets.sink,
-        rate: Rate::new(outlets.rate, now.mono_ns),
-        dropped: 0,
-        unwritten: 0,
-        now,
-    };
+    let mut log = Log::new(outlets.ring, outlets.sink, outlets.rate);
     if let Some(note) = &outlets.note {
         log.note(note);
     }
@@ -117,8 +109,8 @@ pub fn run(context: InitContext<'_>) -> ! {
         status: None,
         killed: false,
         supervised: true,
-        out: Source::new(stdout.as_ref(), Stream::Out),
-        err: Source::new(stderr.as_ref(), Stream::Err),
+        out: Source { pipe: stdout.as_ref(), stream: Stream::Out, lines: &mut Lines::default() },
+        err: Source { pipe: stderr.as_ref(), stream: Stream::Err, lines: &mut Lines::default() },
         dev_log: dev_log.as_ref(),
     };
     init.watch(&mut log)
@@ -177,6 +169,21 @@ struct Log {
 }
 
 impl Log {
+    /// Not inlined: what it is put together from would lie in the frame of the loop, and each init would hold pages more for
+    /// good.
+    #[inline(never)]
+    fn new(ring: Option<OwnedFd>, sink: Option<Sink>, rate: u32) -> Log {
+        let now = stamp();
+        Log {
+            ring: ring.and_then(|ring| Writer::open(ring).ok()),
+            sink,
+            rate: Rate::new(rate, now.mono_ns),
+            dropped: 0,
+            unwritten: 0,
+            now,
+        }
+    }
+
     /// A line of the service, if the rate limit admits it.
     fn line(&mut self, stream: Stream, text: &[u8], partial: bool) {
         self.report_dropped(false);
@@ -253,14 +260,11 @@ impl Log {
 struct Source<'a> {
     pipe: Option<&'a OwnedFd>,
     stream: Stream,
-    lines: Lines,
+    /// Not by value: it would be moved here, and the place that it was made in would be held for good.
+    lines: &'a mut Lines,
 }
 
-impl<'a> Source<'a> {
-    fn new(pipe: Option<&'a OwnedFd>, stream: Stream) -> Source<'a> {
-        Source { pipe, stream, lines: Lines::default() }
-    }
-
+impl Source<'_> {
     /// Reads at most `most` chunks into the log; `false` once there is nothing to read. Not inlined: the chunk would lie
     /// in the frame of the loop, and each init would hold a page more for good.
     #[inline(never)]
