@@ -228,11 +228,32 @@ impl Line {
 
     /// Reads until `text` has been shown behind what was asked for before.
     fn until(&mut self, text: &str) {
+        assert!(self.shows(text, Duration::from_secs(60)), "{text:?} never came: {:?}", self.shown);
+    }
+
+    /// Types until that is answered: who has just come to the line throws away what was typed before.
+    fn asks(&mut self, question: &str, answer: &str) {
         let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            self.types(question);
+            if self.shows(answer, Duration::from_secs(3)) {
+                return;
+            }
+            assert!(Instant::now() < end, "{answer:?} never came: {:?}", self.shown);
+        }
+    }
+
+    /// Whether `text` is shown within `time`.
+    fn shows(&mut self, text: &str, time: Duration) -> bool {
+        let end = Instant::now() + time;
         while !self.shown.contains(text) {
-            assert!(Instant::now() < end, "{text:?} never came: {:?}", self.shown);
+            if Instant::now() > end {
+                return false;
+            }
             let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
-            poll(&mut fds, PollTimeout::from(50u8)).unwrap();
+            if poll(&mut fds, PollTimeout::from(50u8)).unwrap() == 0 {
+                continue;
+            }
             let mut buffer = [0; 4096];
             // Without anybody at the other end there is an error to read; the next one opens it again.
             match nix::unistd::read(&self.master, &mut buffer) {
@@ -242,6 +263,7 @@ impl Line {
         }
         let at = self.shown.find(text).unwrap() + text.len();
         self.shown.drain(..at);
+        true
     }
 
     fn types(&self, text: &str) {
@@ -264,8 +286,7 @@ fn root_a_getty_on_a_terminal_gives_a_shell_and_comes_back_after_it() {
     board.up();
     board.until_running("console");
     for round in 0..2 {
-        line.types("\necho sum=$((40+2)); tty; cat </dev/tty & wait; echo \"job $?\"; exec busybox sh\n");
-        line.until("sum=42");
+        line.asks("\necho sum=$((40+2)); tty; cat </dev/tty & wait; echo \"job $?\"; exec busybox sh\n", "sum=42");
         line.until(&line.device.clone());
         let restarts = board.field("console", "restarts");
         // The terminal is the controlling one: what is typed interrupts.
@@ -295,8 +316,8 @@ fn root_a_terminal_of_the_host_reaches_into_a_container() {
     let Some(mut board) = Board::new(name, &[shell, gone]) else { return };
     board.up();
     board.until_running("shell");
-    line.types("ls -d /data; id -u; echo $TERM; echo x > /dev/tty && echo opened\n");
-    for text in ["/data", "1000", "vt220", "opened"] {
+    line.asks("ls -d /data; id -u; echo $TERM; echo x > /dev/tty && echo opened\n", "/data");
+    for text in ["1000", "vt220", "opened"] {
         line.until(text);
     }
     assert!(!line.shown.contains("job control turned off"), "{}", line.shown);
