@@ -123,6 +123,10 @@ impl Inner {
             if region == libc::MAP_FAILED {
                 return core::ptr::null_mut();
             }
+            // A kernel set to make huge pages of its own accord would some day make one of the few pages in use, 2 MiB large.
+            // One that knows no huge pages refuses, which is as well.
+            // SAFETY: the mapping just made.
+            unsafe { libc::madvise(region, REGION_BYTES, libc::MADV_NOHUGEPAGE) };
             self.base = region as usize;
         }
         let bytes = SMALLEST << index;
