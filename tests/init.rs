@@ -52,7 +52,9 @@ fn rootfs(dir: &Path) -> PathBuf {
     for name in ["bin", "dev", "proc", "sys", "tmp", "etc", "run", "var/tmp"] {
         std::fs::create_dir_all(root.join(name)).unwrap();
     }
-    std::fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
+    // By another process: an init that is cloned while this one writes the file would hold it open, and nobody could execute it.
+    let copied = std::process::Command::new("cp").arg(BUSYBOX).arg(root.join("bin/busybox")).status().unwrap();
+    assert!(copied.success());
     for name in ["sh", "cat", "sleep", "head", "printf", "logger", "seq", "yes", "kill", "echo", "true", "tr", "id"] {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
