@@ -1,6 +1,7 @@
 //! coracle as the first process of whole boards, emulated by QEMU with Debian's kernels. `scripts/test-boot` builds the
 //! programs for the boards and runs this.
 
+#[macro_use]
 mod machine;
 
 /// The reading of a filter, without the kernel.
@@ -14,20 +15,6 @@ use coracle::seccomp::{Arch, Policy, Profile, Verdict};
 use interpret::{Call, run};
 use machine::{AGENT, Board, Machine};
 use seccompiler::sock_filter;
-
-/// Each test once for each board, as `BOARD::TEST`.
-macro_rules! boards {
-    ($($test:ident),* $(,)?) => {
-        boards!(@ x86_64 $($test)*);
-        boards!(@ aarch64 $($test)*);
-        boards!(@ armv7 $($test)*);
-    };
-    (@ $arch:ident $($test:ident)*) => {
-        mod $arch {
-            $(#[test] fn $test() { super::$test(stringify!($arch)); })*
-        }
-    };
-}
 
 boards!(
     five_services_run_from_an_initramfs_in_little_memory,

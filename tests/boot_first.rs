@@ -1,23 +1,10 @@
 //! coracle as the first process of emulated boards: its signals, its own failure, its configs. `scripts/test-boot` builds
 //! the programs for the boards and runs this.
 
+#[macro_use]
 mod machine;
 
 use machine::{Board, Machine};
-
-/// Each test once for each board, as `BOARD::TEST`.
-macro_rules! boards {
-    ($($test:ident),* $(,)?) => {
-        boards!(@ x86_64 $($test)*);
-        boards!(@ aarch64 $($test)*);
-        boards!(@ armv7 $($test)*);
-    };
-    (@ $arch:ident $($test:ident)*) => {
-        mod $arch {
-            $(#[test] fn $test() { super::$test(stringify!($arch)); })*
-        }
-    };
-}
 
 boards!(
     signals_of_an_init_end_the_board,

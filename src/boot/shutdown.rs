@@ -29,7 +29,7 @@ const WALKS: usize = 4;
 
 /// Ends every process but this one: asks, waits, kills, waits. The watchdog is fed meanwhile.
 pub fn end_processes(first: &mut First, say: Say<'_>) {
-    // As an example of itself, under another first process, it ends nobody else's.
+    // Whoever is not the first process ends nobody else's processes.
     let Some(all) = OwnPids::of_first_process() else { return };
     for (signal, time) in [(SIGTERM, GRACE), (SIGKILL, KILLED)] {
         // ESRCH: there is nobody left.

@@ -10,6 +10,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Each test once for each board, as `BOARD::TEST`.
+macro_rules! boards {
+    ($($test:ident),* $(,)?) => {
+        boards!(@ x86_64 $($test)*);
+        boards!(@ aarch64 $($test)*);
+        boards!(@ armv7 $($test)*);
+    };
+    (@ $arch:ident $($test:ident)*) => {
+        mod $arch {
+            $(#[test] fn $test() { super::$test(stringify!($arch)); })*
+        }
+    };
+}
+
 /// The longest that anything may take: an emulated board beside a busy machine is slow.
 const PATIENCE: Duration = Duration::from_secs(150);
 
