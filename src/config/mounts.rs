@@ -23,7 +23,7 @@ pub fn mounts(context: &mut Context<'_, '_, '_>, raw: &[raw::Mount<'_>], limits:
             context.sink.problem(span, message, Some("list the outer mount first".into()));
         }
         if let Some(kind) = kind {
-            list.push(Mount { kind, target: boxed(target), read_only: mount.read_only });
+            list.push(Mount { kind, target: boxed(target), read_only: mount.read_only.unwrap_or(false) });
         }
     }
     list

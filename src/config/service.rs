@@ -54,7 +54,8 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
         working_dir: raw.working_dir.map(boxed),
         hostname,
         rlimits,
-        oom_score_adj: raw.oom_score_adj.unwrap_or(default.oom_score_adj),
+        // The scanner has checked its range.
+        oom_score_adj: raw.oom_score_adj.map_or(default.oom_score_adj, |adj| adj.clamp(-1000, 1000) as i16),
         root_fs: match raw.root_fs {
             Some("scratch") => RootFs::Scratch,
             Some("persistent") => RootFs::Persistent,
@@ -245,7 +246,7 @@ fn devices(context: &mut Context<'_, '_, '_>, raw: &[raw::DeviceNode<'_>]) -> Ve
             Some(raw::Access::W) => DeviceRules { read: false, write: true },
             Some(raw::Access::Rw) | None => DeviceRules { read: true, write: true },
         };
-        Some(DeviceNode { path: boxed(device.path?), rules, optional: device.optional })
+        Some(DeviceNode { path: boxed(device.path?), rules, optional: device.optional.unwrap_or(false) })
     };
     raw.iter().filter_map(node).collect()
 }

@@ -6,6 +6,7 @@ use super::scan::Scanned;
 use super::values::{self, Read, Until};
 use super::vars::{self, Var};
 use super::{Input, device, merge, raw, service};
+use crate::base::json::fill::{Place, Slot, Unknown, fill};
 use crate::base::limits::{SERVICES, VARS};
 use crate::base::suggest::did_you_mean;
 use crate::base::units::{Bytes, Millis};
@@ -71,17 +72,19 @@ impl<'a, 's, 'f> Context<'a, 's, 'f> {
     }
 
     /// Fills a raw type from one part of the text.
-    pub fn fill<T: serde::Deserialize<'a>>(&mut self, span: Span) -> Option<T> {
-        let slice = self.text.get(span.start..span.end)?;
-        match serde_json_core::from_slice(slice) {
-            Ok((value, _)) => Some(value),
-            Err(error) => {
-                // The scanner lets nothing through that does not fit; if it did, the file is refused nevertheless.
-                let span = Span { start: span.start, end: span.start + 1 };
-                self.sink.problem(span, format!("this object cannot be read: {error}"), None);
-                None
-            }
+    pub fn fill<T: Slot<'a> + Default>(&mut self, span: Span) -> Option<T> {
+        let mut raw = T::default();
+        self.fill_place(span, raw.slot()).then_some(raw)
+    }
+
+    fn fill_place(&mut self, span: Span, place: Place<'_, 'a>) -> bool {
+        let filled = fill(self.text.get(span.start..span.end).unwrap_or_default(), Unknown::Refused, place);
+        if let Err(error) = &filled {
+            // The scanner lets nothing through that does not fit; if it did, the file is refused nevertheless.
+            let span = Span { start: span.start, end: span.start + 1 };
+            self.sink.problem(span, format!("this object cannot be read: {error}"), None);
         }
+        filled.is_ok()
     }
 }
 

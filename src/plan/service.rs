@@ -143,8 +143,7 @@ pub enum Root {
 }
 
 /// Whether a service runs until it is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// It runs until it is stopped; that it ends is an incident.
     Daemon,
@@ -244,8 +243,7 @@ pub enum Ready {
 }
 
 /// Whose messages a notify socket takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NotifyAccess {
     /// The main process's.
     #[default]
@@ -296,8 +294,7 @@ pub enum RestartPolicy {
 }
 
 /// What happens after `tries` restarts within `within`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
     /// Go on at the longest delay.
     KeepTrying,
@@ -315,8 +312,7 @@ pub struct Stop {
 }
 
 /// A service's network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
     /// A namespace of its own with nothing but loopback.
     None,
@@ -325,8 +321,7 @@ pub enum Network {
 }
 
 /// A service's system call filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seccomp {
     /// The allow-list that common programs need.
     Default,

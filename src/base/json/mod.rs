@@ -8,6 +8,7 @@ use crate::base::limits::JSON_KEYS;
 use core::fmt;
 
 mod cursor;
+pub mod fill;
 
 pub use cursor::{Cursor, DEEPEST, Kind, Token};
 
