@@ -74,7 +74,10 @@ fn boot(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Boot {
             device: raw.device.map(boxed).filter(|device| **device != *"auto"),
             timeout: context.duration(raw.timeout).unwrap_or(WATCHDOG),
         }),
-        rescue: Rescue { shell: raw.rescue.shell.unwrap_or(false), reboot_after: reboot_after.unwrap_or(default.reboot_after) },
+        rescue: Rescue {
+            shell: raw.rescue.shell.unwrap_or(false),
+            reboot_after: reboot_after.unwrap_or(default.reboot_after),
+        },
     }
 }
 

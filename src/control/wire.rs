@@ -11,7 +11,10 @@
 #![forbid(unsafe_code)]
 
 use crate::base::exit;
-use serde::{Deserialize, Serialize};
+use crate::base::json::decode;
+use crate::base::json::fill::{Slot as _, Unknown, fill};
+use crate::{objects, words};
+use serde::Serialize;
 
 /// The version of this protocol; a request of another version is refused with a `done` line that says so.
 pub const VERSION: u8 = 1;
@@ -28,7 +31,7 @@ pub const SOCKET: &str = "control.sock";
 pub type Text = heapless::String<TEXT_BYTES>;
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
     /// One `service` line per service, in the order of the config; with a service named, that one alone.
@@ -63,7 +66,7 @@ pub enum Verb {
 }
 
 /// One request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Request<'a> {
     /// [`VERSION`].
     pub v: u8,
@@ -72,15 +75,13 @@ pub struct Request<'a> {
     /// What is asked for.
     pub verb: Verb,
     /// The service's name, or the text of [`Verb::Reboot`]; empty where none is needed.
-    #[serde(default, borrow)]
     pub service: &'a str,
     /// The signal of [`Verb::Kill`], a number of the running architecture.
-    #[serde(default)]
     pub signal: u8,
 }
 
 /// What a service is doing, in a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StateWord {
     /// Not started at boot and not started since, or stopped by someone.
@@ -127,7 +128,7 @@ impl StateWord {
 }
 
 /// The kind of an answer line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A [`ServiceLine`].
@@ -139,7 +140,7 @@ pub enum Kind {
 }
 
 /// What every answer line has; the rest of the line depends on `kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// The request's.
     pub id: u32,
@@ -147,8 +148,51 @@ pub struct Head {
     pub kind: Kind,
 }
 
+words! {
+    Verb {
+        "list" => List, "inspect" => Inspect, "steps" => Steps, "start" => Start, "stop" => Stop, "restart" => Restart,
+        "kill" => Kill, "pause" => Pause, "unpause" => Unpause, "wait" => Wait, "shutdown" => Shutdown,
+        "reboot" => Reboot, "poweroff" => Poweroff, "halt" => Halt,
+    }
+    StateWord {
+        "stopped" => Stopped, "waiting" => Waiting, "preparing" => Preparing, "starting" => Starting,
+        "running" => Running, "paused" => Paused, "stopping" => Stopping, "backoff" => Backoff, "held" => Held,
+        "failed" => Failed, "done" => Done,
+    }
+    Kind { "service" => Service, "inspect" => Inspect, "done" => Done }
+}
+
+objects! {
+    struct RawRequest<'a> {
+        v: Option<u8>,
+        id: Option<u32>,
+        verb: Option<Verb>,
+        service: Option<&'a str>,
+        signal: Option<u8>,
+    }
+
+    /// An answer line of any kind, as typed.
+    pub struct RawAnswer<'a> {
+        id: Option<u32>,
+        kind: Option<Kind>,
+        name: Option<&'a str>,
+        state: Option<StateWord>,
+        reason: Option<&'a str>,
+        image: Option<&'a str>,
+        pid: Option<i64>,
+        init: Option<i64>,
+        age_ms: Option<u64>,
+        next_ms: Option<u64>,
+        restarts: Option<u32>,
+        oom_kills: Option<u32>,
+        ok: Option<bool>,
+        code: Option<u8>,
+        message: Option<&'a str>,
+    }
+}
+
 /// One service, as `coracle ps` shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ServiceLine {
     /// The request's.
     pub id: u32,
@@ -178,7 +222,7 @@ pub struct ServiceLine {
 }
 
 /// The last line of an answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DoneLine {
     /// The request's.
     pub id: u32,
@@ -219,16 +263,20 @@ pub fn cut<const N: usize>(text: &str) -> heapless::String<N> {
     short
 }
 
+const NO_REQUEST: &str = "this is no request: one JSON object with v, id, verb, service and signal, on one line";
+
 /// Reads one request line, with or without its newline.
 ///
 /// # Errors
 /// A sentence saying that the line is no request.
 pub fn parse_request(line: &[u8]) -> Result<Request<'_>, &'static str> {
-    let (request, used) = serde_json_core::from_slice::<Request>(line)
-        .map_err(|_| "this is no request: a JSON object with v, id, verb, service and signal, on one line")?;
-    if !line.get(used..).unwrap_or(&[]).iter().all(u8::is_ascii_whitespace) {
-        return Err("a request line holds one JSON object and nothing behind it");
-    }
+    let mut raw = RawRequest::default();
+    let filled = fill(line, Unknown::Skipped, raw.slot());
+    let RawRequest { v: Some(v), id: Some(id), verb: Some(verb), service, signal } = raw else {
+        return Err(NO_REQUEST);
+    };
+    filled.map_err(|_| NO_REQUEST)?;
+    let request = Request { v, id, verb, service: service.unwrap_or_default(), signal: signal.unwrap_or_default() };
     if request.v != VERSION {
         return Err(
             "the supervisor speaks version 1 of the control protocol; use the coracle binary that it was started from",
@@ -246,10 +294,56 @@ pub fn write_line<T: Serialize>(line: &T, buffer: &mut [u8]) -> Option<usize> {
     Some(used + 1)
 }
 
+/// An answer line of one kind.
+pub trait Answer: Sized {
+    /// The line from what a JSON object held; `None`: something is missing.
+    fn of(raw: &RawAnswer<'_>) -> Option<Self>;
+}
+
+impl Answer for Head {
+    fn of(raw: &RawAnswer<'_>) -> Option<Head> {
+        Some(Head { id: raw.id?, kind: raw.kind? })
+    }
+}
+
+impl Answer for ServiceLine {
+    fn of(raw: &RawAnswer<'_>) -> Option<ServiceLine> {
+        let Head { id, kind } = Head::of(raw)?;
+        Some(ServiceLine {
+            id,
+            kind,
+            name: decoded(raw.name)?,
+            state: raw.state?,
+            reason: decoded(raw.reason)?,
+            image: decoded(raw.image)?,
+            pid: i32::try_from(raw.pid?).ok()?,
+            init: i32::try_from(raw.init?).ok()?,
+            age_ms: raw.age_ms?,
+            next_ms: raw.next_ms?,
+            restarts: raw.restarts?,
+            oom_kills: raw.oom_kills?,
+        })
+    }
+}
+
+impl Answer for DoneLine {
+    fn of(raw: &RawAnswer<'_>) -> Option<DoneLine> {
+        let Head { id, kind } = Head::of(raw)?;
+        Some(DoneLine { id, kind, ok: raw.ok?, code: raw.code?, message: decoded(raw.message)? })
+    }
+}
+
+fn decoded<const N: usize>(raw: Option<&str>) -> Option<heapless::String<N>> {
+    let mut text = heapless::String::new();
+    decode(raw?).try_for_each(|c| text.push(c)).ok()?;
+    Some(text)
+}
+
 /// Reads an answer line as `T`: first as [`Head`], then as what its kind says.
-pub fn parse_answer<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Option<T> {
-    let mut scratch = [0; TEXT_BYTES * 2];
-    serde_json_core::from_slice_escaped(line, &mut scratch).ok().map(|(value, _)| value)
+pub fn parse_answer<T: Answer>(line: &[u8]) -> Option<T> {
+    let mut raw = RawAnswer::default();
+    fill(line, Unknown::Skipped, raw.slot()).ok()?;
+    T::of(&raw)
 }
 
 /// Reads what an answer line is. Of one of kind `inspect` the body is not looked at: it may be longer than what the

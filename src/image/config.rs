@@ -5,9 +5,9 @@
 use super::ImageError;
 use super::digest::Digest;
 use super::platform::Platform;
-use super::text::{List, Text, parse};
+use super::text::{List, need, parse, text, texts};
 use crate::base::limits::{ARGV, ENV, LAYERS};
-use serde::Deserialize;
+use crate::objects;
 
 /// What an image says about the process that runs in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,73 +52,69 @@ pub struct ParsedConfig {
     pub diff_ids: Vec<Digest>,
 }
 
-#[derive(Deserialize)]
-struct RawConfig {
-    #[serde(default)]
-    architecture: Text,
-    #[serde(default)]
-    os: Text,
-    variant: Option<Text>,
-    config: Option<RawProcess>,
-    rootfs: RawRootFs,
-    #[serde(rename = "mediaType")]
-    media_type: Option<Text>,
-    // Fields of a manifest and of an index: a text with one of them is no config (CVE-2021-41190).
-    layers: Option<serde::de::IgnoredAny>,
-    manifests: Option<serde::de::IgnoredAny>,
-}
+objects! {
+    struct RawConfig<'a> {
+        architecture: Option<&'a str>,
+        os: Option<&'a str>,
+        variant: Option<&'a str>,
+        config: RawProcess<'a>,
+        rootfs: Option<RawRootFs<'a>>,
+        media_type = "mediaType": Option<&'a str>,
+        // Fields of a manifest and of an index: a text with one of them is no config (CVE-2021-41190).
+        layers: bool,
+        manifests: bool,
+    }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase")]
-struct RawProcess {
-    entrypoint: Option<List<Text, ARGV>>,
-    cmd: Option<List<Text, ARGV>>,
-    env: Option<List<Text, ENV>>,
-    user: Option<Text>,
-    working_dir: Option<Text>,
-    stop_signal: Option<Text>,
-}
+    struct RawProcess<'a> {
+        entrypoint = "Entrypoint": List<&'a str, ARGV>,
+        cmd = "Cmd": List<&'a str, ARGV>,
+        env = "Env": List<&'a str, ENV>,
+        user = "User": Option<&'a str>,
+        working_dir = "WorkingDir": Option<&'a str>,
+        stop_signal = "StopSignal": Option<&'a str>,
+    }
 
-#[derive(Deserialize)]
-struct RawRootFs {
-    #[serde(default)]
-    r#type: Text,
-    diff_ids: Option<List<Text, LAYERS>>,
+    struct RawRootFs<'a> {
+        kind = "type": Option<&'a str>,
+        diff_ids: List<&'a str, LAYERS>,
+    }
 }
 
 /// Reads an image config, OCI or docker.
 pub fn parse_config(bytes: &[u8]) -> Result<ParsedConfig, ImageError> {
-    let raw: RawConfig = parse("the image config", bytes)?;
-    if raw.layers.is_some() || raw.manifests.is_some() {
+    let what = "the image config";
+    let raw: RawConfig<'_> = parse(what, bytes)?;
+    if raw.layers || raw.manifests {
         return Err(ImageError::invalid(
             "the image config is a manifest or an index as well; such a double meaning is refused",
         ));
     }
-    if let Some(Text(media_type)) = &raw.media_type
-        && !matches!(&**media_type, "" | super::manifest::OCI_CONFIG | super::manifest::DOCKER_CONFIG)
-    {
+    let media_type = text(raw.media_type);
+    if !matches!(&*media_type, "" | super::manifest::OCI_CONFIG | super::manifest::DOCKER_CONFIG) {
         return Err(ImageError::invalid(format!("the image config calls itself \"{}\"", media_type.escape_debug())));
     }
-    if !matches!(&*raw.rootfs.r#type.0, "" | "layers") {
-        let found = raw.rootfs.r#type.0.escape_debug();
+    let rootfs = need(what, "rootfs", raw.rootfs)?;
+    let kind = text(rootfs.kind);
+    if !matches!(&*kind, "" | "layers") {
+        let found = kind.escape_debug();
         return Err(ImageError::invalid(format!("the image config's rootfs.type is \"{found}\", must be \"layers\"")));
     }
     let mut diff_ids = Vec::new();
-    for Text(text) in raw.rootfs.diff_ids.unwrap_or_default().0 {
+    for text in texts(&rootfs.diff_ids) {
         let id = Digest::parse(&text).ok_or_else(|| {
             ImageError::invalid(format!("the image config's diff ID \"{}\" is no sha256 digest", text.escape_debug()))
         })?;
         diff_ids.push(id);
     }
-    let process = raw.config.unwrap_or_default();
+    let process = raw.config;
     let config = ImageConfig {
-        entrypoint: words("Entrypoint", process.entrypoint)?,
-        cmd: words("Cmd", process.cmd)?,
-        env: env(process.env)?,
-        user: no_nul("User", process.user.unwrap_or_default())?,
-        working_dir: working_dir(process.working_dir.unwrap_or_default())?,
-        stop_signal: process.stop_signal.map(|Text(text)| stop_signal(&text)).transpose()?.flatten(),
-        platform: platform(raw.os.0, raw.architecture.0, raw.variant.unwrap_or_default().0),
+        entrypoint: words("Entrypoint", texts(&process.entrypoint))?,
+        cmd: words("Cmd", texts(&process.cmd))?,
+        env: env(texts(&process.env))?,
+        user: no_nul("User", text(process.user))?,
+        working_dir: working_dir(text(process.working_dir))?,
+        stop_signal: stop_signal(&text(process.stop_signal))?,
+        platform: platform(text(raw.os), text(raw.architecture), text(raw.variant)),
     };
     Ok(ParsedConfig { config, diff_ids })
 }
@@ -131,18 +127,18 @@ fn platform(os: Box<str>, architecture: Box<str>, variant: Box<str>) -> Option<P
     Some(Platform { os, architecture, variant })
 }
 
-fn no_nul(field: &str, Text(text): Text) -> Result<Box<str>, ImageError> {
+fn no_nul(field: &str, text: Box<str>) -> Result<Box<str>, ImageError> {
     match text.contains('\0') {
         true => Err(ImageError::invalid(format!("the image config's {field} holds a NUL character"))),
         false => Ok(text),
     }
 }
 
-fn words<const N: usize>(field: &str, list: Option<List<Text, N>>) -> Result<Vec<Box<str>>, ImageError> {
-    list.unwrap_or_default().0.into_iter().map(|text| no_nul(field, text)).collect()
+fn words(field: &str, list: Vec<Box<str>>) -> Result<Vec<Box<str>>, ImageError> {
+    list.into_iter().map(|text| no_nul(field, text)).collect()
 }
 
-fn env(list: Option<List<Text, ENV>>) -> Result<Vec<Box<str>>, ImageError> {
+fn env(list: Vec<Box<str>>) -> Result<Vec<Box<str>>, ImageError> {
     let entries = words("Env", list)?;
     match entries.iter().find(|entry| entry.split_once('=').is_none_or(|(key, _)| key.is_empty())) {
         Some(bad) => {
@@ -152,7 +148,7 @@ fn env(list: Option<List<Text, ENV>>) -> Result<Vec<Box<str>>, ImageError> {
     }
 }
 
-fn working_dir(text: Text) -> Result<Box<str>, ImageError> {
+fn working_dir(text: Box<str>) -> Result<Box<str>, ImageError> {
     let text = no_nul("WorkingDir", text)?;
     match text.is_empty() || text.starts_with('/') {
         true => Ok(text),

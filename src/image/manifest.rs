@@ -5,9 +5,9 @@
 use super::ImageError;
 use super::digest::Digest;
 use super::platform::Platform;
-use super::text::{List, Text, parse};
+use super::text::{List, need, parse, text, texts};
 use crate::base::limits::LAYERS;
-use serde::Deserialize;
+use crate::objects;
 
 /// Media type of an OCI index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -82,53 +82,54 @@ pub struct DockerImage {
     pub layers: Vec<Box<str>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawDescriptor {
-    #[serde(default)]
-    media_type: Text,
-    digest: Text,
-    size: u64,
-    platform: Option<RawPlatform>,
-    annotations: Option<RawAnnotations>,
-    artifact_type: Option<Text>,
+objects! {
+    struct RawDescriptor<'a> {
+        media_type = "mediaType": Option<&'a str>,
+        digest: Option<&'a str>,
+        size: Option<u64>,
+        platform: RawPlatform<'a>,
+        annotations: RawAnnotations<'a>,
+        artifact_type = "artifactType": Option<&'a str>,
+    }
+
+    struct RawPlatform<'a> {
+        architecture: Option<&'a str>,
+        os: Option<&'a str>,
+        variant: Option<&'a str>,
+    }
+
+    struct RawAnnotations<'a> {
+        ref_name = "org.opencontainers.image.ref.name": Option<&'a str>,
+        containerd = "io.containerd.image.name": Option<&'a str>,
+        docker_reference = "vnd.docker.reference.type": Option<&'a str>,
+    }
+
+    struct RawDocument<'a> {
+        schema_version = "schemaVersion": Option<u8>,
+        media_type = "mediaType": Option<&'a str>,
+        config: Option<RawDescriptor<'a>>,
+        layers: Option<List<RawDescriptor<'a>, LAYERS>>,
+        manifests: Option<List<RawDescriptor<'a>, INDEX_ENTRIES>>,
+        // What images of docker's schema 1 had.
+        fs_layers = "fsLayers": bool,
+    }
+
+    struct RawDockerImage<'a> {
+        config = "Config": Option<&'a str>,
+        repo_tags = "RepoTags": List<&'a str, NAMES>,
+        layers = "Layers": List<&'a str, LAYERS>,
+    }
+
+    struct RawLayout<'a> {
+        version = "imageLayoutVersion": Option<&'a str>,
+    }
 }
 
-#[derive(Deserialize)]
-struct RawPlatform {
-    #[serde(default)]
-    architecture: Text,
-    #[serde(default)]
-    os: Text,
-    variant: Option<Text>,
-}
-
-#[derive(Deserialize)]
-struct RawAnnotations {
-    #[serde(rename = "org.opencontainers.image.ref.name")]
-    ref_name: Option<Text>,
-    #[serde(rename = "io.containerd.image.name")]
-    containerd: Option<Text>,
-    #[serde(rename = "vnd.docker.reference.type")]
-    docker_reference: Option<Text>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawDocument {
-    schema_version: u8,
-    media_type: Option<Text>,
-    config: Option<RawDescriptor>,
-    layers: Option<List<RawDescriptor, LAYERS>>,
-    manifests: Option<List<RawDescriptor, INDEX_ENTRIES>>,
-    // What images of docker's schema 1 had.
-    fs_layers: Option<serde::de::IgnoredAny>,
-}
-
-fn document(what: &str, bytes: &[u8]) -> Result<RawDocument, ImageError> {
-    let raw: RawDocument = parse(what, bytes)?;
-    if raw.schema_version != 2 || raw.fs_layers.is_some() {
-        return Err(ImageError::invalid(format!("{what} is of schema version {}, must be 2", raw.schema_version)));
+fn document<'a>(what: &str, bytes: &'a [u8]) -> Result<RawDocument<'a>, ImageError> {
+    let raw: RawDocument<'_> = parse(what, bytes)?;
+    let version = need(what, "schemaVersion", raw.schema_version)?;
+    if version != 2 || raw.fs_layers {
+        return Err(ImageError::invalid(format!("{what} is of schema version {version}, must be 2")));
     }
     if raw.manifests.is_some() && (raw.config.is_some() || raw.layers.is_some()) {
         return Err(ImageError::invalid(format!(
@@ -138,53 +139,46 @@ fn document(what: &str, bytes: &[u8]) -> Result<RawDocument, ImageError> {
     Ok(raw)
 }
 
-fn check_type(what: &str, found: &Option<Text>, allowed: [&str; 2]) -> Result<(), ImageError> {
-    match found {
-        Some(Text(found)) if !found.is_empty() && !allowed.contains(&&**found) => {
-            let found = found.escape_debug();
-            Err(ImageError::invalid(format!("{what} calls itself \"{found}\", expected \"{}\"", allowed[0])))
-        }
-        _ => Ok(()),
+fn check_type(what: &str, found: Option<&str>, allowed: [&str; 2]) -> Result<(), ImageError> {
+    let found = text(found);
+    if found.is_empty() || allowed.contains(&&*found) {
+        return Ok(());
     }
+    let found = found.escape_debug();
+    Err(ImageError::invalid(format!("{what} calls itself \"{found}\", expected \"{}\"", allowed[0])))
 }
 
-fn descriptor(what: &str, raw: &RawDescriptor) -> Result<Descriptor, ImageError> {
-    let digest = Digest::parse(&raw.digest.0).ok_or_else(|| {
-        ImageError::invalid(format!("{what} names the digest \"{}\", which is no sha256", raw.digest.0.escape_debug()))
+fn descriptor(what: &str, raw: &RawDescriptor<'_>) -> Result<Descriptor, ImageError> {
+    let name = text(Some(need(what, "digest", raw.digest)?));
+    let digest = Digest::parse(&name).ok_or_else(|| {
+        ImageError::invalid(format!("{what} names the digest \"{}\", which is no sha256", name.escape_debug()))
     })?;
-    Ok(Descriptor { digest, size: raw.size })
+    Ok(Descriptor { digest, size: need(what, "size", raw.size)? })
 }
 
 /// Reads an OCI index or docker manifest list. Entries of unknown kinds are left out.
 pub fn parse_index(bytes: &[u8]) -> Result<Vec<IndexEntry>, ImageError> {
     let what = "the index";
     let raw = document(what, bytes)?;
-    check_type(what, &raw.media_type, [OCI_INDEX, DOCKER_INDEX])?;
-    let List(entries) = raw.manifests.ok_or_else(|| ImageError::invalid("the index has no \"manifests\""))?;
+    check_type(what, raw.media_type, [OCI_INDEX, DOCKER_INDEX])?;
+    let List(entries) = need(what, "manifests", raw.manifests)?;
     let mut index = Vec::new();
     for entry in entries {
-        let points = match &*entry.media_type.0 {
+        let points = match &*text(entry.media_type) {
             OCI_INDEX | DOCKER_INDEX => Points::Index,
             // Without a media type it is a manifest, as skopeo of 2018 wrote it.
             OCI_MANIFEST | DOCKER_MANIFEST | "" => Points::Manifest,
             _ => continue,
         };
         let blob = descriptor(what, &entry)?;
-        let (names, attestation) = match &entry.annotations {
-            Some(notes) => {
-                let names = [&notes.containerd, &notes.ref_name];
-                let names = names.into_iter().flatten().map(|Text(name)| name.clone());
-                (names.filter(|name| !name.is_empty()).collect(), notes.docker_reference.is_some())
-            }
-            None => (Vec::new(), false),
-        };
-        let platform = entry.platform.filter(|platform| !platform.architecture.0.is_empty()).map(|raw| Platform {
-            os: raw.os.0,
-            architecture: raw.architecture.0,
-            variant: raw.variant.unwrap_or_default().0,
-        });
-        let unknown = platform.as_ref().is_some_and(|platform| &*platform.architecture == "unknown");
-        let artifact = attestation || unknown || entry.artifact_type.is_some_and(|Text(kind)| !kind.is_empty());
+        let notes = &entry.annotations;
+        let names = [notes.containerd, notes.ref_name].map(text).into_iter().filter(|name| !name.is_empty()).collect();
+        let RawPlatform { architecture, os, variant } = entry.platform;
+        let architecture = text(architecture);
+        let unknown = &*architecture == "unknown";
+        let platform =
+            (!architecture.is_empty()).then(|| Platform { os: text(os), architecture, variant: text(variant) });
+        let artifact = notes.docker_reference.is_some() || unknown || !text(entry.artifact_type).is_empty();
         index.push(IndexEntry { blob, points, platform, names, artifact });
     }
     Ok(index)
@@ -194,18 +188,20 @@ pub fn parse_index(bytes: &[u8]) -> Result<Vec<IndexEntry>, ImageError> {
 pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest, ImageError> {
     let what = "the manifest";
     let raw = document(what, bytes)?;
-    check_type(what, &raw.media_type, [OCI_MANIFEST, DOCKER_MANIFEST])?;
-    let config = raw.config.ok_or_else(|| ImageError::invalid("the manifest has no \"config\""))?;
-    if !matches!(&*config.media_type.0, OCI_CONFIG | DOCKER_CONFIG) {
-        let found = config.media_type.0.escape_debug();
+    check_type(what, raw.media_type, [OCI_MANIFEST, DOCKER_MANIFEST])?;
+    let config = need(what, "config", raw.config)?;
+    let kind = text(config.media_type);
+    if !matches!(&*kind, OCI_CONFIG | DOCKER_CONFIG) {
+        let found = kind.escape_debug();
         return Err(ImageError::invalid(format!(
             "the manifest's config is a \"{found}\": an artifact, no image that runs"
         )));
     }
     let mut layers = Vec::new();
     for layer in &raw.layers.unwrap_or_default().0 {
-        if !is_layer(&layer.media_type.0) {
-            let found = layer.media_type.0.escape_debug();
+        let kind = text(layer.media_type);
+        if !is_layer(&kind) {
+            let found = kind.escape_debug();
             return Err(ImageError::invalid(format!("layer {} is a \"{found}\", must be a tar", layers.len() + 1)));
         }
         layers.push(descriptor(what, layer)?);
@@ -225,36 +221,21 @@ fn is_layer(media_type: &str) -> bool {
     kinds.iter().any(|kind| media_type.strip_prefix(kind).is_some_and(|ending| endings.contains(&ending)))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawDockerImage {
-    config: Text,
-    repo_tags: Option<List<Text, NAMES>>,
-    layers: Option<List<Text, LAYERS>>,
-}
-
 /// Reads docker's `manifest.json`.
 pub fn parse_docker_manifest(bytes: &[u8]) -> Result<Vec<DockerImage>, ImageError> {
-    let List(images): List<RawDockerImage, DOCKER_IMAGES> = parse("manifest.json", bytes)?;
-    let texts = |list: Vec<Text>| list.into_iter().map(|Text(text)| text).collect();
-    let image = |raw: RawDockerImage| DockerImage {
-        config: raw.config.0,
-        names: texts(raw.repo_tags.unwrap_or_default().0),
-        layers: texts(raw.layers.unwrap_or_default().0),
+    let what = "manifest.json";
+    let List(images): List<RawDockerImage<'_>, DOCKER_IMAGES> = parse(what, bytes)?;
+    let image = |raw: RawDockerImage<'_>| {
+        let config = text(Some(need(what, "Config", raw.config)?));
+        Ok(DockerImage { config, names: texts(&raw.repo_tags), layers: texts(&raw.layers) })
     };
-    Ok(images.into_iter().map(image).collect())
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawLayout {
-    image_layout_version: Text,
+    images.into_iter().map(image).collect()
 }
 
 /// Checks an `oci-layout` file (OCI image-spec, image-layout.md).
 pub fn check_layout(bytes: &[u8]) -> Result<(), ImageError> {
-    let raw: RawLayout = parse("oci-layout", bytes)?;
-    match &*raw.image_layout_version.0 {
+    let raw: RawLayout<'_> = parse("oci-layout", bytes)?;
+    match &*text(raw.version) {
         "1.0.0" => Ok(()),
         other => Err(ImageError::invalid(format!(
             "oci-layout is of version \"{}\", must be \"1.0.0\"",

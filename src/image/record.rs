@@ -7,10 +7,10 @@ use super::config::{ImageConfig, stop_signal};
 use super::digest::Digest;
 use super::mountable::Mountable;
 use super::platform::Platform;
-use super::text::{List, Text, parse, quote, quote_list};
+use super::text::{List, need, parse, quote, quote_list, text, texts};
 use crate::base::limits::{ARGV, ENV, LAYERS};
+use crate::objects;
 use core::fmt::Write;
-use serde::Deserialize;
 
 /// The version of both record formats.
 const VERSION: u32 = 1;
@@ -113,28 +113,49 @@ pub struct LayerRecord {
     pub times: bool,
 }
 
-#[derive(Deserialize)]
-struct RawImage {
-    version: u32,
-    reference: Text,
-    size: u64,
-    mtime_ns: i64,
-    inode: u64,
-    names: List<Text, RECORD_NAMES>,
-    image_id: Option<Text>,
-    layers: Option<List<Text, LAYERS>>,
-    folder: Option<Text>,
-    squashfs: Option<Text>,
-    erofs: Option<Text>,
-    entrypoint: List<Text, ARGV>,
-    cmd: List<Text, ARGV>,
-    env: List<Text, ENV>,
-    user: Text,
-    working_dir: Text,
-    stop_signal: Option<Text>,
-    os: Option<Text>,
-    architecture: Option<Text>,
-    variant: Option<Text>,
+objects! {
+    struct RawImage<'a> {
+        version: Option<u32>,
+        reference: Option<&'a str>,
+        size: Option<u64>,
+        mtime_ns: Option<i64>,
+        inode: Option<u64>,
+        names: Option<List<&'a str, RECORD_NAMES>>,
+        image_id: Option<&'a str>,
+        layers: Option<List<&'a str, LAYERS>>,
+        folder: Option<&'a str>,
+        squashfs: Option<&'a str>,
+        erofs: Option<&'a str>,
+        entrypoint: Option<List<&'a str, ARGV>>,
+        cmd: Option<List<&'a str, ARGV>>,
+        env: Option<List<&'a str, ENV>>,
+        user: Option<&'a str>,
+        working_dir: Option<&'a str>,
+        stop_signal: Option<&'a str>,
+        os: Option<&'a str>,
+        architecture: Option<&'a str>,
+        variant: Option<&'a str>,
+    }
+
+    struct RawLayer {
+        version: Option<u32>,
+        bytes: Option<u64>,
+        entries: Option<u64>,
+        setuid: Option<u64>,
+        capabilities: Option<u64>,
+        devices: Option<u64>,
+        xattrs: Option<u64>,
+        opaque_root: Option<bool>,
+        tree: Option<u64>,
+        times: Option<bool>,
+    }
+}
+
+fn known(what: &str, version: Option<u32>) -> Result<(), ImageError> {
+    match need(what, "version", version)? {
+        VERSION => Ok(()),
+        other => Err(ImageError::failed(format!("{what} is of version {other}, known is {VERSION}"))),
+    }
 }
 
 impl ImageRecord {
@@ -184,63 +205,48 @@ impl ImageRecord {
 
     /// Reads a record of this version.
     pub fn from_json(bytes: &[u8]) -> Result<ImageRecord, ImageError> {
-        let raw: RawImage = parse("the image record", bytes)?;
-        if raw.version != VERSION {
-            return Err(ImageError::failed(format!(
-                "the image record is of version {}, known is {VERSION}",
-                raw.version
-            )));
-        }
-        let texts = |Text(text)| text;
-        let digest = |Text(text): Text| {
-            Digest::parse(&text).ok_or_else(|| ImageError::invalid("the image record holds a bad digest"))
+        let what = "the image record";
+        let raw: RawImage<'_> = parse(what, bytes)?;
+        known(what, raw.version)?;
+        let digest = |raw: &str| {
+            Digest::parse(&text(Some(raw))).ok_or_else(|| ImageError::invalid("the image record holds a bad digest"))
         };
         let root = match (raw.layers, raw.folder, raw.squashfs, raw.erofs) {
             (Some(List(layers)), None, None, None) => {
                 Root::Layers(layers.into_iter().map(digest).collect::<Result<_, _>>()?)
             }
-            (None, Some(Text(folder)), None, None) => Root::Folder(folder),
-            (None, None, Some(Text(file)), None) => Root::File(Mountable::Squashfs, file),
-            (None, None, None, Some(Text(file))) => Root::File(Mountable::Erofs, file),
+            (None, folder @ Some(_), None, None) => Root::Folder(text(folder)),
+            (None, None, file @ Some(_), None) => Root::File(Mountable::Squashfs, text(file)),
+            (None, None, None, file @ Some(_)) => Root::File(Mountable::Erofs, text(file)),
             _ => return Err(ImageError::invalid("the image record has not exactly one kind of root")),
         };
         let platform = match (raw.os, raw.architecture) {
-            (Some(Text(os)), Some(Text(architecture))) => {
-                Some(Platform { os, architecture, variant: raw.variant.unwrap_or_default().0 })
+            (os @ Some(_), architecture @ Some(_)) => {
+                Some(Platform { os: text(os), architecture: text(architecture), variant: text(raw.variant) })
             }
             _ => None,
         };
         Ok(ImageRecord {
-            reference: raw.reference.0,
-            source: SourceId { size: raw.size, mtime_ns: raw.mtime_ns, inode: raw.inode },
-            names: raw.names.0.into_iter().map(texts).collect(),
+            reference: text(Some(need(what, "reference", raw.reference)?)),
+            source: SourceId {
+                size: need(what, "size", raw.size)?,
+                mtime_ns: need(what, "mtime_ns", raw.mtime_ns)?,
+                inode: need(what, "inode", raw.inode)?,
+            },
+            names: texts(&need(what, "names", raw.names)?),
             image_id: raw.image_id.map(digest).transpose()?,
             root,
             config: ImageConfig {
-                entrypoint: raw.entrypoint.0.into_iter().map(texts).collect(),
-                cmd: raw.cmd.0.into_iter().map(texts).collect(),
-                env: raw.env.0.into_iter().map(texts).collect(),
-                user: raw.user.0,
-                working_dir: raw.working_dir.0,
-                stop_signal: raw.stop_signal.map(|Text(text)| stop_signal(&text)).transpose()?.flatten(),
+                entrypoint: texts(&need(what, "entrypoint", raw.entrypoint)?),
+                cmd: texts(&need(what, "cmd", raw.cmd)?),
+                env: texts(&need(what, "env", raw.env)?),
+                user: text(Some(need(what, "user", raw.user)?)),
+                working_dir: text(Some(need(what, "working_dir", raw.working_dir)?)),
+                stop_signal: stop_signal(&text(raw.stop_signal))?,
                 platform,
             },
         })
     }
-}
-
-#[derive(Deserialize)]
-struct RawLayer {
-    version: u32,
-    bytes: u64,
-    entries: u64,
-    setuid: u64,
-    capabilities: u64,
-    devices: u64,
-    xattrs: u64,
-    opaque_root: bool,
-    tree: u64,
-    times: Option<bool>,
 }
 
 impl LayerRecord {
@@ -256,20 +262,22 @@ impl LayerRecord {
 
     /// Reads a record of this version.
     pub fn from_json(bytes: &[u8]) -> Result<LayerRecord, ImageError> {
-        let raw: RawLayer = parse("the layer record", bytes)?;
-        if raw.version != VERSION {
-            return Err(ImageError::failed(format!(
-                "the layer record is of version {}, known is {VERSION}",
-                raw.version
-            )));
-        }
-        let RawLayer { bytes, entries, setuid, capabilities, devices, xattrs, opaque_root, tree, times, .. } = raw;
+        let what = "the layer record";
+        let raw: RawLayer = parse(what, bytes)?;
+        known(what, raw.version)?;
         Ok(LayerRecord {
-            stats: LayerStats { bytes, entries, setuid, capabilities, devices, xattrs },
-            opaque_root,
-            tree,
+            stats: LayerStats {
+                bytes: need(what, "bytes", raw.bytes)?,
+                entries: need(what, "entries", raw.entries)?,
+                setuid: need(what, "setuid", raw.setuid)?,
+                capabilities: need(what, "capabilities", raw.capabilities)?,
+                devices: need(what, "devices", raw.devices)?,
+                xattrs: need(what, "xattrs", raw.xattrs)?,
+            },
+            opaque_root: need(what, "opaque_root", raw.opaque_root)?,
+            tree: need(what, "tree", raw.tree)?,
             // Records of before there were baked stores do not say so.
-            times: times.unwrap_or(true),
+            times: raw.times.unwrap_or(true),
         })
     }
 }

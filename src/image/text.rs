@@ -3,50 +3,36 @@
 
 use super::ImageError;
 use crate::base::json;
-use core::fmt;
-use core::marker::PhantomData;
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use crate::base::json::fill::{self, Place, Slot, Unknown};
 
 /// Deepest nesting of an image's JSON: image configs need 6; history and annotations of foreign tools get room.
 const DEPTH: usize = 32;
 
-/// Longest string taken from an image's JSON, in bytes: an environment entry may be 128 KiB (execve(2)); 64 KiB is far
-/// beyond what images hold.
-const TEXT_BYTES: usize = 64 * 1024;
-
-/// Reads `bytes` as a `T`. The error names `what` was read.
-pub fn parse<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, ImageError> {
-    json::check(bytes, DEPTH).map_err(|error| ImageError::invalid(format!("{what} is no valid JSON: {error}")))?;
-    match serde_json_core::from_slice(bytes) {
-        Ok((value, _)) => Ok(value),
-        Err(error) => Err(ImageError::invalid(format!(
-            "{what} has not the fields that the image format asks for ({})",
-            error.to_string().trim_end_matches('.')
-        ))),
-    }
+/// Reads `bytes` as a `T`, keys that it does not have skipped. The error names `what` was read.
+pub fn parse<'a, T: Slot<'a> + Default>(what: &str, bytes: &'a [u8]) -> Result<T, ImageError> {
+    let mut raw = T::default();
+    read(what, bytes, raw.slot())?;
+    Ok(raw)
 }
 
-/// A string with its escapes decoded.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Text(pub Box<str>);
+fn read<'a>(what: &str, bytes: &'a [u8], place: Place<'_, 'a>) -> Result<(), ImageError> {
+    json::check(bytes, DEPTH).map_err(|error| ImageError::invalid(format!("{what} is no valid JSON: {error}")))?;
+    fill::fill(bytes, Unknown::Skipped, place).map_err(|error| {
+        ImageError::invalid(format!(
+            "{what} has not the fields that the image format asks for ({})",
+            error.to_string().trim_end_matches('.')
+        ))
+    })
+}
 
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text, D::Error> {
-        struct TextVisitor;
-        impl Visitor<'_> for TextVisitor {
-            type Value = Text;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_str<E: Error>(self, raw: &str) -> Result<Text, E> {
-                if raw.len() > TEXT_BYTES {
-                    return Err(E::custom("a string is too long"));
-                }
-                Ok(Text(json::decode(raw).collect::<String>().into()))
-            }
-        }
-        deserializer.deserialize_str(TextVisitor)
-    }
+/// `value`, which `what` has to have as its `key`.
+pub fn need<T>(what: &str, key: &str, value: Option<T>) -> Result<T, ImageError> {
+    value.ok_or_else(|| ImageError::invalid(format!("{what} has no \"{key}\", or it is null")))
+}
+
+/// A text with its escapes decoded; empty if there is none.
+pub fn text(raw: Option<&str>) -> Box<str> {
+    json::decode(raw.unwrap_or_default()).collect::<String>().into()
 }
 
 /// A list of at most `N` values.
@@ -59,32 +45,36 @@ impl<T, const N: usize> Default for List<T, N> {
     }
 }
 
-impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for List<T, N> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ListVisitor<T, const N: usize>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for ListVisitor<T, N> {
-            type Value = List<T, N>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a list of at most {N}")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<List<T, N>, A::Error> {
-                let mut list = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    if list.len() == N {
-                        return Err(A::Error::custom("a list is too long"));
-                    }
-                    list.push(item);
-                }
-                Ok(List(list))
-            }
+impl<'a, T: Slot<'a> + Default, const N: usize> fill::List<'a> for List<T, N> {
+    fn next(&mut self) -> Option<Place<'_, 'a>> {
+        if self.0.len() == N {
+            return None;
         }
-        deserializer.deserialize_seq(ListVisitor(PhantomData))
+        self.0.push(T::default());
+        self.0.last_mut().map(T::slot)
     }
+}
+
+impl<'a, T: Slot<'a> + Default, const N: usize> Slot<'a> for List<T, N> {
+    fn slot(&mut self) -> Place<'_, 'a> {
+        Place::List(self)
+    }
+}
+
+impl<'a, T: Slot<'a> + Default, const N: usize> Slot<'a> for Option<List<T, N>> {
+    fn slot(&mut self) -> Place<'_, 'a> {
+        Place::List(self.get_or_insert_default())
+    }
+}
+
+/// The texts of a list, escapes decoded.
+pub fn texts<const N: usize>(list: &List<&str, N>) -> Vec<Box<str>> {
+    list.0.iter().map(|raw| text(Some(raw))).collect()
 }
 
 /// Appends `text` to `out` as a JSON string.
 pub fn quote(out: &mut String, text: &str) {
-    use fmt::Write;
+    use core::fmt::Write;
     out.push('"');
     for c in text.chars() {
         match c {
@@ -119,11 +109,11 @@ pub fn quote_list<'a>(out: &mut String, items: impl IntoIterator<Item = &'a str>
 mod tests {
     use super::*;
 
-    #[derive(serde::Deserialize, Debug, PartialEq)]
-    struct Sample {
-        a: Option<List<Text, 2>>,
-        #[serde(default)]
-        b: Text,
+    crate::objects! {
+        struct Sample<'a> {
+            a: Option<List<&'a str, 2>>,
+            b: Option<&'a str>,
+        }
     }
 
     #[test]
@@ -135,28 +125,28 @@ mod tests {
 
     #[test]
     fn escapes_are_decoded_as_go_and_python_write_them() {
-        let text = r#"{"b":"x\u0026y \ud83d\ude00\n","unknown":{"c":[1,{"d":"\u003c\""}]},"a":null}"#;
-        let sample: Sample = parse("it", text.as_bytes()).unwrap();
-        assert_eq!(&*sample.b.0, "x&y \u{1F600}\n");
+        let json = r#"{"b":"x\u0026y \ud83d\ude00\n","unknown":{"c":[1,{"d":"\u003c\""}]},"a":null}"#;
+        let sample: Sample<'_> = parse("it", json.as_bytes()).unwrap();
+        assert_eq!(&*text(sample.b), "x&y \u{1F600}\n");
         assert_eq!(sample.a, None);
     }
 
     #[test]
     fn lists_and_depth_are_bounded() {
-        assert!(parse::<Sample>("it", br#"{"a":["1","2"]}"#).is_ok());
-        assert!(parse::<Sample>("it", br#"{"a":["1","2","3"]}"#).is_err());
+        assert!(parse::<Sample<'_>>("it", br#"{"a":["1","2"]}"#).is_ok());
+        assert!(parse::<Sample<'_>>("it", br#"{"a":["1","2","3"]}"#).is_err());
         let deep = format!(r#"{{"z":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
-        let error = parse::<Sample>("it", deep.as_bytes()).unwrap_err();
+        let error = parse::<Sample<'_>>("it", deep.as_bytes()).err().unwrap();
         assert!(error.text.contains("it is no valid JSON"), "{error}");
     }
 
     #[test]
     fn what_is_quoted_reads_back() {
-        for text in ["", "a\"b\\c", "tab\t nul\0 \u{1F600}", "é"] {
+        for sample in ["", "a\"b\\c", "tab\t nul\0 \u{1F600}", "é"] {
             let mut json = String::from("{\"b\":");
-            quote(&mut json, text);
+            quote(&mut json, sample);
             json.push('}');
-            assert_eq!(&*parse::<Sample>("it", json.as_bytes()).unwrap().b.0, text);
+            assert_eq!(&*text(parse::<Sample<'_>>("it", json.as_bytes()).unwrap().b), sample);
         }
     }
 }

@@ -132,16 +132,23 @@ impl<'a, T: Slot<'a> + Default, const N: usize> Slot<'a> for Option<heapless::Ve
 /// name, or what stands behind it: `kind = "type": Option<&'a str>`.
 #[macro_export]
 macro_rules! objects {
-    ($($(#[$about:meta])* $see:vis struct $name:ident<$life:lifetime> {
+    ($($(#[$about:meta])* $see:vis struct $name:ident $(<$life:lifetime>)? {
         $($(#[$doc:meta])* $seen:vis $field:ident $(= $key:literal)?: $type:ty,)*
     })*) => { $(
         $(#[$about])*
         #[derive(Default)]
-        $see struct $name<$life> {
+        $see struct $name $(<$life>)? {
             $($(#[$doc])* $seen $field: $type,)*
         }
 
-        impl<$life> $crate::base::json::fill::Object<$life> for $name<$life> {
+        $crate::objects!(@life $name $(<$life>)? { $($field $(= $key)?,)* });
+    )* };
+    (@life $name:ident { $($fields:tt)* }) => { $crate::objects!(@impl 'a [$name] { $($fields)* }); };
+    (@life $name:ident<$life:lifetime> { $($fields:tt)* }) => {
+        $crate::objects!(@impl $life [$name<$life>] { $($fields)* });
+    };
+    (@impl $life:lifetime [$($name:tt)*] { $($field:ident $(= $key:literal)?,)* }) => {
+        impl<$life> $crate::base::json::fill::Object<$life> for $($name)* {
             fn place(&mut self, key: &str) -> Option<$crate::base::json::fill::Place<'_, $life>> {
                 #[allow(non_camel_case_types)]
                 enum At { $($field),* }
@@ -154,18 +161,18 @@ macro_rules! objects {
             }
         }
 
-        impl<$life> $crate::base::json::fill::Slot<$life> for $name<$life> {
+        impl<$life> $crate::base::json::fill::Slot<$life> for $($name)* {
             fn slot(&mut self) -> $crate::base::json::fill::Place<'_, $life> {
                 $crate::base::json::fill::Place::Object(self)
             }
         }
 
-        impl<$life> $crate::base::json::fill::Slot<$life> for Option<$name<$life>> {
+        impl<$life> $crate::base::json::fill::Slot<$life> for Option<$($name)*> {
             fn slot(&mut self) -> $crate::base::json::fill::Place<'_, $life> {
                 $crate::base::json::fill::Place::Object(self.get_or_insert_default())
             }
         }
-    )* };
+    };
     (@key $field:ident) => { stringify!($field) };
     (@key $field:ident $key:literal) => { $key };
 }

@@ -2,10 +2,11 @@
 
 use super::features::{FEATURES, MOST, index};
 use crate::base::units::Bytes;
+use crate::image::ImageError;
 use crate::image::platform::Platform;
-use crate::image::text::{List, Text, parse, quote};
+use crate::image::text::{List, need, parse, quote, text};
+use crate::objects;
 use core::fmt::Write;
-use serde::Deserialize;
 
 /// The version of the JSON form.
 const VERSION: u32 = 1;
@@ -92,50 +93,62 @@ impl Profile {
     /// # Errors
     /// A sentence.
     pub fn from_json(bytes: &[u8]) -> Result<Profile, String> {
-        let raw: Raw = parse("the board's profile", bytes).map_err(|error| error.to_string())?;
-        if raw.version != VERSION {
-            return Err(format!("the board's profile is of version {}, known is {VERSION}", raw.version));
+        Profile::read(bytes).map_err(|error| error.to_string())
+    }
+
+    fn read(bytes: &[u8]) -> Result<Profile, ImageError> {
+        let what = "the board's profile";
+        let raw: Raw<'_> = parse(what, bytes)?;
+        let version = need(what, "version", raw.version)?;
+        if version != VERSION {
+            return Err(ImageError::failed(format!("{what} is of version {version}, known is {VERSION}")));
         }
+        let memory = need(what, "memory", raw.memory)?;
+        let architecture = text(Some(need(what, "architecture", raw.architecture)?));
         let mut profile = Profile {
-            release: raw.release.0,
-            platform: Platform::linux(&raw.architecture.0, &raw.variant.0),
-            memory: (raw.memory > 0).then_some(Bytes(raw.memory)),
-            cores: raw.cores.0,
+            release: text(Some(need(what, "release", raw.release)?)),
+            platform: Platform::linux(&architecture, &text(raw.variant)),
+            memory: (memory > 0).then_some(Bytes(memory)),
+            cores: text(Some(need(what, "cores", raw.cores)?)),
             have: 0,
             details: Vec::new(),
-            devices: raw.devices.0.into_iter().map(|device| (device.path.0, device.block)).collect(),
+            devices: Vec::new(),
         };
+        for RawDevice { path, block } in raw.devices.0 {
+            let path = text(Some(need(what, "path", path)?));
+            profile.devices.push((path, need(what, "block", block)?));
+        }
         for RawFeature { name, have, detail } in raw.features.0 {
-            let Some(place) = index(&name.0) else { continue };
-            profile.note(place, if have { Ok(detail.0.into()) } else { Err(detail.0.into()) });
+            let Some(place) = index(&text(name)) else { continue };
+            let detail = text(detail).into();
+            profile.note(place, if need(what, "have", have)? { Ok(detail) } else { Err(detail) });
         }
         Ok(profile)
     }
 }
 
-#[derive(Deserialize)]
-struct Raw {
-    version: u32,
-    release: Text,
-    architecture: Text,
-    variant: Text,
-    cores: Text,
-    memory: u64,
-    features: List<RawFeature, 256>,
-    devices: List<RawDevice, DEVICES>,
-}
+objects! {
+    struct Raw<'a> {
+        version: Option<u32>,
+        release: Option<&'a str>,
+        architecture: Option<&'a str>,
+        variant: Option<&'a str>,
+        cores: Option<&'a str>,
+        memory: Option<u64>,
+        features: List<RawFeature<'a>, 256>,
+        devices: List<RawDevice<'a>, DEVICES>,
+    }
 
-#[derive(Deserialize)]
-struct RawFeature {
-    name: Text,
-    have: bool,
-    detail: Text,
-}
+    struct RawFeature<'a> {
+        name: Option<&'a str>,
+        have: Option<bool>,
+        detail: Option<&'a str>,
+    }
 
-#[derive(Deserialize)]
-struct RawDevice {
-    path: Text,
-    block: bool,
+    struct RawDevice<'a> {
+        path: Option<&'a str>,
+        block: Option<bool>,
+    }
 }
 
 #[cfg(test)]
