@@ -220,9 +220,9 @@ mod tests {
             (r#"{"Cmd":"sh"}"#, "fields"),
         ] {
             let error = with(config, "").unwrap_err();
-            assert!(error.text.contains(word), "{config}: {error}");
+            assert!(error.text().contains(word), "{config}: {error}");
         }
-        assert!(with("{}", r#","layers":[]"#).unwrap_err().text.contains("double meaning"));
+        assert!(with("{}", r#","layers":[]"#).unwrap_err().text().contains("double meaning"));
         assert!(with("{}", r#","mediaType":"application/vnd.oci.image.index.v1+json""#).is_err());
         assert!(parse_config(br#"{"rootfs":{"diff_ids":["sha256:../../x"]}}"#).is_err());
         assert!(parse_config(b"").is_err());

@@ -12,35 +12,47 @@ pub enum Kind {
     Failed,
 }
 
-/// An error: one sentence that names the file and, where known, the layer and the entry.
+/// An error: one sentence that names the file and, where known, the layer and the entry. A pointer, because every `?` on
+/// its way up copies it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageError {
-    /// Whose fault it is.
-    pub kind: Kind,
-    /// The sentence.
-    pub text: Box<str>,
-}
+pub struct ImageError(Box<(Kind, Box<str>)>);
 
 impl ImageError {
+    /// The error of `kind` that `text` says.
+    #[inline(never)]
+    pub fn new(kind: Kind, text: Box<str>) -> ImageError {
+        ImageError(Box::new((kind, text)))
+    }
+
     /// The image is at fault.
     pub fn invalid(text: impl Into<Box<str>>) -> ImageError {
-        ImageError { kind: Kind::Invalid, text: text.into() }
+        ImageError::new(Kind::Invalid, text.into())
     }
 
     /// The machine is at fault.
     pub fn failed(text: impl Into<Box<str>>) -> ImageError {
-        ImageError { kind: Kind::Failed, text: text.into() }
+        ImageError::new(Kind::Failed, text.into())
+    }
+
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        self.0.0
+    }
+
+    /// The sentence.
+    pub fn text(&self) -> &str {
+        &self.0.1
     }
 
     /// The same error with `place` and a colon before its sentence.
     pub fn at(self, place: impl fmt::Display) -> ImageError {
-        ImageError { kind: self.kind, text: format!("{place}: {}", self.text).into() }
+        ImageError::new(self.kind(), format!("{place}: {}", self.text()).into())
     }
 }
 
 impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.text())
     }
 }
 

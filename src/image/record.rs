@@ -325,6 +325,6 @@ mod tests {
             assert!(ImageRecord::from_json(&json.as_bytes()[..length]).is_err(), "{length}");
         }
         let newer = json.replace("\"version\":1", "\"version\":2");
-        assert!(ImageRecord::from_json(newer.as_bytes()).unwrap_err().text.contains("version 2"));
+        assert!(ImageRecord::from_json(newer.as_bytes()).unwrap_err().text().contains("version 2"));
     }
 }

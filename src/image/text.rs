@@ -137,7 +137,7 @@ mod tests {
         assert!(parse::<Sample<'_>>("it", br#"{"a":["1","2","3"]}"#).is_err());
         let deep = format!(r#"{{"z":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         let error = parse::<Sample<'_>>("it", deep.as_bytes()).err().unwrap();
-        assert!(error.text.contains("it is no valid JSON"), "{error}");
+        assert!(error.text().contains("it is no valid JSON"), "{error}");
     }
 
     #[test]

@@ -198,7 +198,7 @@ mod tests {
         let layers = layers(&[&low, &high]);
         assert_eq!(passwd_and_group(&layers).unwrap(), (b"users".to_vec(), Vec::new()));
         symlink("loop", high.join("etc/loop")).unwrap();
-        assert!(read_file(&layers, "etc/loop", 10).unwrap_err().text.contains("no regular file"));
+        assert!(read_file(&layers, "etc/loop", 10).unwrap_err().text().contains("no regular file"));
     }
 
     #[test]
@@ -209,9 +209,9 @@ mod tests {
         let huge = File::create(low.join("etc/huge")).unwrap();
         huge.set_len(2 << 30).unwrap();
         let layers = layers(&[&low, &high]);
-        assert!(read_file(&layers, "etc/passwd", 10).unwrap_err().text.contains("no regular file"));
-        assert!(read_file(&layers, "etc/group", 10).unwrap_err().text.contains("folder"));
-        assert!(read_file(&layers, "etc/huge", USER_FILE_BYTES).unwrap_err().text.contains("more than"));
+        assert!(read_file(&layers, "etc/passwd", 10).unwrap_err().text().contains("no regular file"));
+        assert!(read_file(&layers, "etc/group", 10).unwrap_err().text().contains("folder"));
+        assert!(read_file(&layers, "etc/huge", USER_FILE_BYTES).unwrap_err().text().contains("more than"));
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!((&*spec.user, spec.group.as_deref()), ("www-data", Some("33")));
         assert_eq!(parse_user("").unwrap(), None);
         for bad in ["1000:", ":1000", ":", "a:b:c"] {
-            assert!(parse_user(bad).unwrap_err().text.contains("not of the form"), "{bad}");
+            assert!(parse_user(bad).unwrap_err().text().contains("not of the form"), "{bad}");
         }
     }
 }

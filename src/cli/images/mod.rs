@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Says what went wrong and gives the exit code.
 pub fn fault(error: &ImageError) -> u8 {
-    output::complain(&error.text);
-    match error.kind {
+    output::complain(error.text());
+    match error.kind() {
         Kind::Invalid => exit::INVALID,
         Kind::Failed => exit::FAILED,
     }

@@ -111,7 +111,7 @@ fn content(
         let Some(sink) = sink else { return Ok(Member::Large(size)) };
         return match sink.unpack(&mut head.chain(data)) {
             Ok(done) => Ok(Member::Layer(Box::new(done), size)),
-            Err(error) if error.kind == crate::image::Kind::Failed => Err(error),
+            Err(error) if error.kind() == crate::image::Kind::Failed => Err(error),
             Err(error) => Ok(Member::Broken(error, size)),
         };
     }

@@ -58,7 +58,7 @@ fn a_committed_image_is_found_until_its_file_is_replaced() {
     assert_eq!(scene.store.lookup(&scene.reference("a.tar")).unwrap(), None);
     assert_eq!(scene.store.remembered(&scene.reference("a.tar")), Some(record));
     let error = scene.store.lookup(&scene.reference("none.tar")).unwrap_err();
-    assert!(error.text.contains("none.tar"), "{error}");
+    assert!(error.text().contains("none.tar"), "{error}");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_pinned_image_survives_removal_and_replacement() {
     let scene = scene();
     let old = scene.image("a.tar", 1, "x");
     let pin = scene.store.pin(&old).unwrap();
-    assert!(scene.store.remove(&old).unwrap_err().text.contains("in use"));
+    assert!(scene.store.remove(&old).unwrap_err().text().contains("in use"));
     scene.image("a.tar", 2, "x");
     scene.store.prune().unwrap();
     assert!(scene.store.has_layer(&Digest([1; 32])), "the running service's layer is gone");
@@ -256,7 +256,7 @@ fn an_image_of_the_read_only_store_needs_no_file_and_is_never_removed() {
     let pin = store.pin(&record).unwrap();
     drop(pin);
     let error = store.remove(&record).unwrap_err();
-    assert!(error.text.contains("goes with the firmware"), "{error}");
+    assert!(error.text().contains("goes with the firmware"), "{error}");
     assert_eq!(store.prune().unwrap(), Removed::default());
     assert_eq!(everything(&scene.folder.path().join("baked")), before);
 }

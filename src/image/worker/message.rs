@@ -33,13 +33,13 @@ impl Message {
             }
             Message::Done => bytes[0] = 2,
             Message::Failed(error) => {
-                bytes[0] = if error.kind == Kind::Invalid { 3 } else { 4 };
-                let mut length = error.text.len().min(MESSAGE_BYTES - TEXT);
-                while !error.text.is_char_boundary(length) {
+                bytes[0] = if error.kind() == Kind::Invalid { 3 } else { 4 };
+                let mut length = error.text().len().min(MESSAGE_BYTES - TEXT);
+                while !error.text().is_char_boundary(length) {
                     length -= 1;
                 }
                 bytes[2..4].copy_from_slice(&(length as u16).to_le_bytes());
-                bytes[TEXT..TEXT + length].copy_from_slice(&error.text.as_bytes()[..length]);
+                bytes[TEXT..TEXT + length].copy_from_slice(&error.text().as_bytes()[..length]);
             }
         }
         bytes
@@ -63,7 +63,7 @@ impl Message {
                 let text = String::from_utf8_lossy(bytes.get(TEXT..TEXT + length)?);
                 let text: String = text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
                 let kind = if kind == 3 { Kind::Invalid } else { Kind::Failed };
-                Some(Message::Failed(ImageError { kind, text: text.into() }))
+                Some(Message::Failed(ImageError::new(kind, text.into())))
             }
             _ => None,
         }
@@ -88,12 +88,12 @@ mod tests {
     fn nothing_of_a_message_is_believed() {
         let mut bytes = Message::Failed(ImageError::invalid("a\nb\u{1b}[2J")).encode();
         let Some(Message::Failed(error)) = Message::decode(&bytes) else { panic!() };
-        assert_eq!(&*error.text, "a\u{FFFD}b\u{FFFD}[2J");
+        assert_eq!(error.text(), "a\u{FFFD}b\u{FFFD}[2J");
         bytes[2..4].copy_from_slice(&u16::MAX.to_le_bytes());
         assert_eq!(Message::decode(&bytes), None);
         assert_eq!(Message::decode(&[9; MESSAGE_BYTES]), None);
         let long = Message::Failed(ImageError::invalid("\u{e9}".repeat(2000)));
         let Some(Message::Failed(cut)) = Message::decode(&long.encode()) else { panic!() };
-        assert_eq!(cut.text.len(), 1000);
+        assert_eq!(cut.text().len(), 1000);
     }
 }
