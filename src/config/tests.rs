@@ -51,6 +51,7 @@ fn survive(bytes: &[u8]) -> Result<Plan, Problems> {
     }
 }
 
+mod docs;
 mod files;
 
 fn good(text: &str) -> Plan {

@@ -9,6 +9,7 @@
 use super::ImageError;
 use super::archive::{self, Progress, Sink, Source, Unrecorded, Wanted};
 use super::digest::Digest;
+use super::inodes::Inodes;
 use super::layer::LayerOptions;
 use super::platform::Platform;
 use super::record::{ImageRecord, LayerRecord, LayerStats, Root, SourceId};
@@ -19,7 +20,6 @@ use super::tar::{Entry, Kind, Mtime};
 use super::tree::{self, Content, Object, Sum, Visit};
 use crate::plan::device::ImageCaps;
 use nix::libc;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -73,7 +73,9 @@ pub fn bake(
     report: &mut dyn FnMut(usize, Progress),
 ) -> Result<Baked, ImageError> {
     let mut baked = Baked { images: jobs.len(), ..Baked::default() };
-    let mut known: BTreeMap<Digest, bool> = BTreeMap::new();
+    // Each layer, and whether it hides all below it.
+    let have = |known: &[(Digest, bool)], layer: &Digest| known.iter().any(|(known, _)| known == layer);
+    let mut known: Vec<(Digest, bool)> = Vec::new();
     let mut records: Vec<ImageRecord> = Vec::new();
     out.folder("layers")?;
     for (number, job) in jobs.into_iter().enumerate() {
@@ -87,11 +89,12 @@ pub fn bake(
             select: &job.image.select,
             platform: order.platform,
             caps: order.caps,
-            have: &|layer| known.contains_key(layer),
+            have: &|layer| have(&known, layer),
         };
         let unpacked = archive::unpack(job.source, &wanted, &mut sink).map_err(|error| error.at(&job.image))?;
         for (layer, unrecorded) in sink.into_unrecorded() {
-            if known.insert(layer, unrecorded.opaque_root).is_none() {
+            if !have(&known, &layer) {
+                known.push((layer, unrecorded.opaque_root));
                 baked.stats = baked.stats.plus(unrecorded.stats);
                 out.layer(&layer, &scratch.join(layer.hex()), &unrecorded, order.newest)?;
             }
@@ -100,7 +103,7 @@ pub fn bake(
         fs::remove_dir_all(&scratch).map_err(|error| failed(&scratch, error))?;
         let mut layers = unpacked.layers;
         // What a layer hides as a whole is left out: overlayfs does not look for that mark on a layer's root.
-        let first = layers.iter().rposition(|layer| known.get(layer) == Some(&true)).unwrap_or(0);
+        let first = layers.iter().rposition(|layer| known.contains(&(*layer, true))).unwrap_or(0);
         layers.drain(..first);
         records.push(ImageRecord {
             reference: job.image.to_string().into(),
@@ -167,7 +170,7 @@ impl Output {
             Output::Archive(writer) => {
                 writer.append(&own(&name, Kind::Directory, 0), io::empty()).map_err(unwritten)?;
                 let prefix = format!("{name}/tree").into_bytes();
-                let mut pour = Pour { writer, sum: Sum::new(false), prefix, links: BTreeMap::new(), newest };
+                let mut pour = Pour { writer, sum: Sum::new(false), prefix, links: Inodes::default(), newest };
                 tree::walk(root.into(), ledger.as_ref(), &mut pour).map(|()| pour.sum.finish())
             }
         };
@@ -216,7 +219,7 @@ struct Pour<'a> {
     sum: Sum,
     prefix: Vec<u8>,
     /// Files with several names, by their inode: the first name.
-    links: BTreeMap<(u64, u64), Vec<u8>>,
+    links: Inodes<Vec<u8>>,
     newest: Option<i64>,
 }
 
@@ -232,7 +235,7 @@ impl Visit for Pour<'_> {
             stored.extend_from_slice(path);
         }
         let several = object.links > 1 && !matches!(content, Content::Folder(_));
-        let known = if several { self.links.get(&object.inode).cloned() } else { None };
+        let known = if several { self.links.get(object.inode).cloned() } else { None };
         if several && known.is_none() {
             self.links.insert(object.inode, stored.clone());
         }
@@ -271,6 +274,11 @@ impl Visit for Pour<'_> {
 
 /// The images of a list without those that come twice, by what the board calls them.
 pub fn distinct(jobs: Vec<Job>) -> Vec<Job> {
-    let mut known = BTreeSet::new();
-    jobs.into_iter().filter(|job| known.insert(job.image.to_string())).collect()
+    let mut distinct: Vec<Job> = Vec::new();
+    for job in jobs {
+        if !distinct.iter().any(|known| known.image == job.image) {
+            distinct.push(job);
+        }
+    }
+    distinct
 }

@@ -15,6 +15,7 @@
 //! | [`pack`] | a folder to an image archive |
 //! | [`user`] | an image's passwd and group files, read from its layers |
 //! | [`tar`], [`decompress`], [`whiteout`] | archives, as streams |
+//! | `inodes` | what is known of files, by inode |
 //! | [`layer`] | one layer's archive to a directory |
 
 pub mod archive;
@@ -23,6 +24,7 @@ pub mod config;
 pub mod decompress;
 pub mod digest;
 pub mod error;
+mod inodes;
 pub mod layer;
 pub mod manifest;
 pub mod mountable;

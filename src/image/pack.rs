@@ -5,6 +5,7 @@
 use super::ImageError;
 use super::config::ImageConfig;
 use super::digest::Digest;
+use super::inodes::Inodes;
 use super::manifest::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use super::platform::Platform;
 use super::tar::write::Writer;
@@ -14,7 +15,6 @@ use crate::sys::xattr;
 use nix::libc;
 use nix::sys::stat::{major, minor};
 use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -151,7 +151,7 @@ struct Layer<W> {
 /// Writes the folder as one layer.
 fn layer<W: Write>(what: &Pack<'_>, out: W) -> Result<Layer<Measured<W>>, ImageError> {
     let mut writer = Writer::new(Measured { inner: out, hash: Sha256::new(), length: 0 });
-    let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
+    let mut links = Inodes::default();
     let (mut entries, mut sockets) = (0, 0);
     // Depth first, by name: folders before what is in them.
     let mut open: Vec<(PathBuf, usize)> = vec![(PathBuf::new(), 0)];
@@ -188,7 +188,7 @@ fn entry(
     name: &Path,
     path: &Path,
     meta: &Metadata,
-    links: &mut HashMap<(u64, u64), Vec<u8>>,
+    links: &mut Inodes<Vec<u8>>,
 ) -> Result<(Entry, Option<File>), ImageError> {
     let stored = match name.as_os_str().as_bytes() {
         b"" => b"./".to_vec(),
@@ -199,7 +199,12 @@ fn entry(
     let (major, minor) = (major(device) as u32, minor(device) as u32);
     let mut file = None;
     let mut xattrs = Vec::new();
-    let known = (!meta.is_dir() && meta.nlink() > 1).then(|| links.get(&(meta.dev(), meta.ino())).cloned()).flatten();
+    let several = !meta.is_dir() && meta.nlink() > 1;
+    let inode = (meta.dev(), meta.ino());
+    let known = if several { links.get(inode).cloned() } else { None };
+    if several && known.is_none() {
+        links.insert(inode, stored.clone());
+    }
     let kind = if let Some(first) = known {
         Kind::HardLink(first)
     } else if meta.is_dir() {
@@ -221,9 +226,6 @@ fn entry(
         file = Some(opened);
         Kind::File
     };
-    if meta.nlink() > 1 && !meta.is_dir() {
-        links.entry((meta.dev(), meta.ino())).or_insert_with(|| stored.clone());
-    }
     let (uid, gid) = what.owner.unwrap_or((meta.uid(), meta.gid()));
     let newest = what.newest.unwrap_or(i64::MAX);
     let entry = Entry {

@@ -12,7 +12,6 @@ use crate::image::mountable::Mountable;
 use crate::image::record::{ImageRecord, Root};
 use crate::image::store::{Health, Removed, Store, source_id};
 use argh::FromArgs;
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -216,18 +215,21 @@ pub fn verify(args: &VerifyArgs) -> u8 {
         if args.images.is_empty() {
             chosen.extend(&images);
         }
-        let mut known: BTreeMap<Digest, Health> = BTreeMap::new();
+        let mut known: Vec<(Digest, Health)> = Vec::new();
         let mut bad = 0;
         for image in chosen {
             if let Root::File(kind, file) = &image.root {
                 bad += usize::from(!as_used(image, *kind, file));
             }
             for (index, layer) in image.root.layers().iter().enumerate() {
-                let health = match known.get(layer) {
-                    Some(health) => *health,
-                    None => store.verify_layer(layer).map_err(|error| fault(&error))?,
+                let health = match known.iter().find(|(known, _)| known == layer) {
+                    Some((_, health)) => *health,
+                    None => {
+                        let health = store.verify_layer(layer).map_err(|error| fault(&error))?;
+                        known.push((*layer, health));
+                        health
+                    }
                 };
-                known.insert(*layer, health);
                 if health != Health::Good {
                     bad += 1;
                     let word = if health == Health::Damaged { "damaged" } else { "missing" };
@@ -241,7 +243,7 @@ pub fn verify(args: &VerifyArgs) -> u8 {
                 }
             }
         }
-        let good = known.values().filter(|health| **health == Health::Good).count();
+        let good = known.iter().filter(|(_, health)| *health == Health::Good).count();
         output::line(format_args!("{good} of {} layers are as they were unpacked", known.len()));
         if bad > 0 {
             output::complain(

@@ -33,14 +33,34 @@ pub struct Key {
     pub kind: Kind,
     /// Whether it must be there.
     pub required: bool,
-    /// What holds without it, as the reference shows it; empty if it is required.
-    pub default: &'static str,
     /// A value, as JSON.
     pub example: &'static str,
-    /// What it is: a sentence.
-    pub doc: &'static str,
+    /// What schema and reference say of it.
+    pub docs: Docs,
     /// Whether its texts may hold `${name}`.
     pub vars: bool,
+}
+
+/// What schema and reference say of a key. The tests write both; the program, which never shows these texts, is without.
+pub struct Docs {
+    /// What holds without the key, unless it is required.
+    #[cfg(test)]
+    pub default: &'static str,
+    /// What it is: a sentence.
+    #[cfg(test)]
+    pub text: &'static str,
+}
+
+impl Docs {
+    #[cfg(test)]
+    const fn new(default: &'static str, text: &'static str) -> Docs {
+        Docs { default, text }
+    }
+
+    #[cfg(not(test))]
+    const fn new(_default: &'static str, _text: &'static str) -> Docs {
+        Docs {}
+    }
 }
 
 /// What a key takes.
@@ -100,7 +120,7 @@ pub static FILE: Object = Object {
             "{ \"images\": [\"/data/images\"] }",
             "What concerns the whole board.",
         ),
-        Key { required: true, default: "", ..SERVICES },
+        Key { required: true, ..SERVICES },
         OVERRIDES,
     ],
 };
@@ -178,12 +198,8 @@ const TIB: u64 = 1 << 40;
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
-const fn key(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
-    Key { name, kind, required: false, default: "", example, doc, vars: false }
-}
-
 const fn required(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
-    Key { required: true, ..key(name, kind, example, doc) }
+    Key { name, kind, required: true, example, docs: Docs::new("", doc), vars: false }
 }
 
 const fn optional(
@@ -193,7 +209,7 @@ const fn optional(
     example: &'static str,
     doc: &'static str,
 ) -> Key {
-    Key { default, ..key(name, kind, example, doc) }
+    Key { name, kind, required: false, example, docs: Docs::new(default, doc), vars: false }
 }
 
 /// The key, whose texts may hold variables.

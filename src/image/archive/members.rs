@@ -1,6 +1,7 @@
 //! Members that can be read from their place: of an archive that is not compressed as a whole, and of a layout folder.
 #![forbid(unsafe_code)]
 
+use super::names::{self, Names, Target};
 use super::shape::normal;
 use super::sink::{Done, Sink};
 use super::{Blobs, unreadable};
@@ -10,34 +11,23 @@ use crate::image::tar::{Kind, Reader};
 use crate::plan::device::ImageCaps;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-/// Members of one image archive: 127 layers of the oldest format have four each, a multi-platform archive some hundreds.
-const MEMBERS: usize = 4096;
-/// Links between members that are followed: docker wrote one.
-const LINKS: usize = 8;
-
-enum Member {
-    Data { offset: u64, size: u64 },
-    Link(String),
-}
-
 /// The members of a plain archive.
 pub struct Members<'a> {
-    file: &'a File,
     cap: Bytes,
-    members: BTreeMap<String, Member>,
+    names: Names,
+    members: Vec<Section<'a>>,
 }
 
 impl<'a> Members<'a> {
     /// Reads the headers, seeking over the data.
     pub fn index(file: &'a File, caps: &ImageCaps) -> Result<Members<'a>, ImageError> {
         let end = file.metadata().map_err(unreadable)?.size();
-        let mut members = BTreeMap::new();
+        let (mut names, mut members) = (Names::default(), Vec::new());
         let mut offset = 0;
         while offset < end {
             let place = Section { file, offset, end };
@@ -49,77 +39,32 @@ impl<'a> Members<'a> {
             let size = entry.size;
             offset = data.saturating_add(size.div_ceil(512).saturating_mul(512));
             let Some(name) = normal(&entry.path) else { continue };
-            let member = match entry.kind {
-                Kind::File if data.saturating_add(size) > end => {
-                    let missing = data.saturating_add(size) - end;
+            if let Some(target) = names::target(&name, &entry.kind) {
+                names.add(name, Target::Link(target))?;
+            } else if entry.kind == Kind::File {
+                let section = Section { file, offset: data, end: data.saturating_add(size) };
+                if section.end > end {
                     let name = name.escape_debug();
+                    let missing = section.end - end;
                     return Err(ImageError::invalid(format!(
                         "is cut short within {name}: {missing} bytes are missing; copy it again"
                     )));
                 }
-                Kind::File => Member::Data { offset: data, size },
-                Kind::Symlink(target) => match link(&name, &target) {
-                    Some(target) => Member::Link(target),
-                    None => continue,
-                },
-                Kind::HardLink(target) => match normal(&target) {
-                    Some(target) => Member::Link(target),
-                    None => continue,
-                },
-                _ => continue,
-            };
-            if members.len() == MEMBERS {
-                return Err(ImageError::invalid(format!(
-                    "holds more than {MEMBERS} members, too many for an image archive"
-                )));
-            }
-            if members.insert(name.clone(), member).is_some() {
-                let name = name.escape_debug();
-                return Err(ImageError::invalid(format!(
-                    "holds two members called {name}; which one counts is not clear"
-                )));
+                names.add(name, Target::Member(members.len()))?;
+                members.push(section);
             }
         }
-        Ok(Members { file, cap: caps.manifest, members })
+        Ok(Members { cap: caps.manifest, names, members })
     }
 
     /// Whether it is an image at all.
     pub fn has_manifest(&self) -> bool {
-        let has = |name| self.members.contains_key(name);
-        has("manifest.json") || (has("oci-layout") && has("index.json"))
+        self.names.has_manifest()
     }
 
     fn find(&self, name: &str) -> Option<Section<'a>> {
-        let mut name = normal(name.as_bytes())?;
-        for _ in 0..LINKS {
-            match self.members.get(&name)? {
-                Member::Data { offset, size } => {
-                    return Some(Section { file: self.file, offset: *offset, end: offset.saturating_add(*size) });
-                }
-                Member::Link(target) => name.clone_from(target),
-            }
-        }
-        None
+        self.members.get(self.names.find(name)?).copied()
     }
-}
-
-/// The name that a symbolic link called `name` stands for, within the archive.
-pub fn link(name: &str, target: &[u8]) -> Option<String> {
-    let target = core::str::from_utf8(target).ok()?;
-    let mut parts: Vec<&str> = match target.starts_with('/') {
-        true => Vec::new(),
-        false => name.rsplit_once('/').map_or("", |(folder, _)| folder).split('/').collect(),
-    };
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    normal(parts.join("/").as_bytes())
 }
 
 impl Blobs for Members<'_> {
@@ -159,6 +104,7 @@ pub fn too_large(name: &str, size: u64, cap: Bytes) -> ImageError {
 }
 
 /// A part of a file, read without moving the file's position.
+#[derive(Clone, Copy)]
 struct Section<'a> {
     file: &'a File,
     offset: u64,
@@ -226,18 +172,5 @@ impl Blobs for Layout {
     fn layer(&mut self, name: &str, sink: &mut Sink<'_>) -> Result<Done, ImageError> {
         let (mut file, _) = self.open(name)?.ok_or_else(|| ImageError::invalid("is missing"))?;
         sink.unpack(&mut file)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_between_members_stay_in_the_archive() {
-        assert_eq!(link("a/layer.tar", b"../b/layer.tar").as_deref(), Some("b/layer.tar"));
-        assert_eq!(link("a", b"b").as_deref(), Some("b"));
-        assert_eq!(link("a/x", b"/b/y").as_deref(), Some("b/y"));
-        assert_eq!(link("a/x", b"../../../etc/shadow"), None);
     }
 }

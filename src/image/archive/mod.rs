@@ -16,6 +16,7 @@
 mod choose;
 mod inspect;
 mod members;
+mod names;
 mod shape;
 mod sink;
 mod stream;

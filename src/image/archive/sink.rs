@@ -7,7 +7,6 @@ use crate::image::digest::Digest;
 use crate::image::layer::{self, LayerError, LayerOptions, LayerReport, Ledger, Problem, Used};
 use crate::image::record::{LayerRecord, LayerStats};
 use crate::image::tree;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -57,7 +56,7 @@ enum Way {
     /// To be used in place, each with its record.
     Recorded,
     /// To be taken elsewhere; their folders and what is known of them.
-    Unrecorded { marked: bool, folders: BTreeMap<PathBuf, Unrecorded>, accepted: Vec<(Digest, Unrecorded)> },
+    Unrecorded { marked: bool, folders: Vec<(PathBuf, Unrecorded)>, accepted: Vec<(Digest, Unrecorded)> },
 }
 
 /// Takes layers and stages them.
@@ -66,7 +65,7 @@ pub struct Sink<'a> {
     options: LayerOptions,
     content: u64,
     next: u32,
-    accepted: BTreeSet<Digest>,
+    accepted: Vec<Digest>,
     way: Way,
     progress: Progress,
     report: &'a mut dyn FnMut(Progress),
@@ -80,7 +79,7 @@ impl<'a> Sink<'a> {
             options,
             content: 0,
             next: 0,
-            accepted: BTreeSet::new(),
+            accepted: Vec::new(),
             way: Way::Recorded,
             progress: Progress::default(),
             report,
@@ -89,7 +88,7 @@ impl<'a> Sink<'a> {
 
     /// The same, for layers that are taken elsewhere. Unless they are `marked`, their files belong to the caller.
     pub fn without_records(self, marked: bool) -> Sink<'a> {
-        Sink { way: Way::Unrecorded { marked, folders: BTreeMap::new(), accepted: Vec::new() }, ..self }
+        Sink { way: Way::Unrecorded { marked, folders: Vec::new(), accepted: Vec::new() }, ..self }
     }
 
     /// What was accepted without a record, in that order; each is in the folder of its diff ID.
@@ -144,7 +143,7 @@ impl<'a> Sink<'a> {
         let (stats, opaque_root) = (stats(&report), report.opaque_root);
         match &mut self.way {
             Way::Unrecorded { folders, .. } => {
-                folders.insert(folder.to_owned(), Unrecorded { stats, opaque_root, ledger });
+                folders.push((folder.to_owned(), Unrecorded { stats, opaque_root, ledger }));
             }
             Way::Recorded => {
                 let tree = tree::checksum(root.into(), true).map_err(no_room)?;
@@ -163,11 +162,15 @@ impl<'a> Sink<'a> {
 
     /// Keeps a layer whose digests were checked, under its diff ID.
     pub fn accept(&mut self, done: Done) -> Result<(), ImageError> {
-        if self.accepted.insert(done.diff) {
-            fs::rename(&done.folder, self.root.join(done.diff.hex())).map_err(no_room)?;
-            if let Way::Unrecorded { folders, accepted, .. } = &mut self.way {
-                accepted.extend(folders.remove(&done.folder).map(|layer| (done.diff, layer)));
-            }
+        if self.accepted.contains(&done.diff) {
+            return Ok(());
+        }
+        self.accepted.push(done.diff);
+        fs::rename(&done.folder, self.root.join(done.diff.hex())).map_err(no_room)?;
+        if let Way::Unrecorded { folders, accepted, .. } = &mut self.way
+            && let Some(place) = folders.iter().position(|(folder, _)| *folder == done.folder)
+        {
+            accepted.push((done.diff, folders.swap_remove(place).1));
         }
         Ok(())
     }

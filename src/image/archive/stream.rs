@@ -4,7 +4,8 @@
 //! manifest names is removed with that folder: one copy on disk, a few kilobytes of documents in memory.
 #![forbid(unsafe_code)]
 
-use super::members::{link, too_large};
+use super::members::too_large;
+use super::names::{self, Names, Target};
 use super::shape::normal;
 use super::sink::{Done, Sink};
 use super::{Blobs, unreadable};
@@ -13,16 +14,11 @@ use crate::image::ImageError;
 use crate::image::decompress::{Decoder, Wanted};
 use crate::image::tar::{Kind, Reader};
 use crate::plan::device::ImageCaps;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 
-/// Members kept in mind, as of an archive that is not compressed.
-const MEMBERS: usize = 4096;
 /// All documents together, in documents of the largest size.
 const DOCUMENTS: u64 = 16;
-/// Links between members that are followed.
-const LINKS: usize = 8;
 
 enum Member {
     Document(Vec<u8>),
@@ -31,12 +27,12 @@ enum Member {
     Layer(Box<Done>, u64),
     /// It could not be unpacked; that matters if a manifest names it.
     Broken(ImageError, u64),
-    Link(String),
 }
 
 /// What was read.
 pub struct Stream {
-    members: BTreeMap<String, Member>,
+    names: Names,
+    members: Vec<Member>,
     cap: Bytes,
 }
 
@@ -46,54 +42,36 @@ impl Stream {
         let nothing = Wanted { stored: false, content: false };
         let mut decoder = Decoder::new(file, caps, 0, nothing).map_err(|error| unreadable(error.into()))?;
         let mut reader = Reader::new(&mut decoder, caps.pax.0);
-        let mut members = BTreeMap::new();
+        let (mut names, mut members) = (Names::default(), Vec::new());
         let mut documents = 0u64;
         while let Some(entry) = reader.next_entry().map_err(|error| ImageError::invalid(error.to_string()))? {
             let Some(name) = normal(&entry.path) else { continue };
-            let target = match &entry.kind {
-                Kind::Symlink(target) => link(&name, target),
-                Kind::HardLink(target) => normal(target),
-                Kind::File => None,
-                _ => continue,
-            };
-            let member = match (&entry.kind, target) {
-                (Kind::File, _) => content(&mut reader, entry.size, caps, sink.as_deref_mut())?,
-                (_, Some(target)) => Member::Link(target),
-                _ => continue,
-            };
-            if let Member::Document(bytes) = &member {
-                documents = documents.saturating_add(bytes.len() as u64);
+            if let Some(target) = names::target(&name, &entry.kind) {
+                names.add(name, Target::Link(target))?;
+            } else if entry.kind == Kind::File {
+                names.add(name, Target::Member(members.len()))?;
+                let member = content(&mut reader, entry.size, caps, sink.as_deref_mut())?;
+                if let Member::Document(bytes) = &member {
+                    documents = documents.saturating_add(bytes.len() as u64);
+                }
+                members.push(member);
             }
-            if members.len() == MEMBERS || documents > caps.manifest.0.saturating_mul(DOCUMENTS) {
-                return Err(ImageError::invalid("holds too many members for an image archive"));
-            }
-            if members.insert(name.clone(), member).is_some() {
-                let name = name.escape_debug();
-                return Err(ImageError::invalid(format!(
-                    "holds two members called {name}; which one counts is not clear"
-                )));
+            if documents > caps.manifest.0.saturating_mul(DOCUMENTS) {
+                return Err(ImageError::invalid("holds too many documents for an image archive"));
             }
         }
         reader.finish();
         decoder.finish().map_err(|error| unreadable(error.into()))?;
-        Ok(Stream { members, cap: caps.manifest })
+        Ok(Stream { names, members, cap: caps.manifest })
     }
 
     /// Whether it is an image at all.
     pub fn has_manifest(&self) -> bool {
-        let has = |name| self.members.contains_key(name);
-        has("manifest.json") || (has("oci-layout") && has("index.json"))
+        self.names.has_manifest()
     }
 
     fn find(&self, name: &str) -> Option<&Member> {
-        let mut name = normal(name.as_bytes())?;
-        for _ in 0..LINKS {
-            match self.members.get(&name)? {
-                Member::Link(target) => name.clone_from(target),
-                member => return Some(member),
-            }
-        }
-        None
+        self.members.get(self.names.find(name)?)
     }
 }
 

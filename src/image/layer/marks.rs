@@ -3,12 +3,12 @@
 
 use super::Problem;
 use super::error::os;
+use crate::image::inodes::{Inode, Inodes};
 use crate::image::tar::{Entry, Kind, Mtime, Xattr};
 use crate::sys::{self, xattr};
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode as Bits, SFlag, fchmod, fchmodat, fstat, fstatat, mknodat};
 use nix::unistd::{Gid, Uid, fchown, fchownat};
-use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -29,7 +29,7 @@ pub enum Marks {
 /// What files should have had, by inode.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    known: BTreeMap<(u64, u64), Marked>,
+    known: Inodes<Marked>,
 }
 
 /// What one object should have had.
@@ -55,18 +55,22 @@ const ROOT: (Uid, Gid) = (Uid::from_raw(0), Gid::from_raw(0));
 const UNLISTED: u32 = 0o755;
 
 #[allow(clippy::useless_conversion, reason = "32 bits on some boards")]
-fn inode(stat: &FileStat) -> (u64, u64) {
+fn inode(stat: &FileStat) -> Inode {
     (u64::from(stat.st_dev), u64::from(stat.st_ino))
 }
 
 impl Ledger {
     /// What the object with this status on its file should have had; nothing of one that is not of this layer.
     pub fn find(&self, stat: &FileStat) -> Option<&Marked> {
-        self.known.get(&inode(stat))
+        self.known.get(inode(stat))
     }
 
     fn set_xattr(&mut self, stat: &FileStat, name: &CStr, value: &[u8]) {
-        let xattrs = &mut self.known.entry(inode(stat)).or_default().xattrs;
+        let inode = inode(stat);
+        if self.known.get(inode).is_none() {
+            self.known.insert(inode, Marked::default());
+        }
+        let Some(Marked { xattrs, .. }) = self.known.get_mut(inode) else { return };
         let name = name.to_bytes();
         xattrs.retain(|xattr| xattr.name != name);
         let place = xattrs.partition_point(|xattr| *xattr.name < *name);
@@ -91,7 +95,7 @@ impl Marks {
     /// A new directory is at `dir`: what memory has of an older object with its inode number is void.
     pub fn forget(&mut self, dir: impl AsFd) -> Result<(), Problem> {
         if let Marks::InMemory(ledger) = self {
-            ledger.known.remove(&inode(&fstat(&dir).map_err(os("stat"))?));
+            ledger.known.forget(inode(&fstat(&dir).map_err(os("stat"))?));
         }
         Ok(())
     }
@@ -124,14 +128,15 @@ impl Marks {
                 fchmod(&fd, Bits::from_bits_truncate(permissions)).map_err(os("chmod"))
             }
             Marks::InMemory(ledger) => {
-                let marked = ledger.known.entry(inode(&fstat(&fd).map_err(os("stat"))?)).or_default();
+                let inode = inode(&fstat(&fd).map_err(os("stat"))?);
+                let mut marked = of(entry, permissions);
                 // A directory that is listed twice keeps its marks; a file is always new.
-                let xattrs = match entry.kind {
-                    Kind::Directory => core::mem::take(&mut marked.xattrs),
-                    _ => Vec::new(),
-                };
-                *marked = of(entry, permissions);
-                marked.xattrs = xattrs;
+                if entry.kind == Kind::Directory
+                    && let Some(known) = ledger.known.get_mut(inode)
+                {
+                    marked.xattrs = core::mem::take(&mut known.xattrs);
+                }
+                ledger.known.insert(inode, marked);
                 Ok(())
             }
         }
@@ -209,7 +214,7 @@ impl Marks {
             Marks::OnFiles { .. } => {
                 SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && stat.st_rdev == 0
             }
-            Marks::InMemory(ledger) => ledger.known.get(&inode(stat)).is_some_and(|marked| marked.whiteout),
+            Marks::InMemory(ledger) => ledger.known.get(inode(stat)).is_some_and(|marked| marked.whiteout),
         }
     }
 }

@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::{Staging, Store, fail, sync_folder};
+use crate::base::sort::sort;
 use crate::image::ImageError;
 use crate::image::digest::Digest;
 use crate::image::record::ImageRecord;
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -83,7 +83,7 @@ impl Store {
     /// them they stay under another name: whoever empties a mounted layer pulls the files from under its processes.
     pub(super) fn set_aside(&self, layer: &Digest, staging: &Staging) -> Result<(), ImageError> {
         let mut places = vec![self.layer_folder(layer)];
-        let (mut pinned, mut merged) = (false, BTreeSet::new());
+        let mut pinned = false;
         for path in self.record_files()? {
             let Ok(record) = super::read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else {
                 // It may name any layer.
@@ -92,10 +92,12 @@ impl Store {
             };
             if record.root.layers().contains(layer) {
                 pinned |= unpinned(&path)?.is_none();
-                merged.insert(self.state.join("flat").join(super::flatten::key(&record)));
+                let merged = self.state.join("flat").join(super::flatten::key(&record));
+                if !places.contains(&merged) && merged.exists() {
+                    places.push(merged);
+                }
             }
         }
-        places.extend(merged.into_iter().filter(|place| place.exists()));
         for (number, place) in places.iter().enumerate() {
             let aside =
                 if pinned { old_name(place)? } else { staging.path().join(format!("old-{}-{number}", layer.hex())) };
@@ -107,7 +109,7 @@ impl Store {
     /// Removes layers and merged trees that no record names. A record that cannot be read may name any: then all stay.
     fn sweep(&self) -> Result<Removed, ImageError> {
         let mut removed = Removed::default();
-        let (mut used, mut pinned) = (BTreeSet::new(), BTreeSet::new());
+        let (mut used, mut pinned) = (Vec::new(), Vec::new());
         for path in self.record_files()? {
             let Ok(record) = super::read(&path).and_then(|bytes| ImageRecord::from_json(&bytes)) else {
                 return Ok(removed);
@@ -119,9 +121,12 @@ impl Store {
             }
             used.extend(names);
         }
+        sort(&mut used);
+        sort(&mut pinned);
+        let among = |names: &[String], name: &str| names.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
         let unused = |name: &str| match name.split_once(".old-") {
-            Some((replaced, _)) => !pinned.contains(replaced),
-            None => !used.contains(name),
+            Some((replaced, _)) => !among(&pinned, replaced),
+            None => !among(&used, name),
         };
         for (folder, name) in self.entries("layers")?.into_iter().filter(|(_, name)| unused(name)) {
             let layer = Digest::parse_hex(&name).and_then(|layer| self.layer_record(&layer).ok());

@@ -31,7 +31,6 @@ use super::record::{ImageRecord, LayerRecord, Root, SourceId};
 use super::reference::Reference;
 use crate::plan::Device;
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -123,8 +122,8 @@ impl Store {
         self.is_baked(layer) || folder.join("record").exists() && !folder.join("damaged").exists()
     }
 
-    /// All layers that are there and not known to be damaged.
-    pub fn layers(&self) -> Result<BTreeSet<Digest>, ImageError> {
+    /// All layers that are there and not known to be damaged, those in both stores twice.
+    pub fn layers(&self) -> Result<Vec<Digest>, ImageError> {
         let own = self.state.join("layers");
         let mut names: Vec<_> = fs::read_dir(&own).map_err(|error| fail("list", &own, error))?.flatten().collect();
         // A read-only store that is not there has none.

@@ -32,7 +32,6 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -307,7 +306,7 @@ struct Ready<'a> {
     staging: CString,
     layout: Option<CString>,
     walls: Walls,
-    layers: BTreeSet<Digest>,
+    layers: Vec<Digest>,
     job: &'a Job,
     archive: Option<File>,
     pipe: OwnedFd,

@@ -1,11 +1,10 @@
-//! The JSON Schema and the reference of the config, made from the table of keys, and the example configs.
+//! The JSON Schema and the reference of the config, made from the table of keys.
 //!
-//! After a change of the table, `CORACLE_BLESS=1 cargo test --test config_docs` writes both files anew.
+//! After a change of the table, `CORACLE_BLESS=1 cargo test --lib config::tests::docs` writes both files anew.
 
-use coracle::base::json::{self, Quoted};
-use coracle::config::keys::{FILE, FREE_PREFIX, INCLUDED, Key, Kind, Object};
-use coracle::config::values::{self, Text};
-use coracle::config::{Input, Source, include, load_all};
+use crate::base::json::{self, Quoted};
+use crate::config::keys::{FILE, FREE_PREFIX, INCLUDED, Key, Kind, Object};
+use crate::config::values::{self, Text};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ fn agree(name: &str, made: &str) {
         fs::write(&path, made).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == made, "config/{name} is out of date: CORACLE_BLESS=1 cargo test --test config_docs");
+    assert!(kept == made, "config/{name} is out of date: CORACLE_BLESS=1 cargo test --lib config::tests::docs");
 }
 
 /// A pattern for editors. The parser is stricter: ranges, paths, names.
@@ -117,8 +116,8 @@ fn schema_object(object: &Object, indent: usize, partial: bool) -> String {
 }
 
 fn description(key: &Key) -> String {
-    let default = if key.default.is_empty() { String::new() } else { format!(" Default: {}.", key.default) };
-    format!("{}{default} Example: {}", key.doc, key.example)
+    let default = if key.required { String::new() } else { format!(" Default: {}.", key.docs.default) };
+    format!("{}{default} Example: {}", key.docs.text, key.example)
 }
 
 fn schema(title: &str, file: &Object) -> String {
@@ -135,7 +134,7 @@ fn the_schemas_are_what_the_table_says() {
 }
 
 fn takes(kind: &Kind) -> String {
-    use coracle::base::units::{Bytes, Millis};
+    use crate::base::units::{Bytes, Millis};
     match kind {
         Kind::Object(_) => "object".into(),
         Kind::Objects(_, max) => format!("list of objects, at most {max}"),
@@ -169,9 +168,9 @@ fn reference_object(out: &mut String, path: &str, object: &Object) {
     let title = if path.is_empty() { "The file" } else { path };
     write!(out, "\n## {title}\n\n| key | takes | default | |\n|---|---|---|---|\n").unwrap();
     for key in object.keys {
-        let default = if key.required { "**required**" } else { key.default };
+        let default = if key.required { "**required**" } else { key.docs.default };
         let vars = if key.vars && path != "services[].mounts[]" { " Can hold variables." } else { "" };
-        let doc = format!("{}{vars} `{}`", key.doc, key.example).replace('|', "\\|");
+        let doc = format!("{}{vars} `{}`", key.docs.text, key.example).replace('|', "\\|");
         writeln!(out, "| `{}` | {} | {default} | {doc} |", key.name, takes(&key.kind)).unwrap();
     }
     for key in object.keys {
@@ -188,7 +187,7 @@ fn reference_object(out: &mut String, path: &str, object: &Object) {
 fn the_reference_is_what_the_table_says() {
     let mut out = String::from(
         "# Config reference\n\nMade from the table in `src/config/keys/`: edit that, then run\n\
-         `CORACLE_BLESS=1 cargo test --test config_docs`.\n\n\
+         `CORACLE_BLESS=1 cargo test --lib config::tests::docs`.\n\n\
          One JSON file, `/etc/coracle/config.json` unless another is named. `//` and `/* */` comments and trailing\n\
          commas are fine. Unknown keys are errors, except those that begin with `x-`, which are yours. A *size* is a\n\
          whole number and `K`, `M` or `G` (powers of 1024); a *duration* a whole number and `ms`, `s`, `m` or `h`; a\n\
@@ -199,35 +198,6 @@ fn the_reference_is_what_the_table_says() {
     );
     reference_object(&mut out, "", &FILE);
     agree("REFERENCE.md", &out);
-}
-
-#[test]
-fn every_example_config_is_a_plan_without_warnings_that_fits_its_board() {
-    let included = fs::read(config("services.d/ssh.json")).unwrap();
-    let ssh = Source { name: "services.d/ssh.json", bytes: &included };
-    let names = ["minimal.json", "sensor-gateway.json", "kiosk.json", "router.json", "board.json"];
-    for name in names {
-        let bytes = fs::read(config(name)).unwrap();
-        let alone = [Source { name, bytes: &bytes }];
-        let both = [Source { name, bytes: &bytes }, ssh];
-        let includes = !include::named(alone[0], false).include.is_empty();
-        for sources in [&alone[..], &both[..if includes { 2 } else { 1 }]] {
-            let (plan, warnings) =
-                load_all(&Input { sources, values: &[], absent: &[] }).unwrap_or_else(|problems| panic!("{problems}"));
-            assert!(warnings.is_empty(), "{}", warnings[0]);
-            let board = coracle::supervisor::board::Board::beneath(Path::new("/nonexistent"));
-            assert_eq!(coracle::supervisor::board::memory_problem(&plan, &board), None, "{name}");
-            assert_eq!(plan.device.memory.is_some(), name != "minimal.json", "{name} names its board's memory");
-        }
-    }
-    let found = |folder: &str| -> Vec<String> {
-        fs::read_dir(config(folder)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    };
-    assert_eq!(found("services.d"), ["ssh.json"], "each is parsed here");
-    for name in found("").iter().filter(|name| name.ends_with(".json")) {
-        let known = names.contains(&name.as_str()) || name.ends_with(".schema.json") || name == "size-budget.json";
-        assert!(known, "config/{name} is parsed by no test");
-    }
 }
 
 #[test]
