@@ -10,6 +10,8 @@ pub fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -
     let allowed = (typed.len() / 3).clamp(1, 3);
     known
         .into_iter()
+        // Each byte more is one insertion at least.
+        .filter(|word| word.len().abs_diff(typed.len()) <= allowed)
         .map(|word| (distance(typed, word), word))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)

@@ -10,9 +10,9 @@ use core::ffi::{CStr, c_ulong};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{AccessFlags, access};
 use std::ffi::CString;
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
-use std::path::Path;
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
 
 /// One line of the table.
 struct Place {
@@ -27,6 +27,9 @@ struct Place {
 const fn place(kind: &'static CStr, target: &'static CStr, flags: c_ulong, data: &'static CStr) -> Place {
     Place { kind, target, flags, data, if_read_only: false }
 }
+
+/// What most files of the kernel's have less than.
+const READ_BYTES: usize = 4096;
 
 /// Where processes are.
 const PROC: Place = place(c"proc", c"/proc", NO_SUID | NO_DEV | NO_EXEC, c"");
@@ -63,19 +66,25 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "/dev/stderr"),
 ];
 
-/// Mounts /proc.
-pub fn proc(say: Say<'_>) {
-    mount_place(&PROC, &mountinfo(), say);
+/// Mounts /proc, unless it is there; gives what is mounted then.
+pub fn proc(say: Say<'_>) -> String {
+    match mountinfo() {
+        text if text.is_empty() => {
+            mount_place(&PROC, &text, say);
+            mountinfo()
+        }
+        text => text,
+    }
 }
 
-/// Mounts the rest of the table and fills /dev. `before`: what is mounted.
+/// Mounts the rest of the table and fills /dev. `before`: what is mounted. The caller's umask takes nothing away.
 pub fn rest(before: &str, say: Say<'_>) {
     for place in &TABLE {
         mount_place(place, before, say);
     }
     for (to, path) in LINKS {
         match symlink(to, path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 say(format!("{path} cannot be made: {error}"));
             }
             _ => {}
@@ -85,7 +94,15 @@ pub fn rest(before: &str, say: Say<'_>) {
 
 /// The mounts as this process sees them; empty without /proc.
 pub fn mountinfo() -> String {
-    fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
+    read("/proc/self/mountinfo")
+}
+
+/// A small file of the kernel's, at one go; empty if there is none.
+pub fn read(path: &str) -> String {
+    let mut text = String::with_capacity(READ_BYTES);
+    // What is no text says nothing.
+    let _ = File::open(path).and_then(|mut file| file.read_to_string(&mut text));
+    text
 }
 
 /// Whether something is mounted at `target`.
@@ -116,14 +133,12 @@ fn mount_place(place: &Place, before: &str, say: Say<'_>) {
     }
 }
 
-/// Makes a directory that may be there already.
-fn make_dir(path: &str, mode: u32) -> std::io::Result<()> {
-    if Path::new(path).is_dir() {
-        return Ok(());
+/// Makes a directory; what is there already of that name tells itself when something is mounted on it.
+pub fn make_dir(path: &str, mode: u32) -> std::io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
-    DirBuilder::new().recursive(true).mode(mode).create(path)?;
-    // Whatever the umask took away.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 fn nodes(say: Say<'_>) {
@@ -152,12 +167,13 @@ pub fn cgroups(before: &str, say: Say<'_>) {
     }
     let flags = NO_SUID | NO_DEV | NO_EXEC;
     let unified = mount::mount(c"cgroup2", CGROUPS, flags, c"");
-    let known = fs::read_to_string("/proc/cgroups").unwrap_or_default();
-    if unified.is_ok() {
-        let given = fs::read_to_string(format!("{root}/cgroup.controllers")).unwrap_or_default();
-        if is_enough(&given, &known) {
-            return hand_down(&given);
-        }
+    let given = if unified.is_ok() { read(&format!("{root}/cgroup.controllers")) } else { String::new() };
+    if has_essential(&given, |_| true) {
+        return hand_down(&given);
+    }
+    let known = read("/proc/cgroups");
+    if !given.is_empty() && has_essential(&given, |name| is_enabled(&known, name)) {
+        return hand_down(&given);
     }
     let wanted: Vec<String> = v1(&known);
     if wanted.is_empty() {
@@ -196,10 +212,10 @@ fn hand_down(given: &str) {
     }
 }
 
-/// Whether v2, with the controllers `given`, has memory and pids as far as the kernel has them at all.
-fn is_enough(given: &str, known: &str) -> bool {
+/// Whether v2, with the controllers `given`, has memory and pids as far as the kernel has them at all (`enabled`).
+fn has_essential(given: &str, enabled: impl Fn(&str) -> bool) -> bool {
     let has = |name: &str| given.split_whitespace().any(|given| given == name);
-    !given.is_empty() && ["memory", "pids"].iter().all(|name| has(name) || !is_enabled(known, name))
+    ["memory", "pids"].iter().all(|name| has(name) || !enabled(name))
 }
 
 /// Whether the text of /proc/cgroups (cgroups(7)) has a controller as enabled: name, hierarchy, groups, enabled.
@@ -246,6 +262,7 @@ mod tests {
     #[test]
     fn v1_is_for_kernels_that_have_memory_or_pids_there_alone() {
         let known = "memory\t0\t1\t1\npids\t0\t1\t1\n";
+        let is_enough = |given: &str, known: &str| has_essential(given, |name| is_enabled(known, name));
         assert!(is_enough("cpu memory pids", known));
         assert!(!is_enough("cpu pids", known) && !is_enough("", known));
         let disabled = known.replace("memory\t0\t1\t1", "memory\t0\t1\t0");

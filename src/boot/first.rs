@@ -1,7 +1,7 @@
 //! The keeper of a first process: it feeds the watchdog, takes the signals of an init, and knows when rescue is over.
 #![forbid(unsafe_code)]
 
-use super::cause::{Cause, Ending};
+use super::cause::{Cause, Ending, NO_BOOT, decide};
 use super::watchdog::Watchdog;
 use super::{choose, mark};
 use crate::base::units::Millis;
@@ -58,10 +58,13 @@ impl First {
         }
     }
 
-    /// Asks the driver and the mark in the state folder why the board was last reset, and marks this boot.
-    pub fn look_back(&mut self, state: &Path, say: Say<'_>) {
+    /// Asks the driver, and the mark in the state folder if that is kept, why the board was last reset; marks this boot.
+    pub fn look_back(&mut self, state: Option<&Path>, say: Say<'_>) {
         let status = self.watchdog.as_ref().map_or(0, Watchdog::boot_status);
-        let (cause, why) = mark::begin(state, status);
+        let (cause, why) = match state {
+            Some(state) => mark::begin(state, status),
+            None => (decide(status, None, NO_BOOT), None),
+        };
         self.cause = Some(cause);
         say(format!("last reset: {cause}"));
         why.into_iter().for_each(say);

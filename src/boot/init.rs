@@ -9,7 +9,7 @@ use super::cmdline::Cmdline;
 use super::first::{First, asked};
 use super::voice::Voice;
 use super::watchdog::Watchdog;
-use super::{clock, console, early, lifeline, modules, mounts, root, seed, shutdown};
+use super::{clock, console, early, lifeline, mark, modules, mounts, root, seed, shutdown};
 use crate::plan::{Plan, Rescue};
 use crate::sandbox::sealed;
 use crate::supervisor::config_file;
@@ -18,7 +18,7 @@ use crate::supervisor::run::{Refused, Supervisor, monotonic};
 use crate::supervisor::rundir;
 use crate::sys::board::{Reboot, reboot};
 use crate::sys::wait::wait_any;
-use crate::sys::{fault, process, title};
+use crate::sys::{Errno, fault, process, title};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::ffi::{CString, OsString};
@@ -39,7 +39,7 @@ pub fn run(words: &[OsString]) -> ! {
     arm(faults);
     let mut said = Vec::new();
     let unsealed = begin(words, &mut |sentence| said.push(sentence));
-    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let line = early::read("/proc/cmdline");
     let cmdline = Cmdline::parse(&line);
     let mut first = First { places: cmdline.places, ..First::default() };
     let mut voice = Voice::new(first.places);
@@ -61,9 +61,13 @@ pub fn run(words: &[OsString]) -> ! {
     }
     clock::set(None, say);
     mounts::mount_all(&boot.mounts, &mut first, say);
-    seed::load(&state, say);
-    clock::set(Some(&state), say);
-    first.look_back(&state, say);
+    // What lies in memory no other boot will find.
+    let kept = mark::outlives_boot(&state).then_some(&*state);
+    if let Some(state) = kept {
+        seed::load(state, say);
+        clock::set(Some(state), say);
+    }
+    first.look_back(kept, say);
 
     let mut choice = choose::choose(firmware, say);
     let reason = match (unsealed, faults) {
@@ -81,7 +85,8 @@ pub fn run(words: &[OsString]) -> ! {
     settle_board(&choice.plan, say);
 
     let end = supervise(choice, &mut first, cmdline.rescue, &mut voice);
-    finish(&mut first, Some(&state), &end, &mut voice)
+    let kept = mark::outlives_boot(&state).then_some(&*state);
+    finish(&mut first, kept, &end, &mut voice)
 }
 
 /// How often the first process has failed before. Pure.
@@ -104,22 +109,26 @@ fn arm(faults: u32) {
 /// What a process needs before it can read, write and start others. Gives the reason where containers could write to
 /// this program's file: then none is started.
 fn begin(words: &[OsString], say: Say<'_>) -> Option<String> {
-    process::umask(0o022);
+    process::umask(0);
     // A leader already, if it is not the kernel that started it.
     let _ = process::new_session();
     let _ = std::env::set_current_dir("/");
-    early::proc(say);
-    if root::is_first(&early::mountinfo()) {
-        if let Err(errno) = root::move_over_itself() {
-            say(format!("the initramfs cannot be mounted over itself, so no container will start: {errno}"));
+    let mut before = early::proc(say);
+    if root::is_first(&before) {
+        let made = early::make_dir("/sys", 0o755).map_err(Errno::from);
+        match made.and_then(|()| root::move_over_itself()) {
+            // Whatever else there was lies beneath.
+            Ok(()) => before.clear(),
+            Err(errno) => {
+                say(format!("the initramfs cannot be mounted over itself, so no container will start: {errno}"));
+            }
         }
-        early::proc(say);
     }
     // Comes back only where there is nothing to do or it cannot be done.
     let unsealed = sealed::ensure(words).err();
-    let before = early::mountinfo();
     early::rest(&before, say);
     early::cgroups(&before, say);
+    process::umask(0o022);
     console::connect();
     title::rename(c"coracle");
     if let Err(errno) = reboot(Reboot::KeysAsSignal) {
@@ -173,9 +182,8 @@ fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voi
 }
 
 fn attempt(plan: Plan, first: &mut First, voice: &mut Voice) -> Result<End, String> {
-    voice.rest();
     let dir = Path::new(rundir::DEFAULT);
-    let supervisor = Supervisor::new(plan, dir, first).map_err(|refused| match refused {
+    let supervisor = Supervisor::new(plan, dir, first, voice.rest()).map_err(|refused| match refused {
         Refused::Taken => format!("another supervisor has the run directory {}", dir.display()),
         Refused::Failed(sentence) => sentence,
     })?;

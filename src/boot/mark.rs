@@ -3,15 +3,26 @@
 #![forbid(unsafe_code)]
 
 use super::cause::{Cause, Ending, Mark, NO_BOOT, decide};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// A file system in memory that an initramfs can be (its magic number in the kernel's `linux/magic.h`).
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+
 /// The mark's name in the state folder.
 pub const NAME: &str = "boot";
 /// No mark is longer, in bytes: four words, one of them a UUID, and room for words to come.
 const LONGEST: u64 = 256;
+
+/// Whether what is written to the state folder is there at the next boot: not where it lies, or would be made, in memory.
+/// What cannot be told is taken for lasting.
+pub fn outlives_boot(state: &Path) -> bool {
+    let found = state.ancestors().find_map(|folder| statfs(folder).ok());
+    found.is_none_or(|found| ![TMPFS_MAGIC, RAMFS_MAGIC].contains(&found.filesystem_type()))
+}
 
 /// Says why the board was last reset, and marks that this boot runs. The sentence says why it could not be marked: then
 /// the next boot takes this one for what the old mark says.

@@ -8,25 +8,30 @@
 
 use crate::base::mountinfo::Mounted;
 use crate::sys::{Result, mount, path};
+use core::ffi::CStr;
 use nix::libc::{MS_BIND, MS_RDONLY, MS_REMOUNT};
 
-/// A directory that is there at this point: what lies on it is moved away at once.
-const PLACE: &core::ffi::CStr = c"/proc";
+/// A directory that is there at this point, with nothing mounted on it.
+const PLACE: &CStr = c"/sys";
+/// What the kernel shows of processes, mounted already.
+const PROC: &CStr = c"/proc";
 
 /// Whether the root is the kernel's first file system: the one mount that lies on itself.
 pub fn is_first(mountinfo: &str) -> bool {
     mountinfo.lines().filter_map(Mounted::parse).any(|mount| mount.target == "/" && mount.id == mount.parent)
 }
 
-/// Binds `/`, moves that over `/`, and makes it the root. Nothing but /proc may be mounted; it is taken away.
+/// Binds `/`, takes /proc along, moves it all over `/`, and makes it the root. What else is mounted stays beneath.
 ///
 /// # Errors
 /// The step that the kernel refused. The root is then as before.
 pub fn move_over_itself() -> Result<()> {
-    mount::detach(PLACE)?;
     mount::bind(c"/", PLACE, 0)?;
     path::chdir(PLACE)?;
-    if let Err(errno) = mount::relocate(c".", c"/") {
+    let moved = mount::relocate(PROC, c"proc").and_then(|()| mount::relocate(c".", c"/"));
+    if let Err(errno) = moved {
+        // It is there, or it was never moved.
+        let _ = mount::relocate(c"proc", PROC);
         path::chdir(c"/")?;
         mount::detach(PLACE)?;
         return Err(errno);

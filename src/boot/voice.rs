@@ -28,8 +28,8 @@ impl Voice {
         self.report.get_or_insert_with(|| Report::open(dir, places)).line(sentence);
     }
 
-    /// Leaves the ring to another writer.
-    pub fn rest(&mut self) {
-        self.report = None;
+    /// Leaves the ring to another writer, which can go on with what is open.
+    pub fn rest(&mut self) -> Option<Report> {
+        self.report.take()
     }
 }

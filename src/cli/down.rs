@@ -5,7 +5,7 @@ use super::{RUN_DIR, output};
 use crate::base::exit;
 use crate::control::client::{Client, ClientError};
 use crate::control::wire::Verb;
-use crate::sandbox::cgroup::Tree;
+use crate::sandbox::cgroup::{RUN_PREFIX, Tree};
 use crate::supervisor::leftover;
 use crate::supervisor::rundir::{RunDir, Unclaimed};
 use argh::FromArgs;
@@ -89,6 +89,8 @@ fn clean_up(run_dir: &Path, nobody: &str) -> u8 {
     };
     let mut tree = Tree::discover(&run.cgroup_folder()).map_err(|error| output::complain(&error.to_string())).ok();
     let clean = leftover::take_down(&run, tree.as_ref(), &mut |sentence| output::complain(sentence));
+    // Those of a `coracle run` that was killed are empty, and nobody's any more.
+    tree.iter().for_each(|tree| tree.flat(RUN_PREFIX).sweep());
     if !clean {
         return exit::FAILED;
     }

@@ -64,7 +64,7 @@ fn load(path: &Path) -> Result<Plan, u8> {
 fn supervise(plan: Plan, run_dir: &Path, told: Option<PipeWriter>) -> u8 {
     let mut told = told;
     let mut keeper = Under::new(told.is_some(), plan.device.boot.watchdog.as_ref());
-    let supervisor = match Supervisor::new(plan, run_dir, &mut keeper) {
+    let supervisor = match Supervisor::new(plan, run_dir, &mut keeper, None) {
         Ok(supervisor) => supervisor,
         Err(refused) => {
             let sentence = match refused {

@@ -67,12 +67,16 @@ fn replace(
     fill: impl FnOnce(&mut Writer<&OwnedFd>) -> nix::Result<()>,
 ) -> nix::Result<OwnedFd> {
     let temporary = format!("{name}.new");
-    match unlinkat(dir.as_fd(), temporary.as_str(), UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(nix::Error::ENOENT) => {}
-        Err(error) => return Err(error),
-    }
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-    let ring = openat(dir.as_fd(), temporary.as_str(), flags, Mode::from_bits_truncate(0o600))?;
+    let make = || openat(dir.as_fd(), temporary.as_str(), flags, Mode::from_bits_truncate(0o600));
+    let ring = match make() {
+        // One that was interrupted left it.
+        Err(nix::Error::EEXIST) => {
+            unlinkat(dir.as_fd(), temporary.as_str(), UnlinkatFlags::NoRemoveDir)?;
+            make()?
+        }
+        made => made?,
+    };
     // The umask may have taken bits that the owner needs.
     fchmod(&ring, Mode::from_bits_truncate(0o600))?;
     write_all(&ring, &header.encode(), 0)?;

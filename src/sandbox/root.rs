@@ -32,8 +32,8 @@ pub fn open(store: &Store, record: &ImageRecord, overlayfs: bool) -> Result<Root
     let sentence = |error: crate::image::ImageError| error.to_string();
     match &record.root {
         record::Root::Layers(_) if overlayfs => store.rootfs_layers(record).map(Root::Layers).map_err(sentence),
-        record::Root::Layers(_) => folder(&store.flatten(record).map_err(sentence)?).map(Root::Flat),
-        record::Root::Folder(path) => folder(Path::new(&**path)).map(Root::Folder),
+        record::Root::Layers(_) => open_folder(&store.flatten(record).map_err(sentence)?).map(Root::Flat),
+        record::Root::Folder(path) => folder(Path::new(&**path)),
         record::Root::File(kind, file) => {
             // A place that is nobody else's, for the moment that a mount needs one.
             let staging = store.begin().map_err(sentence)?;
@@ -42,7 +42,15 @@ pub fn open(store: &Store, record: &ImageRecord, overlayfs: bool) -> Result<Root
     }
 }
 
-fn folder(path: &Path) -> Result<OwnedFd, String> {
+/// Opens a folder that is an image, used in place.
+///
+/// # Errors
+/// A sentence.
+pub fn folder(path: &Path) -> Result<Root, String> {
+    open_folder(path).map(Root::Folder)
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, String> {
     let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|error| error.to_string())?;
     let opened = path::open(&name, OFlag::O_PATH | OFlag::O_DIRECTORY);
     opened.map_err(|errno| format!("cannot open {}: {errno}", path.display()))

@@ -32,6 +32,8 @@ pub fn spawn(spec: &Spec, outlets: Outlets, init: Init) -> core::result::Result<
 
 fn start(spec: &Spec, outlets: Outlets, init: Init) -> Result<Spawned> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    // The flag is the open end's own: the other one still waits. Now, because afterwards the child is to run.
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let pipes = match spec.stdio {
         Stdio::Pipes => Some([Pipe::new(&spec.main.credentials)?, Pipe::new(&spec.main.credentials)?]),
         Stdio::Inherit | Stdio::Device(_) | Stdio::Terminal { .. } => None,
@@ -46,7 +48,6 @@ fn start(spec: &Spec, outlets: Outlets, init: Init) -> Result<Spawned> {
     let ready = spec.main.ready_fd.map(|_| Pipe::new(&spec.main.credentials)).transpose()?;
     let pipes = (pipes, ready);
     let (pid, pidfd) = stack::clone_onto(flags, |pids| child::run(spec, theirs, pipes, outlets, (init, pids)))?;
-    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(Spawned { pid, pidfd, channel: ours })
 }
 

@@ -14,7 +14,7 @@ mod kernel;
 mod probe;
 pub mod profile;
 
-pub use here::Files;
+pub use here::{Files, memory};
 pub use images::image_problems;
 pub use inputs::{awaited, env_entries, skipped};
 pub use profile::Profile;
@@ -25,7 +25,7 @@ use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::plan::{Device, Kind, Memory, MountKind, Plan, Service};
 use crate::sandbox::cgroup::Tree;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A board, as far as it can be looked at from here.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct Board {
     pub memory: Option<Bytes>,
     /// The memory that this very machine's kernel has to give, if the board is this machine.
     pub own_memory: Option<Bytes>,
+    /// Whether what images that are file systems ask for is looked at once there is one.
+    images_later: bool,
 }
 
 /// The memory that there is for all services.
@@ -98,23 +100,28 @@ impl MemorySum {
 impl Board {
     /// The board that this process runs on.
     pub fn here() -> Board {
-        Board::running(None)
+        let kernel = Profile::needed();
+        Board { own_memory: kernel.memory, ..Board::running(kernel) }
     }
 
-    /// The same, of which somebody has looked at the cgroups already.
-    pub fn around(tree: &Tree) -> Board {
-        Board::running(Some(tree))
+    /// The same for a supervisor of `plan`'s services, which has looked at the cgroups already. A boot pays for every
+    /// look: it is looked at only what those services are judged by, one by one.
+    pub fn around(tree: &Tree, plan: &Plan) -> Board {
+        Board { images_later: true, ..Board::running(Profile::asked_for(plan, tree)) }
     }
 
-    fn running(tree: Option<&Tree>) -> Board {
-        let kernel = Some(Profile::needed(tree));
+    fn running(kernel: Profile) -> Board {
         let platform = Some(Platform::native());
-        Board { files: Files::here(), kernel, platform, memory: None, own_memory: here::memory() }
+        Board { kernel: Some(kernel), platform, ..Board::of(Files::here()) }
+    }
+
+    fn of(files: Files) -> Board {
+        Board { files, kernel: None, platform: None, memory: None, own_memory: None, images_later: false }
     }
 
     /// A board whose root file system is being built beneath `root`.
     pub fn beneath(root: &Path) -> Board {
-        Board { files: Files::beneath(root), kernel: None, platform: None, memory: None, own_memory: None }
+        Board::of(Files::beneath(root))
     }
 
     /// The same board judged by a profile that was taken on it.
@@ -156,27 +163,33 @@ pub fn service_problems(plan: &Plan, index: usize, board: &Board) -> Vec<BoardPr
     let Some(service) = plan.services.get(index) else { return Vec::new() };
     let mut found = Vec::new();
     let mut add = |message: String, hint: String| found.push(BoardProblem { service: Some(index), message, hint });
-    image(&plan.device, service, &board.files, &mut add);
+    let archive = image(&plan.device, service, &board.files, &mut add);
     bind_sources(service, &board.files, &mut add);
     inputs::check(service, &board.files, board.kernel.is_some(), &mut add);
     if let Some(kernel) = &board.kernel {
         devices(service, &board.files, &mut add);
         kernel.lacks(&plan.device, service, &mut add);
-        if let Some(kind) = mountable(&plan.device, service, &board.files) {
-            kernel.lacks_for_image(kind, &mut add);
+        match archive.as_deref().and_then(Mountable::at) {
+            Some(kind) if board.images_later => kernel.clone().with_images().lacks_for_image(kind, &mut add),
+            Some(kind) => kernel.lacks_for_image(kind, &mut add),
+            None => {}
         }
     }
     found
 }
 
-fn image(device: &Device, service: &Service, files: &Files, add: &mut impl FnMut(String, String)) {
-    let Some(image) = service.image() else { return };
+/// Reports an image that is not there; gives the file or folder on this machine that is one.
+fn image(device: &Device, service: &Service, files: &Files, add: &mut impl FnMut(String, String)) -> Option<PathBuf> {
+    let image = service.image()?;
     let reference = match Reference::parse(image) {
         Ok(reference) => reference,
-        Err(bad) => return add(format!("image {image:?} cannot be looked for: {bad}"), String::new()),
+        Err(bad) => {
+            add(format!("image {image:?} cannot be looked for: {bad}"), String::new());
+            return None;
+        }
     };
-    if files.image(device, &reference).is_some() {
-        return;
+    if let Some(found) = files.image(device, &reference) {
+        return files.archive(&found.path, &reference);
     }
     let candidates = reference.candidates(&device.images);
     let places: Vec<String> = candidates.iter().map(|path| files.shown(path)).collect();
@@ -187,13 +200,7 @@ fn image(device: &Device, service: &Service, files: &Files, add: &mut impl FnMut
     };
     let looked = if places.is_empty() { String::new() } else { format!(" (looked for {})", places.join(", ")) };
     add(format!("image {:?} is missing{looked}", reference.file), hint);
-}
-
-/// What kind of file system a service's image is, if it is one.
-fn mountable(device: &Device, service: &Service, files: &Files) -> Option<Mountable> {
-    let image = Reference::parse(service.image()?).ok()?;
-    let found = files.image(device, &image)?;
-    Mountable::at(&files.archive(&found.path, &image)?)
+    None
 }
 
 fn bind_sources(service: &Service, files: &Files, add: &mut impl FnMut(String, String)) {

@@ -5,12 +5,14 @@ use super::answer;
 use super::event::{Index, InstanceEvent};
 use super::instance::{Instance, Process};
 use super::run::Supervisor;
-use super::slot;
+use super::slot::{self, Launch};
 use super::wire::{FromInit, MESSAGE_BYTES};
 use crate::plan::Root;
+use crate::sandbox::spec::Net;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
-use std::os::fd::AsRawFd as _;
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 /// Messages taken from one init before the others get their turn. The rest waits: epoll(7) tells of it again.
 const TURN: usize = 16;
@@ -93,13 +95,17 @@ impl Supervisor<'_> {
             Some(group) => slot::find_main(group, main),
             None => Process::default(),
         };
-        if let Some(live) = &mut slot.live {
-            live.main = main.pid;
+        let Some(live) = &mut slot.live else { return };
+        live.main = main.pid;
+        let Some(Launch { record, spec }) = live.launch.take() else { return };
+        if spec.net == Net::New {
+            // Without it every instance has a new one, which only costs time.
+            slot.net = File::open(format!("/proc/{}/ns/net", live.init)).ok().map(OwnedFd::from);
         }
-        let name = answer::name(&self.plan, index);
-        if let Ok(Some(record)) = Instance::read(self.run.path(), name) {
-            // Without it `exec` and `top` say that main is not known.
-            let _ = Instance { main, ..record }.write(self.run.path());
+        let init = Process::find(live.init).unwrap_or_default();
+        if let Err(error) = (Instance { init, main, ..record }).write(self.run.path()) {
+            let name = answer::name(&self.plan, index);
+            self.report.line(format_args!("the record of {name} cannot be written: {error}"));
         }
     }
 }

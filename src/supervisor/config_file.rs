@@ -73,9 +73,14 @@ impl Texts {
     /// Reads the config at `path` of this machine; what it names is looked for among the board's `files`.
     pub fn read(path: &Path, files: &Files) -> Result<Texts, String> {
         let mut texts = Texts::alone(path)?;
-        let mut places: Vec<PathBuf> = std::fs::canonicalize(path).into_iter().collect();
+        let included = texts.named(0).include;
+        // Only to tell files apart.
+        let mut places: Vec<PathBuf> = match included.is_empty() {
+            true => Vec::new(),
+            false => std::fs::canonicalize(path).into_iter().collect(),
+        };
         let mut sum: usize = texts.files.iter().map(|file| file.bytes.len()).sum();
-        for pattern in texts.named(0).include {
+        for pattern in included {
             let found = matches(&pattern, files)?;
             if found.is_empty() && !pattern.contains('*') {
                 texts.absent.push(pattern);
@@ -210,8 +215,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut file = open(path).map_err(|error| fail("open", error))?;
     let before = file.metadata().map_err(|error| fail("look at", error))?;
     regular(path, &before)?;
-    let mut bytes = Vec::new();
     let most = CONFIG_BYTES as u64 + 1;
+    // Room for one byte more than it has shows at the first look that it has no more.
+    let mut bytes = Vec::with_capacity(before.size().min(most) as usize + 64);
     file.by_ref().take(most).read_to_end(&mut bytes).map_err(|error| fail("read", error))?;
     if bytes.len() > CONFIG_BYTES {
         return Err(format!("the config file {shown} has more than the {CONFIG_BYTES} bytes that a config may have"));

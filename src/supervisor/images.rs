@@ -6,11 +6,13 @@ use super::event::Index;
 use crate::image::platform::Platform;
 use crate::image::record::ImageRecord;
 use crate::image::reference::Reference;
-use crate::image::store::Store;
+use crate::image::store::{Store, is_rootfs};
 use crate::image::worker::{self, Job, Started, Step, Worker};
 use crate::plan::{Device, Service};
+use crate::sandbox::prepare::has_overlayfs;
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 /// The images' side of the loop.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Images {
     worker: Option<Worker>,
     /// Who waits for the worker.
     waiting: VecDeque<Index>,
+    /// Whether the kernel has overlayfs, once that was asked.
+    overlayfs: Option<bool>,
 }
 
 /// Where an image stands.
@@ -35,7 +39,7 @@ pub enum Standing {
 impl Images {
     /// Nothing is opened before the first service needs it, for the state folder may lie on a disk that comes late.
     pub fn new() -> Images {
-        Images { store: None, worker: None, waiting: VecDeque::new() }
+        Images { store: None, worker: None, waiting: VecDeque::new(), overlayfs: None }
     }
 
     /// The store in the device's state folder.
@@ -47,6 +51,16 @@ impl Images {
             self.store = Some(Store::of(device).map_err(|error| error.to_string())?);
         }
         self.store.as_ref().ok_or_else(|| "there is no store".to_owned())
+    }
+
+    /// Whether the kernel has overlayfs.
+    pub fn has_overlayfs(&mut self) -> bool {
+        *self.overlayfs.get_or_insert_with(has_overlayfs)
+    }
+
+    /// The image of a service that is a folder with a root file system, used in place: neither unpacked nor recorded.
+    pub fn folder(&self, device: &Device, service: &Service) -> Option<Reference> {
+        locate(device, service).ok().filter(|image| is_rootfs(Path::new(&*image.file)))
     }
 
     /// The record of a service's image, if it is in the store.
@@ -65,6 +79,9 @@ impl Images {
     /// A sentence saying why the image cannot be used.
     pub fn prepare(&mut self, device: &Device, service: &Service, index: Index) -> Result<Standing, String> {
         let image = locate(device, service)?;
+        if is_rootfs(Path::new(&*image.file)) {
+            return Ok(Standing::Ready);
+        }
         if self.worker.is_some() {
             if self.lookup(device, service)?.is_some() {
                 return Ok(Standing::Ready);

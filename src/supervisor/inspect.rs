@@ -13,6 +13,7 @@ use crate::plan::{
     RootFs, Seccomp, Service as Configured, Then,
 };
 use crate::sandbox::cgroup::Controller;
+use crate::sandbox::prepare::has_overlayfs;
 use core::fmt::Display;
 
 /// A JSON object being written.
@@ -129,7 +130,7 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
         .optional("platform", board.platform.as_ref())
         .optional("memory", device.memory)
         .text("memory_reserve", device.memory_reserve)
-        .optional("own_memory", board.own_memory);
+        .optional("own_memory", super::board::memory());
     let sum = super::board::memory_sum(&supervisor.plan);
     let mut sums = Object::new();
     sums.text("limits", sum.limits).text("logs", sum.logs).raw("unlimited", sum.unlimited);
@@ -145,7 +146,7 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
         }),
     );
     let filters = board.kernel.as_ref().is_some_and(|kernel| kernel.has("seccomp.filter"));
-    object.raw("overlayfs", supervisor.overlayfs).raw("seccomp", filters).text("log_ring", device.log_ring);
+    object.raw("overlayfs", has_overlayfs()).raw("seccomp", filters).text("log_ring", device.log_ring);
     object.list("degraded", supervisor.keeper.degraded().iter().map(String::as_str));
     for (key, value) in supervisor.keeper.facts() {
         object.raw(key, value);

@@ -8,7 +8,7 @@ use super::core::KILL_TIME;
 use super::instance::{Instance, Process};
 use super::rundir::RunDir;
 use crate::base::units::Millis;
-use crate::sandbox::cgroup::{Group, RUN_PREFIX, Tree};
+use crate::sandbox::cgroup::{Group, Tree};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 use crate::sys::wait::send_signal;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -43,8 +43,6 @@ pub fn take_down(run: &RunDir, tree: Option<&Tree>, say: &mut dyn FnMut(&str)) -
         }
     }
     let Some(tree) = tree else { return clean };
-    // Those of a `coracle run` that was killed are empty, and nobody's any more.
-    tree.flat(RUN_PREFIX).sweep();
     for name in tree.leftovers() {
         let Some(group) = tree.group(&name) else { continue };
         // Processes here are a service's whose record is lost, or an exec into one.

@@ -12,23 +12,22 @@ use super::keeper::Moment;
 use super::notify::{Counts, Line};
 use super::run::{KEEPER, Supervisor};
 use super::service::Phase;
-use super::slot::Live;
+use super::slot::{Launch, Live};
 use super::steps::{Material, notify_path};
 use super::wire::ToInit;
 use crate::control::wire::cut;
 use crate::log::ring;
 use crate::log::sink::Sink;
 use crate::plan::{Network, Root, Seccomp, Service};
-use crate::sandbox::cgroup::{Group, Killer, Options};
+use crate::sandbox::cgroup::{Group, Killer, Options, RUN_PREFIX};
 use crate::sandbox::child::Outlets;
 use crate::sandbox::devices;
 use crate::sandbox::prepare::prepare;
 use crate::sandbox::spawn::{Spawned, spawn};
-use crate::sandbox::spec::{Net, Place, Spec};
+use crate::sandbox::spec::{Place, Spec};
 use crate::sys::wait::send_signal;
 use nix::libc;
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -130,7 +129,7 @@ impl Supervisor<'_> {
         let Some(service) = self.plan.services.get(usize::from(index)) else { return Err("it is not known".into()) };
         let device = &self.plan.device;
         let gone = "its image was removed or replaced meanwhile; it is unpacked at the next start";
-        let mut material = Material::find(device, service, &mut self.images, self.overlayfs, gone)?;
+        let mut material = Material::find(device, service, &mut self.images, gone)?;
         let slot = self.slots.get_mut(usize::from(index)).ok_or("it has no slot")?;
         let group = match &slot.group {
             Some(group) => group.clone(),
@@ -150,30 +149,23 @@ impl Supervisor<'_> {
         let order = material.order(device, service, slot.net.as_ref(), Some(join), &notify);
         let mut spec = prepare(order).map_err(|error| error.to_string())?;
         spec.closed = vec![self.run.lock_fd(), self.server.listener_fd()];
-        let oom = group.oom_event().map_err(|error| error.to_string())?;
-        let oom_before = group.oom_kills();
+        let (oom, oom_before) = group.oom_event().map_err(|error| error.to_string())?;
         let killer = match spec.place {
             Place::Host => group.killer().map_err(|error| error.to_string())?,
             Place::Container => Killer::default(),
         };
         let outlets = Outlets { pin: material.pin, killer, ..outlets(&self.run, device, service)? };
-        let Spawned { pid, pidfd: _, channel } =
-            spawn(&spec, outlets, init::run).map_err(|failure| failure.to_string())?;
-        if spec.net == Net::New {
-            // Without it every instance has a new one, which only costs time.
-            slot.net = File::open(format!("/proc/{pid}/ns/net")).ok().map(OwnedFd::from);
-        }
         let stop_signal = service.stop.signal.or(material.image.stop_signal).unwrap_or(TERM);
         let order = self.plan.start_order.iter().position(|i| *i == index).unwrap_or(0) as u16;
-        let instance = instance_record(service, &spec, &group, number, pid, (order, stop_signal));
-        if let Err(error) = instance.write(self.run.path()) {
-            self.report.line(format_args!("the record of {} cannot be written: {error}", service.name));
-        }
+        let record = instance_record(service, &spec, &group, number, (order, stop_signal));
+        let Spawned { pid, pidfd: _, channel } =
+            spawn(&spec, outlets, init::run).map_err(|failure| failure.to_string())?;
         slot.live = Some(Live {
             number,
             init: pid,
             main: 0,
             channel: Some(channel),
+            launch: Some(Launch { record, spec }),
             oom,
             oom_before,
             oom_look: None,
@@ -221,6 +213,8 @@ impl Supervisor<'_> {
 
     fn answer(&mut self, token: Token, verdict: Verdict) {
         if token == KEEPER {
+            // Now that nobody waits: those of a `coracle run` that was killed are empty, and nobody's any more.
+            self.tree.flat(RUN_PREFIX).sweep();
             return self.moment(Moment::Settled(verdict == Verdict::Settled));
         }
         if verdict == Verdict::SettledWithout {
@@ -300,7 +294,6 @@ fn instance_record(
     spec: &Spec,
     group: &Group,
     number: Number,
-    init: i32,
     (order, stop_signal): (u16, u8),
 ) -> Instance {
     let credentials = &spec.main.credentials;
@@ -311,7 +304,7 @@ fn instance_record(
         order,
         stop_signal,
         stop_ms: service.stop.timeout.0,
-        init: Process::find(init).unwrap_or_default(),
+        init: Process::default(),
         main: Process::default(),
         cgroup: group.record(),
         uid: credentials.uid,

@@ -11,11 +11,12 @@ use crate::log::entry::Stream;
 use crate::log::format::Safe;
 use crate::log::ring::{self, Writer};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{MsgFlags, send};
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::os::fd::AsRawFd as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -49,6 +50,13 @@ pub struct Report {
     lost: u64,
 }
 
+/// Standard error, if it is one that does not block already, as a first process has it.
+fn console() -> Option<File> {
+    let flags = fcntl(std::io::stderr(), FcntlArg::F_GETFL).map(OFlag::from_bits_truncate).ok()?;
+    let ready = flags.contains(OFlag::O_NONBLOCK) && std::io::stderr().is_terminal();
+    ready.then(|| std::io::stderr().as_fd().try_clone_to_owned().ok()).flatten().map(File::from)
+}
+
 impl Report {
     /// Opens them; without a run directory there is no ring. A socket, as systemd gives one, cannot be opened anew and is written to as it is, without waiting. A run
     /// directory without room is said and costs the ring alone.
@@ -58,7 +66,7 @@ impl Report {
         let kernel = (places != Places::Console).then(|| open(KERNEL_LOG)).flatten();
         let file = match places {
             Places::Kernel if kernel.is_some() => OpenOptions::new().append(true).open("/dev/null").ok(),
-            _ => open("/proc/self/fd/2"),
+            _ => console().or_else(|| open("/proc/self/fd/2")),
         };
         let mut report = Report { file, ring: None, kernel, lost: 0 };
         let Some(run_dir) = run_dir else { return report };
@@ -68,6 +76,11 @@ impl Report {
             Err(errno) => report.line(format_args!("the supervisor's own log cannot be kept: {}", errno.desc())),
         }
         report
+    }
+
+    /// Whether what it says is kept in a ring.
+    pub fn is_kept(&self) -> bool {
+        self.ring.is_some()
     }
 
     /// Writes one line, or counts it.

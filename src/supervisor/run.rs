@@ -16,6 +16,7 @@ use super::board::Board;
 use super::core::{State, step};
 use super::event::{Event, Index, InstanceEvent, Token};
 use super::images::Images;
+use super::init;
 use super::instance;
 use super::keeper::{End, Keeper, Moment};
 use super::leftover;
@@ -28,6 +29,8 @@ use crate::control::server::Server;
 use crate::control::wire::SOCKET;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::Tree;
+use crate::sys::board::{self, SEED_BYTES};
+use crate::sys::stack;
 use crate::sys::wait::{ended_child, wait_for};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -38,7 +41,6 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use std::collections::VecDeque;
-use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
@@ -99,7 +101,6 @@ pub struct Supervisor<'k> {
     pub(super) run: RunDir,
     pub(super) tree: Tree,
     pub(super) board: Board,
-    pub(super) overlayfs: bool,
     pub(super) images: Images,
     pub(super) awaited: Awaited,
     pub(super) server: Server,
@@ -130,15 +131,22 @@ pub enum Refused {
 
 impl<'k> Supervisor<'k> {
     /// Claims the run directory, takes down what a dead supervisor left there, and listens. Nothing is started yet.
+    /// `report`: one that is open already, with its ring in that directory.
     ///
     /// # Errors
     /// The run directory is taken, or something that every service needs cannot be had.
-    pub fn new(plan: Plan, run_dir: &Path, keeper: &'k mut dyn Keeper) -> Result<Supervisor<'k>, Refused> {
+    pub fn new(
+        plan: Plan,
+        run_dir: &Path,
+        keeper: &'k mut dyn Keeper,
+        report: Option<Report>,
+    ) -> Result<Supervisor<'k>, Refused> {
         let run = RunDir::claim(run_dir).map_err(|error| match error {
             Unclaimed::Taken => Refused::Taken,
             Unclaimed::Failed(error) => failed("use the run directory", run_dir.display(), error),
         })?;
-        let mut report = Report::open(Some(run.path()), keeper.places());
+        let report = report.filter(Report::is_kept);
+        let mut report = report.unwrap_or_else(|| Report::open(Some(run.path()), keeper.places()));
         let tree = Tree::discover(&run.cgroup_folder()).map_err(|error| Refused::Failed(error.to_string()))?;
         let mut say = |sentence: &str| {
             report.line(sentence);
@@ -172,11 +180,10 @@ impl<'k> Supervisor<'k> {
         if let Some(fd) = awaited.fd() {
             add(fd, Source::Awaited)?;
         }
-        let board = Board::around(&tree);
+        let board = Board::around(&tree, &plan);
         Ok(Supervisor {
             state: State::new(&plan, seed()),
             slots: plan.services.iter().map(|_| Slot::default()).collect(),
-            overlayfs: board.kernel.as_ref().is_none_or(|kernel| kernel.has("fs.overlay")),
             plan,
             events: VecDeque::new(),
             run,
@@ -205,6 +212,8 @@ impl<'k> Supervisor<'k> {
     /// # Errors
     /// The kernel no longer lets us wait for events.
     pub fn supervise(mut self) -> Result<End, String> {
+        // Reading a config takes more stack than all that follows.
+        stack::trim();
         self.moment(Moment::Supervising);
         self.events.push_back(Event::Boot);
         self.events.push_back(Event::WaitSettled(KEEPER));
@@ -420,8 +429,7 @@ impl<'k> Supervisor<'k> {
             let _ = self.epoll.add(channel, event);
         }
         if let Some(oom) = &live.oom {
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI | EpollFlags::EPOLLET;
-            let _ = self.epoll.add(oom, EpollEvent::new(flags, Source::Memory(index).mark()));
+            let _ = self.epoll.add(oom.fd(), EpollEvent::new(oom.events(), Source::Memory(index).mark()));
         }
     }
 
@@ -504,7 +512,8 @@ fn raise_descriptors() {
 
 /// A number that differs from start to start.
 fn seed() -> u32 {
-    let mut bytes = [0; 4];
-    let read = File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
-    read.map_or_else(|_| std::process::id(), |()| u32::from_le_bytes(bytes))
+    let mut bytes = [0; SEED_BYTES];
+    // A pool that is not full yet: then the time differs.
+    let random = board::random(&mut bytes).ok().and_then(|()| bytes.first_chunk());
+    random.map_or_else(|| init::stamp().mono_ns as u32, |bytes| u32::from_le_bytes(*bytes))
 }

@@ -37,6 +37,8 @@ const ATTEMPTS: usize = 1000;
 pub struct RunDir {
     path: PathBuf,
     lock: Flock<File>,
+    /// Whether no supervisor has been here before.
+    new: bool,
 }
 
 /// Why a run directory cannot be had.
@@ -69,8 +71,9 @@ impl RunDir {
     fn attempt(path: &Path) -> Result<RunDir, Unclaimed> {
         let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
         make(path).map_err(Unclaimed::Failed)?;
-        let path = fs::canonicalize(path).map_err(Unclaimed::Failed)?;
-        let dir = File::open(&path).map_err(Unclaimed::Failed)?;
+        let dir = File::open(path).map_err(Unclaimed::Failed)?;
+        // What the kernel calls it: links on the way are followed already.
+        let path = fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd())).map_err(Unclaimed::Failed)?;
         let lock = Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             nix::Error::EWOULDBLOCK => Unclaimed::Taken,
             errno => Unclaimed::Failed(errno.into()),
@@ -81,8 +84,11 @@ impl RunDir {
             return Err(Unclaimed::Failed(ErrorKind::NotFound.into()));
         }
         trusted(&now).map_err(Unclaimed::Failed)?;
-        DirBuilder::new().recursive(true).mode(0o700).create(path.join("services")).map_err(Unclaimed::Failed)?;
-        Ok(RunDir { path, lock })
+        let new = match DirBuilder::new().mode(0o700).create(path.join("services")) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+            made => made.map(|()| true).map_err(Unclaimed::Failed)?,
+        };
+        Ok(RunDir { path, lock, new })
     }
 
     /// Its path, absolute and without symbolic links.
@@ -158,6 +164,9 @@ impl RunDir {
     /// one that cannot be read.
     pub fn leftovers(&self) -> (Vec<Instance>, Vec<String>) {
         let (mut found, mut bad) = (Vec::new(), Vec::new());
+        if self.new {
+            return (found, bad);
+        }
         for name in self.services() {
             match Instance::read(&self.path, &name) {
                 Ok(Some(record)) => found.push(record),
@@ -269,7 +278,8 @@ mod tests {
             record.write(run.path()).unwrap();
         }
         fs::write(instance::path(run.path(), "b"), "junk").unwrap();
-        let (found, bad) = run.leftovers();
+        drop(run);
+        let (found, bad) = RunDir::claim(&dir.path().join("run")).unwrap().leftovers();
         assert_eq!(found.iter().map(|record| record.service.as_str()).collect::<Vec<_>>(), ["c", "a"]);
         assert_eq!(bad.len(), 1);
     }

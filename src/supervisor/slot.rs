@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::event::{Number, Status};
-use super::instance::Process;
+use super::instance::{Instance, Process};
 use super::notify::{Counts, Line};
 use super::record::{Ended, ExitRecord};
 use super::wire::ToInit;
 use crate::base::units::Millis;
-use crate::sandbox::cgroup::Group;
+use crate::sandbox::cgroup::{Group, OomEvent};
+use crate::sandbox::spec::Spec;
 use nix::sys::socket::{MsgFlags, send};
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -35,8 +36,10 @@ pub struct Live {
     pub main: i32,
     /// The channel to its init; `None` once that has closed its end.
     pub channel: Option<OwnedFd>,
+    /// What is done and let go once main runs.
+    pub launch: Option<Launch>,
     /// Ready when its group runs out of memory.
-    pub oom: Option<OwnedFd>,
+    pub oom: Option<OomEvent>,
     /// Processes of the group that the kernel had killed before this instance.
     pub oom_before: u64,
     /// When to look again whether a shortage of memory has cost a process: v1 tells before it kills.
@@ -49,6 +52,16 @@ pub struct Live {
     pub status: Line,
     /// What of its notify socket was not listened to.
     pub counts: Counts,
+}
+
+/// What is left to do of a start. On one core, whatever is done after the clone keeps the init from beginning, and each
+/// page that is written meanwhile is copied first.
+#[derive(Debug)]
+pub struct Launch {
+    /// The record to write, less the processes.
+    pub record: Instance,
+    /// What the start was made from.
+    pub spec: Spec,
 }
 
 impl Live {

@@ -9,7 +9,7 @@ use super::rundir;
 use crate::image::config::ImageConfig;
 use crate::plan::{self, Device, Network, Plan, Service};
 use crate::sandbox::cgroup::Join;
-use crate::sandbox::prepare::{Order, Root, has_overlayfs, prepare};
+use crate::sandbox::prepare::{Order, Root, prepare};
 use crate::sandbox::root;
 use crate::sandbox::spec::{NOTIFY, Net, Stdio};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -35,14 +35,18 @@ impl Material {
         device: &Device,
         service: &Service,
         images: &mut Images,
-        overlayfs: bool,
         gone: &str,
     ) -> Result<Material, String> {
         let env = board::env_entries(service)?;
         if service.root == plan::Root::Host {
             return Ok(Material { image: ImageConfig::empty(), root: None, env, pin: None });
         }
+        if let Some(folder) = images.folder(device, service) {
+            let root = root::folder(Path::new(&*folder.file))?;
+            return Ok(Material { image: ImageConfig::empty(), root: Some(root), env, pin: None });
+        }
         let record = images.lookup(device, service)?.ok_or(gone)?;
+        let overlayfs = images.has_overlayfs();
         let store = images.store(device)?;
         let pin = store.pin(&record).map_err(|error| error.to_string())?;
         let root = root::open(store, &record, overlayfs)?;
@@ -98,7 +102,7 @@ pub(super) fn notify_path(run: &Path, service: &Service) -> String {
 pub fn of_plan(plan: &Plan, index: usize) -> Result<String, String> {
     let service = plan.services.get(index).ok_or("it is not known")?;
     let run = Path::new(rundir::DEFAULT);
-    list((&plan.device, service), run, &mut Images::new(), has_overlayfs(), None, None)
+    list((&plan.device, service), run, &mut Images::new(), None, None)
 }
 
 impl Supervisor<'_> {
@@ -113,7 +117,7 @@ impl Supervisor<'_> {
         })?;
         let join = group.join().map_err(|error| error.to_string())?;
         let net = slot.and_then(|slot| slot.net.as_ref());
-        list((&self.plan.device, service), self.run.path(), &mut self.images, self.overlayfs, net, Some(join))
+        list((&self.plan.device, service), self.run.path(), &mut self.images, net, Some(join))
     }
 }
 
@@ -121,13 +125,12 @@ fn list(
     (device, service): (&Device, &Service),
     run: &Path,
     images: &mut Images,
-    overlayfs: bool,
     net: Option<&OwnedFd>,
     join: Option<Join>,
 ) -> Result<String, String> {
     let image = service.image().unwrap_or_default();
     let gone = format!("the image {image:?} is not unpacked: `coracle unpack {image}` does that");
-    let mut material = Material::find(device, service, images, overlayfs, &gone)?;
+    let mut material = Material::find(device, service, images, &gone)?;
     let notify = notify_path(run, service);
     let spec = prepare(material.order(device, service, net, join, &notify)).map_err(|error| error.to_string())?;
     Ok(spec.to_string())

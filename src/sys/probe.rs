@@ -32,6 +32,14 @@ pub fn has(call: Call) -> bool {
     check(answer) != Err(Errno(libc::ENOSYS))
 }
 
+/// Whether the kernel has system call filters: one that lies nowhere is looked for (EFAULT) by a kernel that would take one
+/// (PR_SET_SECCOMP(2const), EINVAL without CONFIG_SECCOMP_FILTER).
+pub fn has_filters() -> bool {
+    // SAFETY: no filter is at address 0, so none is installed.
+    let answer = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, 0usize, 0usize, 0usize) };
+    check(answer.into()) == Err(Errno(libc::EFAULT))
+}
+
 /// Whether a process can be cloned into a cgroup (`CLONE_INTO_CGROUP`, clone(2), 5.7): a descriptor that is none is
 /// refused as such by a kernel that looks at it.
 pub fn clones_into_cgroup() -> bool {

@@ -112,21 +112,39 @@ pub fn wipe() {
     let mark = 0u8;
     let here = (&raw const mark as usize).saturating_sub(CALLS_BYTES) & !(PAGE - 1);
     let (inherited, own) = (INHERITED.load(Ordering::Relaxed), OWN.load(Ordering::Relaxed));
-    // SAFETY: reads the vector that the kernel left on the stack. AT_RANDOM's bytes lie right below the words.
-    let words = unsafe { libc::getauxval(libc::AT_RANDOM) } as usize & !(PAGE - 1);
     // A parent that was no first thread had its stack elsewhere; that one stays.
-    if inherited != 0 && words.checked_sub(inherited).is_some_and(|used| used < REACH_BYTES) {
-        give_back(inherited.saturating_sub(REACH_BYTES) & !(PAGE - 1), words);
+    if inherited != 0 && is_of_first_thread(inherited) {
+        give_back(inherited.saturating_sub(REACH_BYTES) & !(PAGE - 1), words());
     }
     if own != 0 {
         give_back(own, here);
     }
 }
 
+/// In a first thread: gives back what earlier calls left on its stack below the caller. Elsewhere it does nothing.
+#[inline(never)]
+pub fn trim() {
+    let mark = 0u8;
+    let here = (&raw const mark as usize).saturating_sub(CALLS_BYTES) & !(PAGE - 1);
+    if is_of_first_thread(here) {
+        give_back(here.saturating_sub(REACH_BYTES), here);
+    }
+}
+
+/// The page in which the words of the program begin, at the top of a first thread's stack.
+fn words() -> usize {
+    // SAFETY: reads the vector that the kernel left on the stack. AT_RANDOM's bytes lie right below the words.
+    unsafe { libc::getauxval(libc::AT_RANDOM) as usize & !(PAGE - 1) }
+}
+
+fn is_of_first_thread(place: usize) -> bool {
+    words().checked_sub(place).is_some_and(|used| used < REACH_BYTES)
+}
+
 fn give_back(from: usize, to: usize) {
     if let Some(bytes) = to.checked_sub(from) {
-        // SAFETY: the range lies in the inherited stack or in the unused part of this process's own, and the caller
-        // gives up both. Where nothing is mapped, nothing happens.
+        // SAFETY: the range lies in the inherited stack or in the unused part of this process's own, and the callers
+        // give up both. Where nothing is mapped, nothing happens.
         unsafe { libc::madvise(from as *mut c_void, bytes, libc::MADV_DONTNEED) };
     }
 }

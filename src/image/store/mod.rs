@@ -369,6 +369,12 @@ pub fn is_layout(folder: &Path) -> bool {
     folder.join("oci-layout").is_file()
 }
 
+/// Whether `path` is a folder with a root file system, used as it is. An archive takes one look: in what is no folder
+/// nothing can be missing (ENOTDIR).
+pub fn is_rootfs(path: &Path) -> bool {
+    fs::metadata(path.join("oci-layout")).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) && path.is_dir()
+}
+
 fn sync_folder(path: &Path) -> Result<(), ImageError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| fail("sync", path, error))
 }

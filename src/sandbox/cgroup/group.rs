@@ -5,8 +5,10 @@ use crate::plan::FeatureSet;
 use crate::sys::Errno;
 use crate::sys::wait::send_signal;
 use nix::fcntl::{OFlag, open};
+use nix::sys::epoll::EpollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::Mode;
+use nix::unistd::read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -44,6 +46,32 @@ pub struct Join {
     pub procs: Option<OwnedFd>,
     /// v1 groups' `tasks` files, to each of which the process, while it has one thread, writes `0`. Does not wait.
     pub tasks: Vec<OwnedFd>,
+}
+
+/// A descriptor that becomes ready when a group runs out of memory. It need not be read.
+#[derive(Debug)]
+pub enum OomEvent {
+    /// v1: an eventfd.
+    Counter(OwnedFd),
+    /// v2: `memory.events`, which can always be read.
+    File(OwnedFd),
+}
+
+impl OomEvent {
+    /// The descriptor.
+    pub fn fd(&self) -> &OwnedFd {
+        let (OomEvent::Counter(fd) | OomEvent::File(fd)) = self;
+        fd
+    }
+
+    /// What to register it for, edge-triggered.
+    pub fn events(&self) -> EpollFlags {
+        EpollFlags::EPOLLET
+            | match self {
+                OomEvent::Counter(_) => EpollFlags::EPOLLIN,
+                OomEvent::File(_) => EpollFlags::EPOLLPRI,
+            }
+    }
 }
 
 impl Group {
@@ -196,13 +224,12 @@ impl Group {
         }
     }
 
-    /// A descriptor that becomes ready when the group runs out of memory.
+    /// What becomes ready when the group runs out of memory, and [`Group::oom_kills`] before that.
     ///
-    /// Register it with `EPOLLIN | EPOLLPRI | EPOLLET`, edge-triggered; it need not be read. What happened is told by
-    /// [`Group::oom_kills`]: v2 reports other memory events as well. v1: an eventfd registered with
+    /// What happened is told by [`Group::oom_kills`]: v2 reports other memory events as well. v1: an eventfd registered with
     /// `memory.oom_control`; v2: `memory.events`, of which the kernel wakes pollers.
-    pub fn oom_event(&self) -> Result<Option<OwnedFd>> {
-        let Some(dir) = self.dir(Controller::Memory) else { return Ok(None) };
+    pub fn oom_event(&self) -> Result<(Option<OomEvent>, u64)> {
+        let Some(dir) = self.dir(Controller::Memory) else { return Ok((None, 0)) };
         let failed = |name: &str, errno: Errno| Error::Failed {
             doing: "watch for memory shortage by",
             path: format!("{}/{name}", dir.path),
@@ -214,7 +241,12 @@ impl Group {
                 .map_err(|errno| failed(name, errno.into()))
         };
         if dir.version == 2 {
-            return opened("memory.events").map(Some);
+            let events = opened("memory.events")?;
+            // The first event is the first change after a read through this very descriptor; unread it is ready at once.
+            let mut text = [0; 512];
+            let length = read(&events, &mut text).map_err(|errno| failed("memory.events", errno.into()))?;
+            let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
+            return Ok((Some(OomEvent::File(events)), file::keyed(&text, "oom_kill").unwrap_or(0)));
         }
         let control = opened("memory.oom_control")?;
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
@@ -222,7 +254,7 @@ impl Group {
         let registration = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
         file::write(&dir.path, "cgroup.event_control", &registration)
             .map_err(|errno| failed("cgroup.event_control", errno))?;
-        Ok(Some(event.into()))
+        Ok((Some(OomEvent::Counter(event.into())), self.oom_kills()))
     }
 
     /// How many processes of the group the kernel has killed for lack of memory since the group was made.

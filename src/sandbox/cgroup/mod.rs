@@ -33,7 +33,7 @@ mod v2;
 
 pub use devices::Rule as DeviceRule;
 pub use error::Error;
-pub use group::{Group, Join};
+pub use group::{Group, Join, OomEvent};
 pub use killer::Killer;
 pub use stats::Stats;
 pub use tree::{Options, Tree, stays_put};

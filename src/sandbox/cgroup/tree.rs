@@ -25,8 +25,8 @@ pub struct Tree {
     hierarchies: Vec<Hierarchy>,
     /// Folder with a slash behind it, or beginning of the names of single groups.
     prefix: String,
-    /// Whether the machine has any swap space.
-    swap: bool,
+    /// The text of `/proc/swaps` if it is known; else it is read when it matters.
+    swaps: Option<String>,
     page: u64,
     /// Where groups are made in v2, once that is known.
     unified: Option<v2::Base>,
@@ -55,13 +55,11 @@ impl Tree {
             let (folder, name) = path.rsplit_once('/').unwrap_or_default();
             file::read(folder, name).map_err(|errno| Error::Failed { doing: "read", path: path.to_string(), errno })
         };
-        // Without CONFIG_SWAP there is no such file.
-        let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
-        Ok(Tree::from_text(&text("/proc/self/cgroup")?, &text("/proc/self/mountinfo")?, &swaps, prefix))
+        Ok(Tree::from_text(&text("/proc/self/cgroup")?, &text("/proc/self/mountinfo")?, None, prefix))
     }
 
     /// The tree that these texts of `/proc` describe.
-    pub(super) fn from_text(proc_cgroup: &str, mountinfo: &str, swaps: &str, prefix: String) -> Tree {
+    pub(super) fn from_text(proc_cgroup: &str, mountinfo: &str, swaps: Option<&str>, prefix: String) -> Tree {
         let mut hierarchies = hierarchies(proc_cgroup, mountinfo);
         let taken: Vec<Controller> =
             hierarchies.iter().filter(|one| one.version == 1).flat_map(|one| one.controllers.clone()).collect();
@@ -79,17 +77,30 @@ impl Tree {
         Tree {
             hierarchies,
             prefix,
-            swap: swaps.lines().count() > 1,
+            swaps: swaps.map(str::to_owned),
             page: u64::try_from(page).unwrap_or(4096),
             unified: None,
             prepared: Vec::new(),
         }
     }
 
+    /// Whether the machine has any swap space.
+    fn has_swap(&self) -> bool {
+        let lines = |text: &str| text.lines().count();
+        // Without CONFIG_SWAP there is no such file.
+        let read = || std::fs::read_to_string("/proc/swaps").map_or(0, |text| lines(&text));
+        self.swaps.as_deref().map_or_else(read, lines) > 1
+    }
+
     /// Whether `controller` can be had, and if not, why. The answer of a look at what is mounted; making a group may
     /// still find more.
     pub fn has(&self, controller: Controller) -> core::result::Result<(), String> {
         self.hierarchy(controller).map(|_| ())
+    }
+
+    /// Where a controller is: the version of its hierarchy, and this process's group there.
+    pub fn place(&self, controller: Controller) -> core::result::Result<(u8, &str), String> {
+        self.hierarchy(controller).map(|found| (found.version, found.own.as_str()))
     }
 
     fn hierarchy(&self, controller: Controller) -> core::result::Result<&Hierarchy, String> {
@@ -119,10 +130,12 @@ impl Tree {
         let io: Vec<IoDevice> =
             limits.io.iter().zip(&numbers).map(|(limit, (major, minor))| (*major, *minor, limit)).collect();
         let mut group = Group::default();
-        let made = self.make_dirs(name, &wanted(limits, options, self.swap), options, &mut group).and_then(|reused| {
-            self.write_limits(&mut group, limits, &io, &reused, options)?;
-            self.write_devices(&mut group, devices, &reused, options)
-        });
+        let made = self.make_dirs(name, &wanted(limits, options, || self.has_swap()), options, &mut group).and_then(
+            |reused| {
+                self.write_limits(&mut group, limits, &io, &reused, options)?;
+                self.write_devices(&mut group, devices, &reused, options)
+            },
+        );
         if let Err(error) = made {
             // A group that was in use keeps its processes: removal then fails, and the first error is what matters.
             let _ = group.remove();
@@ -223,7 +236,7 @@ impl Tree {
                     _ => write(&dir.path, setting, self.page),
                 };
                 match written {
-                    Err(Error::Missing { feature: Feature::Swap, .. }) if limits.swap.0 == 0 && !self.swap => {}
+                    Err(Error::Missing { feature: Feature::Swap, .. }) if limits.swap.0 == 0 && !self.has_swap() => {}
                     Err(Error::Missing { feature, reason }) => lacks(group, options, feature, reason)?,
                     other => other?,
                 }
@@ -341,8 +354,8 @@ fn lacks(group: &mut Group, options: &Options, feature: Feature, reason: String)
 }
 
 /// The controllers that these limits use; the flag tells whether the service cannot be had without it.
-fn wanted(limits: &Limits, options: &Options, swap: bool) -> Vec<(Controller, bool)> {
-    let memory = limits.memory != Memory::Unlimited || limits.memory_high.is_some() || (swap && limits.swap.0 == 0);
+fn wanted(limits: &Limits, options: &Options, swap: impl Fn() -> bool) -> Vec<(Controller, bool)> {
+    let memory = limits.memory != Memory::Unlimited || limits.memory_high.is_some() || (limits.swap.0 == 0 && swap());
     let mut wanted = vec![(Controller::Memory, memory), (Controller::Pids, true), (Controller::Freezer, false)];
     if !options.all_devices {
         wanted.push((Controller::Devices, true));
@@ -432,7 +445,7 @@ mod tests {
             fs::write(group.join(file), "").unwrap();
         }
         let mounts = format!("1 1 0:1 / {} rw - cgroup2 cgroup2 rw", folder.path().display());
-        let tree = Tree::from_text("0::/\n", &mounts, swaps, "coracle/".to_string());
+        let tree = Tree::from_text("0::/\n", &mounts, Some(swaps), "coracle/".to_string());
         Fake { folder, tree }
     }
 
@@ -500,7 +513,7 @@ mod tests {
         let tree = Tree::from_text(
             "4:memory:/\n",
             "1 1 0:1 / /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory",
-            "",
+            Some(""),
             "coracle/".to_string(),
         );
         assert_eq!(tree.has(Controller::Memory), Err("/sys/fs/cgroup/memory is mounted read-only".to_string()));
@@ -510,7 +523,7 @@ mod tests {
 
     #[test]
     fn without_any_cgroup_the_first_limit_says_so() {
-        let mut tree = Tree::from_text("", "", NO_SWAP, "coracle/".to_string());
+        let mut tree = Tree::from_text("", "", Some(NO_SWAP), "coracle/".to_string());
         let error = tree.create("svc", &limits(), &[], &Options::default()).unwrap_err();
         assert!(matches!(error, Error::Missing { feature: Feature::Memory, .. }), "{error}");
         let all = Feature::ALL.into_iter().fold(FeatureSet::default(), FeatureSet::with);

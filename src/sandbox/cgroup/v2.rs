@@ -115,26 +115,34 @@ impl Base {
         if let Some(folder) = &folder {
             file::make(folder)?;
         }
-        for controller in wanted {
-            let Some(name) = controller.v2_name() else { continue };
-            if self.enabled.contains(controller) {
-                continue;
-            }
-            let on = switch_on(&self.path, &[name]).and_then(|on| {
-                if let (Some((_, switched)), false) = (&mut self.moved, on.is_empty()) {
-                    switched.push(name);
-                }
-                folder.as_deref().map_or(Ok(Vec::new()), |folder| switch_on(folder, &[name]))
-            });
-            match on {
-                Ok(_) => self.enabled.push(*controller),
+        let new: Vec<(Controller, &'static str)> = wanted
+            .iter()
+            .filter(|one| !self.enabled.contains(one))
+            .filter_map(|one| Some((*one, one.v2_name()?)))
+            .collect();
+        let names: Vec<&'static str> = new.iter().map(|(_, name)| *name).collect();
+        // All at one go; where that is refused, one by one, so that the one that cannot be had is known.
+        if names.is_empty() || self.enable_in(folder.as_deref(), &names).is_ok() {
+            self.enabled.extend(new.iter().map(|(controller, _)| *controller));
+            return Ok(absent);
+        }
+        for (controller, name) in new {
+            match self.enable_in(folder.as_deref(), &[name]) {
+                Ok(()) => self.enabled.push(controller),
                 Err(errno) => {
-                    absent
-                        .push((*controller, format!("{} cannot hand down the {name} controller: {errno}", self.path)));
+                    absent.push((controller, format!("{} cannot hand down the {name} controller: {errno}", self.path)));
                 }
             }
         }
         Ok(absent)
+    }
+
+    fn enable_in(&mut self, folder: Option<&str>, names: &[&'static str]) -> crate::sys::Result<()> {
+        let on = switch_on(&self.path, names)?;
+        if let Some((_, switched)) = &mut self.moved {
+            switched.extend(on);
+        }
+        folder.map_or(Ok(()), |folder| write_on(folder, names))
     }
 
     /// Goes back to the group that this process came from and removes the leaf, if it moved.
@@ -163,10 +171,15 @@ fn switch_on(path: &str, names: &[&'static str]) -> crate::sys::Result<Vec<&'sta
     let now = file::read(path, "cgroup.subtree_control")?;
     let new: Vec<&'static str> = names.iter().copied().filter(|name| !now.split(' ').any(|on| on == *name)).collect();
     if !new.is_empty() {
-        let words: Vec<String> = new.iter().map(|name| format!("+{name}")).collect();
-        file::write(path, "cgroup.subtree_control", &words.join(" "))?;
+        write_on(path, &new)?;
     }
     Ok(new)
+}
+
+/// Adds controllers to what the group hands down; those that it hands down already are no news to the kernel.
+fn write_on(path: &str, names: &[&'static str]) -> crate::sys::Result<()> {
+    let words: Vec<String> = names.iter().map(|name| format!("+{name}")).collect();
+    file::write(path, "cgroup.subtree_control", &words.join(" "))
 }
 
 /// Refuses every device but those of `rules`, through a BPF program that stays attached to the group (Linux 4.15).

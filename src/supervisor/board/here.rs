@@ -92,9 +92,11 @@ impl Files {
 
     /// The file or folder on this machine of an image that the board looks for at `path`; `None` if there is none.
     pub fn archive(&self, path: &Path, image: &Reference) -> Option<PathBuf> {
-        match self.exists(path) {
-            true => self.place(path).ok(),
-            false => self.elsewhere(image),
+        match &self.root {
+            // Where every file is its own place it need not be looked for once more.
+            None if self.archives.is_none() => Some(path.to_owned()),
+            _ if self.exists(path) => self.place(path).ok(),
+            _ => self.elsewhere(image),
         }
     }
 

@@ -5,22 +5,26 @@ use super::features::{FEATURES, index};
 use super::here;
 use super::profile::{DEVICES, Profile};
 use crate::image::platform::Platform;
+use crate::plan::Plan;
 use crate::sandbox::cgroup::{Controller, Tree};
-use crate::sys::probe::{Call, clones_into_cgroup, has};
+use crate::sys::probe::{Call, clones_into_cgroup, has, has_filters};
 use crate::sys::{bpf, caps, landlock};
 use core::cell::OnceCell;
+use nix::fcntl::AtFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::inotify::{InitFlags, Inotify};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::stat::fstatat;
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-/// What services are judged by: all that the supervisor has to know.
-pub(super) const NEEDED: [&str; 19] = [
+/// What services are judged by.
+pub(super) const NEEDED: [&str; 15] = [
     "cgroup.memory",
     "cgroup.pids",
     "cgroup.cpu",
@@ -28,7 +32,7 @@ pub(super) const NEEDED: [&str; 19] = [
     "cgroup.cpuset",
     "cgroup.io",
     "cgroup.freezer",
-    "cgroup.devices",
+    DEVICE_LISTS,
     "ns.mnt",
     "ns.pid",
     "ns.net",
@@ -36,11 +40,13 @@ pub(super) const NEEDED: [&str; 19] = [
     "ns.uts",
     "ns.cgroup",
     "seccomp.filter",
-    "fs.overlay",
-    "fs.squashfs",
-    "fs.erofs",
-    "loop",
 ];
+
+/// The one of them that costs more than a glance; services that may use every device do without.
+const DEVICE_LISTS: &str = "cgroup.devices";
+
+/// What images that are file systems are judged by. A kernel may load it later, so that it is looked at when there is one.
+const IMAGES: [&str; 3] = ["fs.squashfs", "fs.erofs", "loop"];
 
 /// The oldest kernel that coracle is made for.
 const OLDEST: (u32, u32) = (4, 19);
@@ -51,57 +57,103 @@ const SYS_RESOURCE: u8 = 24;
 type Answer = Result<String, String>;
 
 impl Profile {
-    /// What services are judged by. `tree`: the cgroups, where they have been looked at already.
-    pub fn needed(tree: Option<&Tree>) -> Profile {
-        probe(&NEEDED, tree, false)
+    /// What services are judged by.
+    pub fn needed() -> Profile {
+        let tree = Tree::discover("coracle").map_err(|error| error.to_string());
+        let profile = Profile { memory: here::memory(), cores: cores(), ..probe(NEEDED.into_iter(), tree) };
+        profile.with_images()
+    }
+
+    /// As much of it as the services of `plan` are judged by, where the cgroups have been looked at already.
+    pub fn asked_for(plan: &Plan, tree: &Tree) -> Profile {
+        let lists = plan.services.iter().any(|service| !service.has_all_devices());
+        let pinned = plan.services.iter().any(|service| service.limits.cpus.is_some());
+        let names = NEEDED.into_iter().filter(|name| lists || *name != DEVICE_LISTS);
+        Profile { cores: if pinned { cores() } else { "".into() }, ..probe(names, Ok(tree.clone())) }
+    }
+
+    /// The same with what images that are file systems are judged by.
+    pub fn with_images(mut self) -> Profile {
+        let texts = Texts::new(Err(String::new()));
+        IMAGES.into_iter().for_each(|name| self.look(name, &texts));
+        self
     }
 
     /// Everything.
     pub fn full() -> Profile {
-        let names: Vec<&str> = FEATURES.iter().map(|feature| feature.name).collect();
-        probe(&names, None, true)
+        let tree = Tree::discover("coracle").map_err(|error| error.to_string());
+        let profile = probe(FEATURES.iter().map(|feature| feature.name), tree);
+        let release = text("/proc/sys/kernel/osrelease").trim().into();
+        Profile { release, memory: here::memory(), cores: cores(), devices: nodes(), ..profile }
+    }
+
+    fn look(&mut self, name: &str, texts: &Texts) {
+        if let Some(place) = index(name) {
+            self.note(place, answer(name, texts));
+        }
     }
 }
 
-/// What is read once.
+/// A text that is read when it is first asked for, and once.
+struct Later {
+    path: &'static str,
+    text: OnceCell<String>,
+}
+
+impl core::ops::Deref for Later {
+    type Target = str;
+    fn deref(&self) -> &str {
+        self.text.get_or_init(|| text(self.path))
+    }
+}
+
+/// What answers are taken from.
 struct Texts {
-    release: String,
-    filesystems: String,
     tree: Result<Tree, String>,
-    cgroups: String,
-    mounts: String,
-    /// What can be loaded; read when first asked for.
+    /// The folder of this process's namespaces.
+    namespaces: Option<fs::File>,
+    release: Later,
+    filesystems: Later,
+    mounts: Later,
+    /// What can be loaded.
     modules: OnceCell<String>,
+}
+
+impl Texts {
+    fn new(tree: Result<Tree, String>) -> Texts {
+        let later = |path| Later { path, text: OnceCell::new() };
+        Texts {
+            tree,
+            namespaces: None,
+            release: later("/proc/sys/kernel/osrelease"),
+            filesystems: later("/proc/filesystems"),
+            mounts: later("/proc/self/mounts"),
+            modules: OnceCell::new(),
+        }
+    }
 }
 
 fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-fn probe(names: &[&str], tree: Option<&Tree>, devices: bool) -> Profile {
-    let texts = Texts {
-        release: text("/proc/sys/kernel/osrelease").trim().to_owned(),
-        filesystems: text("/proc/filesystems"),
-        tree: tree
-            .map_or_else(|| Tree::discover("coracle").map_err(|error| error.to_string()), |tree| Ok(tree.clone())),
-        cgroups: text("/proc/self/cgroup"),
-        mounts: text("/proc/self/mounts"),
-        modules: OnceCell::new(),
-    };
+/// The cores that there may be.
+fn cores() -> Box<str> {
+    text("/sys/devices/system/cpu/present").trim().into()
+}
+
+fn probe(names: impl Iterator<Item = &'static str>, tree: Result<Tree, String>) -> Profile {
+    let texts = Texts { namespaces: fs::File::open("/proc/self/ns").ok(), ..Texts::new(tree) };
     let mut profile = Profile {
-        release: texts.release.as_str().into(),
+        release: "".into(),
         platform: Platform::native(),
-        memory: here::memory(),
-        cores: text("/sys/devices/system/cpu/present").trim().into(),
+        memory: None,
+        cores: "".into(),
         have: 0,
         details: Vec::new(),
-        devices: if devices { nodes() } else { Vec::new() },
+        devices: Vec::new(),
     };
-    for name in names {
-        if let Some(place) = index(name) {
-            profile.note(place, answer(name, &texts));
-        }
-    }
+    names.for_each(|name| profile.look(name, &texts));
     profile
 }
 
@@ -110,17 +162,19 @@ fn answer(name: &str, texts: &Texts) -> Answer {
         return controls(controller, texts);
     }
     if let Some(namespace) = name.strip_prefix("ns.") {
-        return there(&format!("/proc/self/ns/{namespace}"));
+        let found = |folder: &fs::File| fstatat(folder, namespace, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok();
+        let missing = || format!("there is no /proc/self/ns/{namespace}");
+        return texts.namespaces.as_ref().filter(|folder| found(folder)).map(|_| String::new()).ok_or_else(missing);
     }
     match name {
-        "kernel" if version(&texts.release).is_some_and(|version| version >= OLDEST) => Ok(texts.release.clone()),
-        "kernel" => Err(format!("it is {}", texts.release)),
+        "kernel" if version(&texts.release).is_some_and(|version| version >= OLDEST) => Ok(texts.release.trim().into()),
+        "kernel" => Err(format!("it is {}", texts.release.trim())),
         "cgroup.v2" => v2_root(texts).map(|place| format!("at {place}")).ok_or_else(|| "it is not mounted".into()),
         "cgroup.swap" => swap(texts),
-        "cgroup.kill" if on_v1(Controller::Pids, texts) => Err("the groups of services are on v1".into()),
+        "cgroup.kill" if on_v1(texts) => Err("the groups of services are on v1".into()),
         "cgroup.kill" => younger(version(&texts.release) >= Some((5, 14))),
         "clone_into_cgroup" => younger(clones_into_cgroup()),
-        "seccomp.filter" if text("/proc/self/status").contains("\nSeccomp:") => Ok(String::new()),
+        "seccomp.filter" if has_filters() => Ok(String::new()),
         "seccomp.filter" => Err("the kernel has no system call filters".into()),
         "seccomp.actions" => actions(&text("/proc/sys/kernel/seccomp/actions_avail")),
         "no_new_privs" if text("/proc/self/status").contains("\nNoNewPrivs:") => Ok(String::new()),
@@ -169,21 +223,22 @@ fn controller(name: &str) -> Option<Controller> {
 
 fn controls(controller: Controller, texts: &Texts) -> Answer {
     let tree = texts.tree.as_ref().map_err(Clone::clone)?;
-    tree.has(controller)?;
-    let on_v1 = on_v1(controller, texts);
-    if on_v1 || controller != Controller::Devices {
-        return Ok(if on_v1 { "v1" } else { "v2" }.into());
+    let (version, own) = tree.place(controller)?;
+    if version == 1 || controller != Controller::Devices {
+        return Ok(if version == 1 { "v1" } else { "v2" }.into());
     }
-    // r0 = 1; exit: every access is allowed.
-    match bpf::load_device_program(&[0x0000_0001_0000_00b7, 0x0000_0000_0000_0095]) {
-        Ok(_program) => Ok("v2, by BPF".into()),
+    let keeps = fs::File::open(own).is_ok_and(|group| bpf::keeps_device_programs(group.as_fd()));
+    // Who may not ask may still be allowed to load one. r0 = 1; exit: every access is allowed.
+    let loads = || bpf::load_device_program(&[0x0000_0001_0000_00b7, 0x0000_0000_0000_0095]).map(drop);
+    match if keeps { Ok(()) } else { loads() } {
+        Ok(()) => Ok("v2, by BPF".into()),
         Err(errno) => Err(format!("no program can be loaded for it: {errno}")),
     }
 }
 
-fn on_v1(controller: Controller, texts: &Texts) -> bool {
-    let own = texts.cgroups.lines().filter_map(|line| line.split(':').nth(1));
-    own.flat_map(|names| names.split(',')).any(|name| name == controller.v1_name())
+/// Whether the groups of services are on v1.
+fn on_v1(texts: &Texts) -> bool {
+    texts.tree.as_ref().is_ok_and(|tree| tree.place(Controller::Pids).is_ok_and(|(version, _)| version == 1))
 }
 
 /// Where the v2 tree is mounted.
@@ -223,7 +278,7 @@ fn filesystem(name: &str, texts: &Texts) -> Answer {
 }
 
 fn module(name: &str, texts: &Texts) -> Option<String> {
-    let list = texts.modules.get_or_init(|| text(&format!("/lib/modules/{}/modules.dep", texts.release)));
+    let list = texts.modules.get_or_init(|| text(&format!("/lib/modules/{}/modules.dep", texts.release.trim())));
     list.contains(&format!("/{name}.ko")).then(|| "as a module".into())
 }
 
@@ -276,7 +331,7 @@ mod tests {
         for (place, feature) in FEATURES.iter().enumerate() {
             assert_ne!(profile.detail(place), "it was not found", "{}", feature.name);
         }
-        for name in NEEDED {
+        for name in NEEDED.into_iter().chain(IMAGES) {
             assert!(index(name).is_some(), "{name}");
         }
         assert!(profile.has("fs.proc") && profile.has("epoll") && profile.has("no_new_privs"));
