@@ -66,7 +66,7 @@ pub fn run(args: &PsArgs) -> u8 {
 }
 
 /// A service that runs without a supervisor, from its instance record.
-fn unsupervised(run_dir: &Path, service: &str) -> Option<ServiceLine> {
+pub(super) fn unsupervised(run_dir: &Path, service: &str) -> Option<ServiceLine> {
     let instance = Instance::read(run_dir, service).ok()??;
     let reason = crate::control::wire::cut("nobody supervises it");
     instance.init.is_alive().then(|| ServiceLine {
@@ -115,6 +115,14 @@ fn show(args: &PsArgs, lines: &[ServiceLine]) {
         ]);
     }
     output::line(table);
+}
+
+/// What a service is doing, as a sentence.
+pub(super) fn sentence(line: Option<&ServiceLine>) -> String {
+    let Some(line) = line else { return String::new() };
+    let why = reason(line);
+    let because = if why.is_empty() { "" } else { ": " };
+    format!("{}: {} for {}{because}{why}", line.name, line.state.as_str(), age(line.age_ms))
 }
 
 fn reason(line: &ServiceLine) -> String {

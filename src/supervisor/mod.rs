@@ -9,6 +9,7 @@ mod channel;
 pub mod config_file;
 pub mod core;
 pub mod event;
+pub mod events;
 pub mod graph;
 pub mod images;
 pub mod inbox;

@@ -5,6 +5,7 @@ use super::action::{Action, Verdict};
 use super::answer;
 use super::board;
 use super::event::{Event, Index, InstanceEvent, Number, Token};
+use super::events::Code;
 use super::images::Standing;
 use super::init;
 use super::instance::{self, Instance, Process};
@@ -77,7 +78,9 @@ impl Supervisor<'_> {
                 let init = self.live(index).map_or(0, |live| live.init);
                 let pids = self.group(index).map(Group::pids).unwrap_or_default();
                 let name = answer::name(&self.plan, index);
-                self.report.line(format_args!("{name} does not die: init {init} and processes {pids:?} are stuck"));
+                let sentence = format_args!("{name} does not die: init {init} and processes {pids:?} are stuck");
+                self.notes.note(format_args!("given-up/stuck"), name, sentence);
+                self.report.line(sentence);
             }
             Action::Answer(token, verdict) => self.answer(token, verdict),
             Action::Complete => self.complete = true,
@@ -202,8 +205,11 @@ impl Supervisor<'_> {
     fn changed(&mut self, index: Index, phase: Phase) {
         let Some(service) = self.state.services().get(usize::from(index)) else { return };
         let quiet = self.state.is_shutting_down() && service.number == 0;
-        if let Some(line) = answer::change(&self.plan, index, service, phase, self.now).filter(|_| !quiet) {
-            self.report.line(line);
+        if answer::is_told(phase) && !quiet {
+            let change = answer::Change(&self.plan, index, service, phase, self.now);
+            let code = Code(answer::word(phase, service.paused).as_str(), service);
+            self.notes.note(format_args!("{code}"), answer::name(&self.plan, index), format_args!("{change}"));
+            self.report.line(change);
         }
         if matches!(phase, Phase::Stopped | Phase::Held | Phase::Failed | Phase::Done) {
             self.remove_group(index);

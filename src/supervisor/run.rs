@@ -15,6 +15,7 @@ use super::awaited::{self, Awaited};
 use super::board::Board;
 use super::core::{State, step};
 use super::event::{Event, Index, InstanceEvent, Token};
+use super::events::Events;
 use super::images::Images;
 use super::instance;
 use super::keeper::{End, Keeper, Moment};
@@ -104,6 +105,7 @@ pub struct Supervisor<'k> {
     pub(super) awaited: Awaited,
     pub(super) server: Server,
     pub(super) report: Report,
+    pub(super) notes: Events,
     pub(super) now: Millis,
     pub(super) complete: bool,
     actions: Actions,
@@ -139,6 +141,7 @@ impl<'k> Supervisor<'k> {
             Unclaimed::Failed(error) => failed("use the run directory", run_dir.display(), error),
         })?;
         let mut report = Report::open(Some(run.path()), keeper.places());
+        let notes = Events::open(run.path(), &mut report);
         let tree = Tree::discover(&run.cgroup_folder()).map_err(|error| Refused::Failed(error.to_string()))?;
         let mut say = |sentence: &str| {
             report.line(sentence);
@@ -186,6 +189,7 @@ impl<'k> Supervisor<'k> {
             awaited,
             server,
             report,
+            notes,
             now: monotonic(),
             complete: false,
             actions: Actions::default(),

@@ -107,6 +107,32 @@ impl Reason {
         !matches!(self, Reason::Exit(Status::Code(0)) | Reason::Asked | Reason::Shutdown | Reason::None)
     }
 
+    /// One word for programs, in the event ring.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Reason::None => "none",
+            Reason::Disabled => "disabled",
+            Reason::Asked => "asked",
+            Reason::Shutdown => "shutdown",
+            Reason::Needs(_) => "needs",
+            Reason::Exit(Status::Code(exit::INVALID)) => "config",
+            Reason::Exit(Status::Code(_)) => "exit",
+            Reason::Exit(Status::Signal(_)) => "signal",
+            Reason::OutOfMemory => "memory",
+            Reason::StartTimeout => "start-timeout",
+            Reason::Reloading => "reloading",
+            Reason::Stopping => "by-itself",
+            Reason::Watchdog => "watchdog",
+            Reason::SpawnFailed => "spawn",
+            Reason::Image => "image",
+            Reason::Board => "board",
+            Reason::Skipped => "skipped",
+            Reason::InitLost => "init-lost",
+            Reason::Freezer => "freezer",
+            Reason::Stuck => "stuck",
+        }
+    }
+
     /// The reason once main has ended with `status`: what says that it is ending has ended by itself.
     pub const fn or_exit(self, status: Status) -> Reason {
         match self {
