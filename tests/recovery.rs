@@ -68,3 +68,64 @@ fn root_events_that_were_overwritten_are_counted() {
     assert_eq!(lost + rest.lines().count(), 801);
     assert!(std::fs::metadata(board.path("run/events")).unwrap().len() < 40_000);
 }
+
+/// The board with one more key under `device`.
+fn with_device(board: &Board, key: &str) {
+    let path = board.path("config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("\"device\": {", &format!("\"device\": {{ {key},"), 1)).unwrap();
+}
+
+#[test]
+fn root_a_crash_loop_is_shown_with_its_reason_and_takes_its_dependants_along_once() {
+    let name = "root_a_crash_loop_is_shown_with_its_reason_and_takes_its_dependants_along_once";
+    let policy = restart(r#""delay": "10ms", "max_delay": "1h", "tries": 2, "within": "1h", "then": "dependants""#);
+    let services = [
+        service("broker", &["sh", "-c", "sleep 1; exit 3"], &policy),
+        service("reader", IDLE, r#""needs": ["broker"],"#),
+        service("other", IDLE, ""),
+    ];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    // At the end of its way it waits for the longest time.
+    board.until("the longest wait", |board| board.field("broker", "next_ms").parse().unwrap_or(0) > 60_000u64);
+    assert_eq!(board.field("broker", "state"), "crash-loop");
+    assert!(board.field("broker", "reason").contains("exit code 3"));
+    let why = board.says(&["why", "broker"]);
+    assert!(why.contains("broker: crash-loop") && why.contains("exit code 3, starts again in"), "{why}");
+    // Two restarts alone, the one with its dependants, two more.
+    assert_eq!(board.field("broker", "restarts"), "5");
+    let codes = codes(&board, "broker");
+    assert_eq!(codes.iter().filter(|code| *code == "escalation/dependants").count(), 1, "{codes:?}");
+    assert_eq!(codes.last().unwrap(), "crash-loop/exit");
+    assert_eq!(board.field("other", "restarts"), "0");
+    assert_eq!(self::codes(&board, "reader").iter().filter(|code| *code == "stopping/escalated").count(), 1);
+    assert_eq!((board.field("reader", "restarts"), board.field("reader", "state")), ("1".into(), "running".into()));
+    // Someone who starts it gives it a fresh start.
+    board.says(&["start", "broker"]);
+    board.until("it ends again", |board| board.field("broker", "state") == "backoff");
+}
+
+#[test]
+fn root_a_storm_is_put_off_and_the_first_restart_of_a_healthy_service_is_not() {
+    let name = "root_a_storm_is_put_off_and_the_first_restart_of_a_healthy_service_is_not";
+    let storm = restart(r#""delay": "10ms", "max_delay": "10ms""#);
+    let healthy = service("healthy", IDLE, &restart(r#""delay": "10ms", "max_delay": "10ms""#));
+    let fails = |name: &str| service(name, &["sh", "-c", "exit 1"], &storm);
+    let Some(mut board) = Board::new(name, &[fails("a"), fails("b"), fails("c"), healthy]) else { return };
+    with_device(&board, "\"restarts_per_minute\": 10");
+    board.up();
+    board.until("the storm is told", |board| board.says(&["events"]).contains("put-off/budget"));
+    board.until_running("healthy");
+    let booked = |board: &busybox_board::board::Board| {
+        ["a", "b", "c"].map(|name| board.field(name, "next_ms").parse().unwrap_or(0))
+    };
+    board.until("all of the storm waits", |board| booked(board).iter().all(|ms: &u64| *ms > 1000));
+    board.says(&["kill", "healthy"]);
+    board.until("it runs again", |board| {
+        board.field("healthy", "restarts") == "1" && board.field("healthy", "state") == "running"
+    });
+    let restarts = ["a", "b", "c"].map(|name| board.field(name, "restarts").parse::<u32>().unwrap());
+    assert!(restarts.iter().sum::<u32>() < 30, "{restarts:?}");
+    assert_eq!(codes(&board, "healthy").iter().filter(|code| *code == "put-off/budget").count(), 0);
+}

@@ -3,7 +3,9 @@
 
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
-use coracle::plan::{Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then};
+use coracle::plan::{
+    Device, Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then,
+};
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{ABORT_TIME, KILL_TIME, State, step};
 use coracle::supervisor::event::{Event, Index, InstanceEvent, Order, Status, Token};
@@ -45,7 +47,7 @@ fn random_plan(random: &mut Random) -> Plan {
                 max_delay: Millis(1000 + random.below(60_000)),
                 tries: random.below(6) as u16,
                 within: Millis(random.below(600_000)),
-                then: if random.one_in(3) { Then::Stop } else { Then::KeepTrying },
+                then: [Then::KeepTrying, Then::Stop, Then::Dependants, Then::Reboot][random.below(4) as usize],
             },
             stop: Stop { signal: None, timeout: Millis(random.below(10_000)) },
             start_timeout: Millis(1 + random.below(30_000)),
@@ -63,7 +65,9 @@ fn random_plan(random: &mut Random) -> Plan {
             )
         })
         .collect();
-    Plan { services, start_order: (0..count).collect(), ..Plan::default() }
+    let restarts_per_minute = [0, 1, 600][random.below(3) as usize];
+    let device = Device { restarts_per_minute, ..Device::default() };
+    Plan { services, start_order: (0..count).collect(), device }
 }
 
 fn is_met(need: Need, phase: Phase) -> bool {
@@ -234,7 +238,7 @@ impl World {
                 self.alive.iter().for_each(left);
                 self.complete = true;
             }
-            Action::Changed(..) | Action::GiveUp(..) => {}
+            Action::Changed(..) | Action::GiveUp(..) | Action::PutOff(_) | Action::Climbed(..) => {}
         }
     }
 

@@ -109,6 +109,17 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
         ("reloading", watched(), ready(&[says(Standing::Reloading)])),
         ("ending by itself", watched(), ready(&[says(Standing::Stopping)])),
         ("watchdog expired", watched(), ready(&[Event::Timer])),
+        (
+            "started again with what it needs",
+            always(),
+            up(&[
+                Event::Instance(1, 1, InitGone(None)),
+                Event::Timer,
+                Event::Ready(1),
+                Event::Instance(1, 2, MainStarted),
+                Event::Instance(1, 2, InitGone(None)),
+            ]),
+        ),
         ("misconfigured", always(), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
     ]
 }
@@ -164,10 +175,12 @@ fn events() -> Vec<(&'static str, Event)> {
 
 #[test]
 fn every_phase_meets_every_event_as_the_table_says() {
+    let mut needed = service("b", &[], RestartPolicy::Always);
+    (needed.restart.tries, needed.restart.then) = (1, Then::Dependants);
     let mut table = String::from("phase | event | phase after, reason, deadline and watchdog in ms | actions\n");
     for (label, first, script) in phases() {
         for (name, event) in events() {
-            let mut core = Core::new(vec![first.clone(), service("b", &[], RestartPolicy::Always)], vec![1, 0]);
+            let mut core = Core::new(vec![first.clone(), needed.clone()], vec![1, 0]);
             for event in script.clone() {
                 if event == Event::Timer {
                     core.now = core.state.next_deadline().unwrap();

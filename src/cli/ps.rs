@@ -127,7 +127,7 @@ pub(super) fn sentence(line: Option<&ServiceLine>) -> String {
 
 fn reason(line: &ServiceLine) -> String {
     let mut text = line.reason.to_string();
-    if line.state == StateWord::Backoff && line.next_ms > 0 {
+    if matches!(line.state, StateWord::Backoff | StateWord::CrashLoop) && line.next_ms > 0 {
         text += &format!(", starts again in {}", age(line.next_ms));
     }
     if line.oom_kills > 0 {

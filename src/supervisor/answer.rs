@@ -13,19 +13,20 @@ use core::fmt;
 
 /// The word for a service's phase.
 pub fn state_word(service: &Service) -> StateWord {
-    word(service.phase, service.paused)
+    word(service.phase, service)
 }
 
-/// The word for a phase.
-pub fn word(phase: Phase, paused: bool) -> StateWord {
+/// The word for a phase that a service has come into.
+pub fn word(phase: Phase, service: &Service) -> StateWord {
     match phase {
         Phase::Stopped => StateWord::Stopped,
         Phase::Waiting => StateWord::Waiting,
         Phase::Preparing => StateWord::Preparing,
         Phase::Starting | Phase::Started => StateWord::Starting,
-        Phase::Running if paused => StateWord::Paused,
+        Phase::Running if service.paused => StateWord::Paused,
         Phase::Running => StateWord::Running,
         Phase::Stopping(_) => StateWord::Stopping,
+        Phase::Backoff if service.backoff.is_looping() => StateWord::CrashLoop,
         Phase::Backoff => StateWord::Backoff,
         Phase::Held => StateWord::Held,
         Phase::Failed => StateWord::Failed,
@@ -43,6 +44,7 @@ impl fmt::Display for Why<'_> {
             Reason::Needs(Need::Started(needed)) => write!(f, "waits for {}", name(plan, needed)),
             Reason::Needs(Need::Ready(needed)) => write!(f, "waits for {} to be ready", name(plan, needed)),
             Reason::Needs(Need::Done(needed)) => write!(f, "waits for {} to be done", name(plan, needed)),
+            Reason::Escalated(other) => write!(f, "started again with {}, which does not recover", name(plan, other)),
             Reason::Exit(Status::Signal(number)) => match signal::name(number) {
                 Some(word) => write!(f, "killed by signal {number} ({word})"),
                 None => write!(f, "killed by signal {number}"),
@@ -95,6 +97,7 @@ impl fmt::Display for Change<'_> {
             Phase::Running => return f.write_str(" is running"),
             Phase::Waiting => return write!(f, " {why}"),
             Phase::Preparing | Phase::Starting | Phase::Started => " is starting",
+            Phase::Backoff if service.backoff.is_looping() => " ended again, in a crash loop",
             Phase::Backoff => " ended",
             Phase::Stopping(_) => " is being stopped",
             Phase::Stopped => " is stopped",

@@ -4,6 +4,8 @@
 //! The rules that a person notices:
 //! - what is enabled runs, unless someone stopped it; a stop lasts until a start or restart;
 //! - a service that ends is started again as its policy says, and each wait is twice the one before ([`super::backoff`]);
+//! - one that does not recover takes others with it, step by step, as its config says ([`super::escalation`]), and all
+//!   restarts together are bounded ([`super::budget`]);
 //! - a oneshot is done once it has ended with exit code 0, and again started by hand alone; what is skipped is done too;
 //! - needs are about starting ([`super::graph`]); someone who starts a service starts what it needs as well;
 //! - an end takes three steps: the stop signal, after `stop.timeout` SIGKILL for everything (and at last for its init), and
@@ -16,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 use super::action::{Action, Actions, Refusal, Verdict};
+use super::budget::Budget;
 use super::event::{Event, Index, Order, Token};
 use super::graph;
 use super::service::{After, Ending, Phase, Reason, Service};
@@ -25,6 +28,7 @@ use crate::plan::Plan;
 
 mod ending;
 mod instance;
+mod recovery;
 
 use ending::EXTENSION;
 pub use ending::{ABORT_TIME, KILL_TIME, SWEEP_TIME};
@@ -40,6 +44,9 @@ pub struct State {
     shutdown: bool,
     complete: bool,
     random: u32,
+    budget: Budget,
+    /// When a service that does not recover last had everything but lifelines started again.
+    everything: Option<Millis>,
 }
 
 impl State {
@@ -51,6 +58,8 @@ impl State {
             shutdown: false,
             complete: false,
             random: seed | 1,
+            budget: Budget::default(),
+            everything: None,
         }
     }
 
@@ -151,7 +160,7 @@ impl Step<'_> {
                     self.enter(index, Phase::Stopping(Ending::Stuck), Reason::Stuck, None);
                     self.actions.push(Action::GiveUp(index, number));
                 }
-                Phase::Backoff => self.begin(index),
+                Phase::Backoff => self.again(index),
                 _ => {}
             }
         }

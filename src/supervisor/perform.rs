@@ -4,6 +4,7 @@
 use super::action::{Action, Verdict};
 use super::answer;
 use super::board;
+use super::escalation::Rung;
 use super::event::{Event, Index, InstanceEvent, Number, Token};
 use super::events::Code;
 use super::images::Standing;
@@ -82,6 +83,14 @@ impl Supervisor<'_> {
                 self.notes.note(format_args!("given-up/stuck"), name, sentence);
                 self.report.line(sentence);
             }
+            Action::PutOff(index) => {
+                let (name, most) = (answer::name(&self.plan, index), self.plan.device.restarts_per_minute);
+                let sentence =
+                    format_args!("restarts are put off, that of {name} first: there are more than {most} a minute");
+                self.notes.note(format_args!("put-off/budget"), name, sentence);
+                self.report.line(sentence);
+            }
+            Action::Climbed(index, rung) => self.climbed(index, rung),
             Action::Answer(token, verdict) => self.answer(token, verdict),
             Action::Complete => self.complete = true,
         }
@@ -207,13 +216,27 @@ impl Supervisor<'_> {
         let quiet = self.state.is_shutting_down() && service.number == 0;
         if answer::is_told(phase) && !quiet {
             let change = answer::Change(&self.plan, index, service, phase, self.now);
-            let code = Code(answer::word(phase, service.paused).as_str(), service);
+            let code = Code(answer::word(phase, service).as_str(), service);
             self.notes.note(format_args!("{code}"), answer::name(&self.plan, index), format_args!("{change}"));
             self.report.line(change);
         }
         if matches!(phase, Phase::Stopped | Phase::Held | Phase::Failed | Phase::Done) {
             self.remove_group(index);
         }
+    }
+
+    /// A service does not recover.
+    fn climbed(&mut self, index: Index, rung: Rung) {
+        let name = answer::name(&self.plan, index);
+        let what = match rung {
+            Rung::Alone => return,
+            Rung::Dependants => "those that need it are started again with it",
+            Rung::Everything => "everything but lifelines is started again",
+            Rung::Reboot => "the board is to be rebooted",
+        };
+        let sentence = format_args!("{name} does not recover: {what}");
+        self.notes.note(format_args!("escalation/{}", rung.code()), name, sentence);
+        self.report.line(sentence);
     }
 
     fn remove_group(&mut self, index: Index) {

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::backoff::Backoff;
-use super::event::{Number, Status};
+use super::event::{Index, Number, Status};
 use crate::base::exit;
 use crate::base::units::Millis;
 use crate::plan::Need;
@@ -73,6 +73,8 @@ pub enum Reason {
     Shutdown,
     /// It waits for this.
     Needs(Need),
+    /// It is started again with this service, which does not recover.
+    Escalated(Index),
     /// Main ended.
     Exit(Status),
     /// The kernel killed it at its memory limit.
@@ -115,6 +117,7 @@ impl Reason {
             Reason::Asked => "asked",
             Reason::Shutdown => "shutdown",
             Reason::Needs(_) => "needs",
+            Reason::Escalated(_) => "escalated",
             Reason::Exit(Status::Code(exit::INVALID)) => "config",
             Reason::Exit(Status::Code(_)) => "exit",
             Reason::Exit(Status::Signal(_)) => "signal",
@@ -151,6 +154,7 @@ impl fmt::Display for Reason {
             Reason::Asked => f.write_str("on request"),
             Reason::Shutdown => f.write_str("the supervisor is ending"),
             Reason::Needs(_) => f.write_str("waits for"),
+            Reason::Escalated(_) => f.write_str("started again with"),
             Reason::Exit(Status::Code(exit::INVALID)) => f.write_str("exit code 78: its configuration is wrong"),
             Reason::Exit(Status::Code(code)) => write!(f, "exit code {code}"),
             Reason::Exit(Status::Signal(signal)) => write!(f, "killed by signal {signal}"),
@@ -177,8 +181,10 @@ pub enum After {
     Policy,
     /// It stays down.
     Stay,
-    /// It is started again at once.
+    /// It is started again at once, as someone asks.
     Again,
+    /// It is started again at once, with a service that does not recover; its own past counts on.
+    Along,
 }
 
 /// One service's state.
@@ -214,6 +220,8 @@ pub struct Service {
     pub wanted: bool,
     /// How often and how long its restarts are put off.
     pub backoff: Backoff,
+    /// Whether its next restart has its place in the device's budget.
+    pub booked: bool,
     /// Times that the kernel killed it for want of memory.
     pub oom_kills: u32,
     /// The sentence behind `reason`, where it has one.
@@ -241,6 +249,7 @@ impl Service {
             oom: false,
             wanted: false,
             backoff: Backoff::default(),
+            booked: false,
             oom_kills: 0,
             detail: None,
             said: None,

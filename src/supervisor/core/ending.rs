@@ -2,11 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{SIGKILL, Step};
-use crate::base::exit;
 use crate::base::units::Millis;
-use crate::plan::{Kind, RestartPolicy};
 use crate::supervisor::action::Action;
-use crate::supervisor::backoff::Next;
 use crate::supervisor::event::{Index, Status};
 use crate::supervisor::service::{After, Ending, Phase, Reason};
 
@@ -144,29 +141,8 @@ impl Step<'_> {
                 }
                 self.begin(index);
             }
+            After::Along => self.begin(index),
             After::Policy => self.by_policy(index, reason),
-        }
-    }
-
-    fn by_policy(&mut self, index: Index, reason: Reason) {
-        let Some(configured) = self.plan.services.get(usize::from(index)) else { return };
-        let policy = configured.restart;
-        let again = match (policy.policy, configured.kind) {
-            (RestartPolicy::Always, Kind::Daemon) => true,
-            (RestartPolicy::Always, Kind::Oneshot) | (RestartPolicy::OnFailure, _) => reason.is_failure(),
-            (RestartPolicy::No, _) => false,
-        };
-        // It would only say the same again.
-        let again = again && reason != Reason::Exit(Status::Code(exit::INVALID));
-        if !again {
-            let phase = if reason.is_failure() { Phase::Failed } else { Phase::Done };
-            return self.enter(index, phase, reason, None);
-        }
-        let (now, random) = (self.now, self.random());
-        let Some(service) = self.service(index) else { return };
-        match service.backoff.next(&policy, service.ran, now, random) {
-            Next::Wait(wait) => self.enter(index, Phase::Backoff, reason, Some(now.plus(wait))),
-            Next::GiveUp => self.enter(index, Phase::Failed, reason, None),
         }
     }
 }
