@@ -129,3 +129,41 @@ fn root_a_storm_is_put_off_and_the_first_restart_of_a_healthy_service_is_not() {
     assert!(restarts.iter().sum::<u32>() < 30, "{restarts:?}");
     assert_eq!(codes(&board, "healthy").iter().filter(|code| *code == "put-off/budget").count(), 0);
 }
+
+#[test]
+fn root_what_does_not_die_is_named_and_the_next_instance_does_not_wait_for_it() {
+    let name = "root_what_does_not_die_is_named_and_the_next_instance_does_not_wait_for_it";
+    let web = service("web", IDLE, r#""stop": { "timeout": "0s" },"#);
+    let Some(mut board) = Board::new(name, &[web]) else { return };
+    board.up();
+    board.until_running("web");
+    let (groups, pid) = (board.groups("web"), board.field("web", "pid"));
+    // On v1 not even SIGKILL ends a process as long as it is frozen; this one is, in a group that coracle did not make.
+    let Some(freezer) = groups.iter().find(|dir| dir.join("freezer.state").exists()) else {
+        println!("skip: {name}: no v1 freezer");
+        return;
+    };
+    let inner = freezer.join("frozen");
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::write(inner.join("tasks"), &pid).unwrap();
+    std::fs::write(inner.join("freezer.state"), "FROZEN").unwrap();
+    board.says(&["restart", "web"]);
+    assert_ne!(board.field("web", "pid"), pid);
+    assert!(board.report().contains("web does not die: init "), "{}", board.report());
+    assert!(codes(&board, "web").contains(&"given-up/stuck".to_owned()));
+    assert!(std::path::Path::new("/proc").join(&pid).exists(), "it has died");
+    let fresh = board.groups("web");
+    assert!(fresh.iter().all(|dir| !groups.contains(dir) && dir.exists()), "{fresh:?}");
+
+    // The next one ends as any other, and its service can be stopped and started.
+    board.says(&["restart", "web"]);
+    board.says(&["stop", "web"]);
+    board.says(&["start", "web"]);
+    std::fs::write(inner.join("freezer.state"), "THAWED").unwrap();
+    board.until("the end of the first one", |_| !std::path::Path::new("/proc").join(&pid).exists());
+    board.says(&["restart", "web"]);
+    let left: Vec<_> = groups.iter().filter(|dir| dir.exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    board.down();
+    assert!(!board.path("run").exists());
+}

@@ -25,7 +25,7 @@ pub enum Action {
     Cleanup(Index, Number),
     /// The service is now in this phase; tell people.
     Changed(Index, Phase),
-    /// The kill did not help: name what is left and go on without it.
+    /// The kill did not help: name what is left and set it aside, unless the service stays stuck with it.
     GiveUp(Index, Number),
     /// Restarts are put off, this service's first: the whole board has had too many. Told once a minute.
     PutOff(Index),

@@ -9,7 +9,7 @@
 //! - a oneshot is done once it has ended with exit code 0, and again started by hand alone; what is skipped is done too;
 //! - needs are about starting ([`super::graph`]); someone who starts a service starts what it needs as well;
 //! - an end takes three steps: the stop signal, after `stop.timeout` SIGKILL for everything (and at last for its init), and
-//!   if even that does not help the service is named as stuck and the supervisor goes on without it;
+//!   if even that does not help the service is named as stuck and its next instance does not wait for this one;
 //! - what is frozen is thawed before it is ended, since a frozen process cannot die on cgroup v1;
 //! - a service that has to say that it is ready is starting until then; one that has to ping and does not is aborted,
 //!   during its start too ([`super::notify`]);
@@ -19,7 +19,7 @@
 
 use super::action::{Action, Actions, Refusal, Verdict};
 use super::budget::Budget;
-use super::event::{Event, Index, Order, Token};
+use super::event::{Event, Index, InstanceEvent, Number, Order, Token};
 use super::graph;
 use super::service::{After, Ending, Phase, Reason, Service};
 use super::waits::{Goal, WAITS, Wait, verdict};
@@ -36,6 +36,10 @@ pub use ending::{ABORT_TIME, KILL_TIME, SWEEP_TIME};
 /// The signal that cannot be caught, the same number on every architecture.
 const SIGKILL: u8 = 9;
 
+/// Instances of the whole device that may be left behind, stuck in the kernel: each may hold memory for good. The next one
+/// blocks its service.
+pub const LEFT: usize = 8;
+
 /// Everything that the core remembers.
 #[derive(Debug)]
 pub struct State {
@@ -45,6 +49,8 @@ pub struct State {
     complete: bool,
     random: u32,
     budget: Budget,
+    /// Instances that do not die and are waited for no longer.
+    left: heapless::Vec<(Index, Number), LEFT>,
     /// When a service that does not recover last had everything but lifelines started again.
     everything: Option<Millis>,
 }
@@ -59,6 +65,7 @@ impl State {
             complete: false,
             random: seed | 1,
             budget: Budget::default(),
+            left: heapless::Vec::new(),
             everything: None,
         }
     }
@@ -115,6 +122,8 @@ impl Step<'_> {
                 let current = self.service(index).is_some_and(|s| s.has_instance() && s.number == number);
                 if current {
                     self.instance(index, event);
+                } else if matches!(event, InstanceEvent::InitGone(_)) {
+                    self.left_gone(index, number);
                 }
             }
         }
@@ -155,11 +164,7 @@ impl Step<'_> {
                     self.end(index, Ending::Felled, reason, KILL_TIME);
                     self.actions.push(Action::KillInit(index, number));
                 }
-                Phase::Stopping(Ending::Felled) => {
-                    let number = service.number;
-                    self.enter(index, Phase::Stopping(Ending::Stuck), Reason::Stuck, None);
-                    self.actions.push(Action::GiveUp(index, number));
-                }
+                Phase::Stopping(Ending::Felled) => self.leave(index),
                 Phase::Backoff => self.again(index),
                 _ => {}
             }

@@ -4,6 +4,7 @@
 use super::action::{Action, Verdict};
 use super::answer;
 use super::board;
+use super::core::LEFT;
 use super::escalation::Rung;
 use super::event::{Event, Index, InstanceEvent, Number, Token};
 use super::events::Code;
@@ -14,7 +15,7 @@ use super::keeper::Moment;
 use super::notify::{Counts, Line};
 use super::run::{KEEPER, Supervisor};
 use super::service::Phase;
-use super::slot::Live;
+use super::slot::{Left, Live};
 use super::steps::{Material, notify_path};
 use super::wire::ToInit;
 use crate::control::wire::cut;
@@ -73,16 +74,9 @@ impl Supervisor<'_> {
                 };
                 self.happened(index, number, InstanceEvent::Frozen(result));
             }
-            Action::Cleanup(index, _) => self.cleanup(index),
+            Action::Cleanup(index, number) => self.cleanup(index, number),
             Action::Changed(index, phase) => self.changed(index, phase),
-            Action::GiveUp(index, _) => {
-                let init = self.live(index).map_or(0, |live| live.init);
-                let pids = self.group(index).map(Group::pids).unwrap_or_default();
-                let name = answer::name(&self.plan, index);
-                let sentence = format_args!("{name} does not die: init {init} and processes {pids:?} are stuck");
-                self.notes.note(format_args!("given-up/stuck"), name, sentence);
-                self.report.line(sentence);
-            }
+            Action::GiveUp(index, number) => self.give_up(index, number),
             Action::PutOff(index) => {
                 let (name, most) = (answer::name(&self.plan, index), self.plan.device.restarts_per_minute);
                 let sentence =
@@ -145,15 +139,22 @@ impl Supervisor<'_> {
         let mut material = Material::find(device, service, &mut self.images, self.overlayfs, gone)?;
         let slot = self.slots.get_mut(usize::from(index)).ok_or("it has no slot")?;
         let group = match &slot.group {
-            Some(group) => group.clone(),
-            None => {
+            // What has not died since the last instance keeps its group to itself.
+            Some(group) if group.pids().is_empty() || self.left.len() >= LEFT => group.clone(),
+            kept => {
+                let fresh = format!("{}+{number}", service.name);
+                let used = kept.is_some() || self.left.iter().any(|left| left.index == index);
+                let name = if used { fresh.as_str() } else { service.name.as_str() };
+                if let Some(group) = slot.group.take() {
+                    self.left.push(Left { index, number: number.saturating_sub(1), init: 0, group: Some(group) });
+                }
                 let options = Options {
                     allow_missing: device.allow_missing,
                     measure: true,
                     all_devices: service.has_all_devices(),
                 };
                 let rules = devices::rules(service);
-                let made = self.tree.create(service.name.as_str(), &service.limits, &rules, &options);
+                let made = self.tree.create(name, &service.limits, &rules, &options);
                 slot.group.insert(made.map_err(|error| error.to_string())?).clone()
             }
         };
@@ -198,12 +199,35 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// The instance is dead; its group may hold strangers who came with `exec`.
-    fn cleanup(&mut self, index: Index) {
+    /// The instance does not die: it is named and, unless its service stays stuck with it, set aside with its group.
+    fn give_up(&mut self, index: Index, number: Number) {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
+        let init = slot.live.as_ref().map_or(0, |live| live.init);
+        let pids = slot.group.as_ref().map(Group::pids).unwrap_or_default();
+        let name = answer::name(&self.plan, index);
+        let sentence = format_args!("{name} does not die: init {init} and processes {pids:?} are stuck");
+        self.notes.note(format_args!("given-up/stuck"), name, sentence);
+        self.report.line(sentence);
+        if self.state.services().get(usize::from(index)).is_some_and(|service| !service.is_stuck()) {
+            slot.live = None;
+            self.left.push(Left { index, number, init, group: slot.group.take() });
+        }
+    }
+
+    /// The instance is dead; its group may hold strangers who came with `exec`.
+    fn cleanup(&mut self, index: Index, number: Number) {
+        self.left.retain(|left| {
+            // Only what is empty goes at once: nothing here may wait.
+            let empty = left.init == 0 && left.group.as_ref().is_none_or(|group| group.pids().is_empty());
+            !empty || left.group.as_ref().is_some_and(|group| group.remove().is_err())
+        });
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
+        if slot.live.as_ref().is_none_or(|live| live.number != number) {
+            return;
+        }
         slot.live = None;
         if let Some(group) = slot.group.as_ref().filter(|group| !group.is_empty()) {
-            // Those that do not die in time keep the group; its removal says so.
+            // Those that do not die in time keep the group, and the next instance has a fresh one.
             let _ = group.kill();
         }
         let name = answer::name(&self.plan, index);

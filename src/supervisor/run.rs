@@ -23,7 +23,7 @@ use super::leftover;
 use super::report::Report;
 use super::rundir::{RunDir, Unclaimed};
 use super::service::Phase;
-use super::slot::{self, Slot};
+use super::slot::{self, Left, Slot};
 use crate::base::units::Millis;
 use crate::control::server::Server;
 use crate::control::wire::SOCKET;
@@ -97,6 +97,7 @@ pub struct Supervisor<'k> {
     pub(super) state: State,
     pub(super) events: VecDeque<Event>,
     pub(super) slots: Vec<Slot>,
+    pub(super) left: Vec<Left>,
     pub(super) run: RunDir,
     pub(super) tree: Tree,
     pub(super) board: Board,
@@ -180,6 +181,7 @@ impl<'k> Supervisor<'k> {
             state: State::new(&plan, seed()),
             slots: plan.services.iter().map(|_| Slot::default()).collect(),
             overlayfs: board.kernel.as_ref().is_none_or(|kernel| kernel.has("fs.overlay")),
+            left: Vec::new(),
             plan,
             events: VecDeque::new(),
             run,
@@ -337,6 +339,10 @@ impl<'k> Supervisor<'k> {
             if let Some(index) = found {
                 self.init_ended(index as Index);
             }
+            if let Some(left) = self.left.iter_mut().find(|left| left.init == pid) {
+                left.init = 0;
+                self.events.push_back(Event::Instance(left.index, left.number, InstanceEvent::InitGone(None)));
+            }
             // Waited for last: until here the number is its own.
             let _ = wait_for(pid);
         }
@@ -466,8 +472,10 @@ impl<'k> Supervisor<'k> {
 
     /// Everything is stopped: nothing of it stays.
     fn finish(mut self) {
-        for slot in &mut self.slots {
-            if let Some(error) = slot.group.take().and_then(|group| group.remove().err()) {
+        let groups =
+            self.slots.iter_mut().map(|slot| &mut slot.group).chain(self.left.iter_mut().map(|left| &mut left.group));
+        for group in groups {
+            if let Some(error) = group.take().and_then(|group| group.remove().err()) {
                 self.report.line(error);
             }
         }

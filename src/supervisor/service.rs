@@ -56,7 +56,8 @@ pub enum Ending {
     Killed,
     /// Its init did not end by the deadline and was sent SIGKILL too.
     Felled,
-    /// SIGKILL did not help by its deadline: something sits in the kernel.
+    /// SIGKILL did not help by its deadline: something sits in the kernel, and there are too many like it already to leave
+    /// it behind.
     Stuck,
 }
 
