@@ -3,9 +3,11 @@
 
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
-use coracle::plan::{Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then};
+use coracle::plan::{
+    Device, Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then,
+};
 use coracle::supervisor::action::{Action, Actions};
-use coracle::supervisor::core::{ABORT_TIME, KILL_TIME, State, step};
+use coracle::supervisor::core::{ABORT_TIME, KILL_TIME, LEFT, State, step};
 use coracle::supervisor::event::{Event, Index, InstanceEvent, Order, Status, Token};
 use coracle::supervisor::notify::{Notice, Standing};
 use coracle::supervisor::service::{Ending, Phase, Reason};
@@ -45,7 +47,7 @@ fn random_plan(random: &mut Random) -> Plan {
                 max_delay: Millis(1000 + random.below(60_000)),
                 tries: random.below(6) as u16,
                 within: Millis(random.below(600_000)),
-                then: if random.one_in(3) { Then::Stop } else { Then::KeepTrying },
+                then: [Then::KeepTrying, Then::Stop, Then::Dependants, Then::Reboot][random.below(4) as usize],
             },
             stop: Stop { signal: None, timeout: Millis(random.below(10_000)) },
             start_timeout: Millis(1 + random.below(30_000)),
@@ -63,7 +65,9 @@ fn random_plan(random: &mut Random) -> Plan {
             )
         })
         .collect();
-    Plan { services, start_order: (0..count).collect(), ..Plan::default() }
+    let restarts_per_minute = [0, 1, 600][random.below(3) as usize];
+    let device = Device { restarts_per_minute, ..Device::default() };
+    Plan { services, start_order: (0..count).collect(), device }
 }
 
 fn is_met(need: Need, phase: Phase) -> bool {
@@ -100,6 +104,8 @@ struct World {
     now: Millis,
     actions: Actions,
     alive: BTreeMap<Index, Body>,
+    /// Instances that did not die and were left behind.
+    left: Vec<(Index, u32)>,
     last_number: Vec<u32>,
     /// What the world has in store, by time; the second number keeps the order of equal times.
     agenda: BTreeMap<(Millis, u64), Event>,
@@ -123,6 +129,7 @@ impl World {
             now: Millis(1),
             actions: Actions::default(),
             alive: BTreeMap::new(),
+            left: Vec::new(),
             last_number,
             agenda: BTreeMap::new(),
             serial: 0,
@@ -142,7 +149,7 @@ impl World {
         if let Event::Instance(index, number, InstanceEvent::InitGone(_)) = &event {
             if self.alive.get(index).is_some_and(|body| body.number == *number) {
                 self.alive.remove(index);
-            } else {
+            } else if !self.left.contains(&(*index, *number)) {
                 return;
             }
         }
@@ -219,6 +226,10 @@ impl World {
                 }
             }
             Action::Cleanup(index, number) => {
+                if let Some(at) = self.left.iter().position(|left| *left == (index, number)) {
+                    self.left.swap_remove(at);
+                    return;
+                }
                 assert!(!self.alive.contains_key(&index), "service {index} is cleaned up alive");
                 assert_eq!(self.last_number[usize::from(index)], number);
             }
@@ -234,7 +245,19 @@ impl World {
                 self.alive.iter().for_each(left);
                 self.complete = true;
             }
-            Action::Changed(..) | Action::GiveUp(..) => {}
+            Action::GiveUp(index, number) => {
+                assert!(self.living(index, number, action).immortal, "{index} was given up too early");
+                if !self.state.services()[usize::from(index)].is_stuck() {
+                    self.alive.remove(&index);
+                    self.left.push((index, number));
+                    assert!(self.left.len() <= LEFT);
+                    // The disk answers at last, or never.
+                    if self.random.one_in(2) {
+                        self.later(100_000, Event::Instance(index, number, InstanceEvent::InitGone(None)));
+                    }
+                }
+            }
+            Action::Changed(..) | Action::PutOff(_) | Action::Climbed(..) => {}
         }
     }
 

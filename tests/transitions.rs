@@ -7,7 +7,7 @@ use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
 use coracle::plan::{Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then};
 use coracle::supervisor::action::{Action, Actions};
-use coracle::supervisor::core::{State, step};
+use coracle::supervisor::core::{LEFT, State, step};
 use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
 use coracle::supervisor::notify::{Notice, Standing};
 use coracle::supervisor::service::{Phase, Reason};
@@ -87,6 +87,8 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
         ("sweeping", always(), up(&[instance(1, MainExited(Status::Code(3)))])),
         ("killed at its limit", always(), up(&[instance(1, OutOfMemory)])),
         ("felled", always(), up(&[instance(1, OutOfMemory), Event::Timer])),
+        ("left behind", always(), up(&[instance(1, OutOfMemory), Event::Timer, Event::Timer])),
+        ("left behind for good", always(), up(&[ask(Order::Stop), Event::Timer, Event::Timer, Event::Timer])),
         ("backoff", always(), up(&[instance(1, MainExited(Status::Code(3))), instance(1, InitGone(None))])),
         ("stopped", always(), up(&[ask(Order::Stop), instance(1, InitGone(None))])),
         ("done", daemon(RestartPolicy::OnFailure), up(&[instance(1, InitGone(Some(Status::Code(0))))])),
@@ -109,6 +111,17 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
         ("reloading", watched(), ready(&[says(Standing::Reloading)])),
         ("ending by itself", watched(), ready(&[says(Standing::Stopping)])),
         ("watchdog expired", watched(), ready(&[Event::Timer])),
+        (
+            "started again with what it needs",
+            always(),
+            up(&[
+                Event::Instance(1, 1, InitGone(None)),
+                Event::Timer,
+                Event::Ready(1),
+                Event::Instance(1, 2, MainStarted),
+                Event::Instance(1, 2, InitGone(None)),
+            ]),
+        ),
         ("misconfigured", always(), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
     ]
 }
@@ -164,10 +177,12 @@ fn events() -> Vec<(&'static str, Event)> {
 
 #[test]
 fn every_phase_meets_every_event_as_the_table_says() {
+    let mut needed = service("b", &[], RestartPolicy::Always);
+    (needed.restart.tries, needed.restart.then) = (1, Then::Dependants);
     let mut table = String::from("phase | event | phase after, reason, deadline and watchdog in ms | actions\n");
     for (label, first, script) in phases() {
         for (name, event) in events() {
-            let mut core = Core::new(vec![first.clone(), service("b", &[], RestartPolicy::Always)], vec![1, 0]);
+            let mut core = Core::new(vec![first.clone(), needed.clone()], vec![1, 0]);
             for event in script.clone() {
                 if event == Event::Timer {
                     core.now = core.state.next_deadline().unwrap();
@@ -274,6 +289,31 @@ fn every_graph_of_up_to_four_services_starts_and_stops_in_order() {
     }
     // The labelled acyclic digraphs of 1 to 4 nodes (OEIS A003024).
     assert_eq!(count, 1 + 3 + 25 + 543);
+}
+
+#[test]
+fn what_does_not_die_blocks_its_service_only_when_too_much_of_it_is_left_already() {
+    let services = (0..10).map(|i| service(&format!("s{i}"), &[], RestartPolicy::Always)).collect();
+    let mut core = Core::new(services, (0..10).collect());
+    core.take(Event::Boot);
+    for index in 0..10 {
+        core.take(Event::Ready(index));
+        core.take(Event::Instance(index, 1, InstanceEvent::MainStarted));
+        core.take(Event::Instance(index, 1, InstanceEvent::OutOfMemory));
+    }
+    for _ in 0..2 {
+        core.now = core.state.next_deadline().unwrap();
+        core.take(Event::Timer);
+    }
+    let stuck = |core: &Core| (0..10).filter(|i| core.state.services()[*i].is_stuck()).count();
+    assert_eq!(stuck(&core), 10 - LEFT);
+    assert_eq!(core.phase(0), Phase::Backoff);
+    assert_eq!(core.state.services()[0].reason, Reason::Stuck);
+    // One ends at last: it is cleaned up, and there is room for another one.
+    let actions = core.take(Event::Instance(3, 1, InstanceEvent::InitGone(None)));
+    assert!(actions.contains(&Action::Cleanup(3, 1)) && actions.contains(&Action::GiveUp(8, 1)), "{actions:?}");
+    assert_eq!((stuck(&core), core.phase(8)), (10 - LEFT - 1, Phase::Backoff));
+    assert!(core.take(Event::Instance(3, 1, InstanceEvent::InitGone(None))).is_empty(), "it ends once");
 }
 
 #[test]

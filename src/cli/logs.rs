@@ -1,20 +1,16 @@
 //! `coracle logs`: what services said, read from their rings, so it works with the supervisor dead.
 #![forbid(unsafe_code)]
 
+use super::tail::{Tail, Watch, print_lost};
 use super::{RUN_DIR, output, services};
 use crate::base::exit;
 use crate::base::units::parse_duration;
 use crate::log::entry::Entry;
 use crate::log::format::{Json, Line};
-use crate::log::reader::Reader;
 use crate::supervisor::instance::service_dir;
 use crate::supervisor::report::RING;
 use argh::FromArgs;
-use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::VecDeque;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -101,13 +97,16 @@ fn shown(args: &LogsArgs, names: &[String]) -> u8 {
 
 fn show(args: &LogsArgs, names: &[String]) -> Result<(), String> {
     // Watched before they are read, so that nothing falls between.
-    let watch = if args.follow { Some(Watch::new(&args.run_dir, names)?) } else { None };
-    let mut logs: Vec<Log> = names.iter().map(|name| Log::new(&args.run_dir, name)).collect();
+    let folders = names.iter().map(|name| folder(&args.run_dir, name));
+    let watch = if args.follow { Some(Watch::new(&mut folders.clone())?) } else { None };
+    let log = |(name, folder): (&String, PathBuf)| (name.clone(), Tail::new(folder.join(RING)));
+    let mut logs: Vec<(String, Tail)> = names.iter().zip(folders).map(log).collect();
     let many = logs.len() > 1;
     let mut entries: VecDeque<Kept> = VecDeque::new();
-    for log in &mut logs {
+    for (service, log) in &mut logs {
         let mut of_one = VecDeque::new();
-        let lost = log.read(&mut |kept| {
+        let lost = log.read(&mut |entry| {
+            let kept = Kept::of(service, entry);
             if args.lines.is_some_and(|most| of_one.len() >= most) {
                 of_one.pop_front();
             }
@@ -116,7 +115,7 @@ fn show(args: &LogsArgs, names: &[String]) -> Result<(), String> {
             }
         })?;
         if lost > 0 && args.lines.is_none() && args.since.is_none() {
-            print_lost(args, many.then_some(log.service.as_str()), lost, "earlier entries overwritten");
+            print_lost(args.json, many.then_some(service.as_str()), lost, "earlier entries overwritten");
         }
         entries.extend(of_one);
     }
@@ -131,10 +130,10 @@ fn show(args: &LogsArgs, names: &[String]) -> Result<(), String> {
     let Some(watch) = watch else { return Ok(()) };
     loop {
         watch.wait()?;
-        for log in &mut logs {
-            let lost = log.read(&mut |kept| shown(&kept))?;
+        for (service, log) in &mut logs {
+            let lost = log.read(&mut |entry| shown(&Kept::of(service, entry)))?;
             if lost > 0 {
-                print_lost(args, many.then_some(log.service.as_str()), lost, "entries lost while reading");
+                print_lost(args.json, many.then_some(service.as_str()), lost, "entries lost while reading");
             }
         }
     }
@@ -148,6 +147,17 @@ struct Kept {
     json: String,
 }
 
+impl Kept {
+    fn of(service: &str, entry: &Entry) -> Kept {
+        Kept {
+            service: service.to_owned(),
+            wall_ns: entry.stamp.wall_ns,
+            line: Line(entry).to_string(),
+            json: Json { service, entry }.to_string(),
+        }
+    }
+}
+
 fn print(args: &LogsArgs, many: bool, kept: &Kept) {
     match (args.json, many) {
         (true, _) => output::line(&kept.json),
@@ -156,97 +166,7 @@ fn print(args: &LogsArgs, many: bool, kept: &Kept) {
     }
 }
 
-/// Losses are told beside the entries: on standard error with `--json`, so that each line there stays an entry.
-fn print_lost(args: &LogsArgs, service: Option<&str>, lost: u64, what: &str) {
-    let of = service.map_or(String::new(), |service| format!("{service}: "));
-    if args.json {
-        output::complain(&format!("{of}{lost} {what}"));
-    } else {
-        output::line(format_args!("--- {of}{lost} {what} ---"));
-    }
-}
-
 fn now_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// The ring of one service, opened again when another file takes its place.
-struct Log {
-    service: String,
-    path: PathBuf,
-    open: Option<(u64, Reader<File>)>,
-    next_seq: u64,
-}
-
-impl Log {
-    fn new(run_dir: &Path, service: &str) -> Log {
-        let path = folder(run_dir, service).join(RING);
-        Log { service: service.to_owned(), path, open: None, next_seq: 1 }
-    }
-
-    /// Gives what is new to `each` and tells how many entries were lost.
-    fn read(&mut self, each: &mut dyn FnMut(Kept)) -> Result<u64, String> {
-        let mut lost = self.read_open(each)?;
-        let inode = match std::fs::metadata(&self.path) {
-            Ok(meta) => meta.ino(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(lost),
-            Err(error) => return Err(self.bad(&error.to_string())),
-        };
-        if self.open.as_ref().is_none_or(|(open, _)| *open != inode) {
-            let file = File::open(&self.path).map_err(|error| self.bad(&error.to_string()))?;
-            let reader = Reader::open(file).map_err(|errno| self.bad(errno.desc()))?;
-            let reader =
-                reader.ok_or_else(|| self.bad("its header is damaged; the service's next start repairs it"))?;
-            self.open = Some((inode, reader));
-            lost += self.read_open(each)?;
-        }
-        Ok(lost)
-    }
-
-    fn read_open(&mut self, each: &mut dyn FnMut(Kept)) -> Result<u64, String> {
-        let Some((_, reader)) = &mut self.open else { return Ok(0) };
-        let service = self.service.as_str();
-        let lost = reader.read_new(&mut |entry: &Entry| {
-            each(Kept {
-                service: service.to_owned(),
-                wall_ns: entry.stamp.wall_ns,
-                line: Line(entry).to_string(),
-                json: Json { service, entry }.to_string(),
-            });
-        });
-        self.next_seq = reader.next_seq();
-        lost.map_err(|errno| self.bad(errno.desc()))
-    }
-
-    fn bad(&self, why: &str) -> String {
-        format!("the log {} cannot be read: {why}", self.path.display())
-    }
-}
-
-/// Wakes when a ring is written or replaced: inotify(7), so following costs nothing while nothing happens.
-struct Watch(Inotify);
-
-impl Watch {
-    fn new(run_dir: &Path, names: &[String]) -> Result<Watch, String> {
-        let failed = |errno: Errno| match errno {
-            Errno::EMFILE | Errno::ENOSPC => {
-                format!("the logs cannot be followed: {errno}: raise fs.inotify.max_user_instances or max_user_watches")
-            }
-            _ => format!("the logs cannot be followed: {errno}"),
-        };
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC).map_err(failed)?;
-        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE;
-        for name in names {
-            inotify.add_watch(&folder(run_dir, name), flags).map_err(failed)?;
-        }
-        Ok(Watch(inotify))
-    }
-
-    fn wait(&self) -> Result<(), String> {
-        match self.0.read_events() {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(format!("the logs cannot be followed: {errno}")),
-        }
-    }
 }

@@ -6,6 +6,7 @@ mod bake;
 pub mod check;
 mod doctor;
 pub mod down;
+mod events;
 mod exec;
 mod images;
 mod inspect;
@@ -18,6 +19,7 @@ mod run;
 mod services;
 mod stats;
 pub mod table;
+mod tail;
 mod top;
 pub mod tty;
 pub mod up;
@@ -51,6 +53,7 @@ enum Command {
     Check(check::CheckArgs),
     Doctor(doctor::DoctorArgs),
     Down(down::DownArgs),
+    Events(events::EventsArgs),
     Exec(exec::ExecArgs),
     Halt(reboot::HaltArgs),
     Images(images::list::ImagesArgs),
@@ -76,6 +79,7 @@ enum Command {
     Up(up::UpArgs),
     Verify(images::list::VerifyArgs),
     Version(VersionArgs),
+    Why(events::WhyArgs),
 }
 
 /// Print the version.
@@ -195,6 +199,7 @@ fn run(command: Command) -> u8 {
         Command::Doctor(args) => doctor::run(&args),
         Command::Down(args) => down::run(&args),
         Command::Images(args) => images::list::images(&args),
+        Command::Events(args) => events::events(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Halt(args) => reboot::halt(&args),
         Command::Init(args) => reboot::init(&args),
@@ -218,6 +223,7 @@ fn run(command: Command) -> u8 {
         Command::Unpause(args) => act::unpause(&args),
         Command::Up(args) => up::run(&args),
         Command::Verify(args) => images::list::verify(&args),
+        Command::Why(args) => events::why(&args),
         Command::Version(_) => {
             output::line(format_args!("coracle {}", env!("CARGO_PKG_VERSION")));
             exit::OK

@@ -66,7 +66,7 @@ pub fn run(args: &PsArgs) -> u8 {
 }
 
 /// A service that runs without a supervisor, from its instance record.
-fn unsupervised(run_dir: &Path, service: &str) -> Option<ServiceLine> {
+pub(super) fn unsupervised(run_dir: &Path, service: &str) -> Option<ServiceLine> {
     let instance = Instance::read(run_dir, service).ok()??;
     let reason = crate::control::wire::cut("nobody supervises it");
     instance.init.is_alive().then(|| ServiceLine {
@@ -117,9 +117,17 @@ fn show(args: &PsArgs, lines: &[ServiceLine]) {
     output::line(table);
 }
 
+/// What a service is doing, as a sentence.
+pub(super) fn sentence(line: Option<&ServiceLine>) -> String {
+    let Some(line) = line else { return String::new() };
+    let why = reason(line);
+    let because = if why.is_empty() { "" } else { ": " };
+    format!("{}: {} for {}{because}{why}", line.name, line.state.as_str(), age(line.age_ms))
+}
+
 fn reason(line: &ServiceLine) -> String {
     let mut text = line.reason.to_string();
-    if line.state == StateWord::Backoff && line.next_ms > 0 {
+    if matches!(line.state, StateWord::Backoff | StateWord::CrashLoop) && line.next_ms > 0 {
         text += &format!(", starts again in {}", age(line.next_ms));
     }
     if line.oom_kills > 0 {

@@ -28,6 +28,7 @@ const SHAPES: &[Shape] = &[
     },
     Shape { command: "up", flags: "d", valued: "c", long_flags: &[], own_words: usize::MAX },
     Shape { command: "logs", flags: "f", valued: "n", long_flags: &[], own_words: usize::MAX },
+    Shape { command: "events", flags: "f", valued: "n", long_flags: &[], own_words: usize::MAX },
 ];
 
 /// Takes the words behind `coracle` apart.

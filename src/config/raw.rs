@@ -29,7 +29,7 @@ pub enum Access {
 words! {
     Kind { "daemon" => Daemon, "oneshot" => Oneshot }
     NotifyAccess { "main" => Main, "all" => All }
-    Then { "keep-trying" => KeepTrying, "stop" => Stop }
+    Then { "keep-trying" => KeepTrying, "stop" => Stop, "dependants" => Dependants, "reboot" => Reboot }
     Network { "none" => None, "host" => Host }
     Seccomp { "default" => Default, "strict" => Strict, "log" => Log, "off" => Off }
     MountType { "volume" => Volume, "bind" => Bind, "tmpfs" => Tmpfs }
@@ -51,6 +51,7 @@ objects! {
         pub mounts: Vec<BoardMount<'a>, { limits::BOARD_MOUNTS }>,
         pub watchdog: Option<Watchdog<'a>>,
         pub rescue: Rescue<'a>,
+        pub restarts_per_minute: Option<u16>,
         pub log: DeviceLog<'a>,
         pub image_caps: ImageCaps<'a>,
     }

@@ -10,6 +10,9 @@ use crate::plan::{
     Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Secret, Service, Stop,
 };
 
+/// Restarts before `then` happens, where it is written without `tries`.
+const TRIES: u16 = 10;
+
 /// The service without its needs, or `None` if something mandatory is missing, which the scanner has reported.
 pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Option<Service> {
     context.repeated(list(&raw.env), "the variable", |entry| values::env_key(entry).to_owned());
@@ -211,7 +214,7 @@ fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind
         context.sink.problem(span, message, Some("waits begin at \"delay\" and double up to \"max_delay\"".into()));
     }
     let within = context.duration(raw.within).unwrap_or(default.within);
-    let tries = raw.tries.unwrap_or(default.tries);
+    let tries = raw.tries.unwrap_or(if raw.then.is_some() { TRIES } else { default.tries });
     if let Some(typed) = raw.within.filter(|_| tries == 0) {
         let span = context.span(typed);
         let hint = "add \"tries\", the number of restarts that are too many";

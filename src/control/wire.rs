@@ -100,6 +100,9 @@ pub enum StateWord {
     Stopping,
     /// It ended and is started again after a delay.
     Backoff,
+    /// The same, but it has ended again and again.
+    #[serde(rename = "crash-loop")]
+    CrashLoop,
     /// This board lacks something that it needs.
     Held,
     /// It ended badly and its policy says not to try again.
@@ -120,6 +123,7 @@ impl StateWord {
             StateWord::Paused => "paused",
             StateWord::Stopping => "stopping",
             StateWord::Backoff => "backoff",
+            StateWord::CrashLoop => "crash-loop",
             StateWord::Held => "held",
             StateWord::Failed => "failed",
             StateWord::Done => "done",
@@ -156,8 +160,8 @@ words! {
     }
     StateWord {
         "stopped" => Stopped, "waiting" => Waiting, "preparing" => Preparing, "starting" => Starting,
-        "running" => Running, "paused" => Paused, "stopping" => Stopping, "backoff" => Backoff, "held" => Held,
-        "failed" => Failed, "done" => Done,
+        "running" => Running, "paused" => Paused, "stopping" => Stopping, "backoff" => Backoff,
+        "crash-loop" => CrashLoop, "held" => Held, "failed" => Failed, "done" => Done,
     }
     Kind { "service" => Service, "inspect" => Inspect, "done" => Done }
 }

@@ -20,6 +20,8 @@ pub struct Device {
     pub memory_reserve: Bytes,
     /// What this fleet's kernels may lack without a service being held.
     pub allow_missing: FeatureSet,
+    /// Restarts after failures that all services together have in a minute; 0: no bound.
+    pub restarts_per_minute: u16,
     /// Size of a service's log ring unless it says otherwise.
     pub log_ring: Bytes,
     /// Caps on images, each against one kind of hostile archive.
@@ -38,6 +40,7 @@ impl Default for Device {
             memory: None,
             memory_reserve: Bytes(24 << 20),
             allow_missing: FeatureSet::default(),
+            restarts_per_minute: 600,
             log_ring: Bytes(32 << 10),
             image_caps: ImageCaps::default(),
             boot: Boot::default(),

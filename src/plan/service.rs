@@ -300,6 +300,10 @@ pub enum Then {
     KeepTrying,
     /// Leave it down, as `failed`.
     Stop,
+    /// Start those that need it again with it, then go on at the longest delay.
+    Dependants,
+    /// Start those that need it again, then everything but lifelines, then reboot the board.
+    Reboot,
 }
 
 /// How a service is stopped.

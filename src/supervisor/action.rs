@@ -1,6 +1,7 @@
 //! What the supervisor does next: the output of [`super::core::step`].
 #![forbid(unsafe_code)]
 
+use super::escalation::Rung;
 use super::event::{Index, Number, Token};
 use super::service::Phase;
 
@@ -24,8 +25,13 @@ pub enum Action {
     Cleanup(Index, Number),
     /// The service is now in this phase; tell people.
     Changed(Index, Phase),
-    /// The kill did not help: name what is left and go on without it.
+    /// The kill did not help: name what is left and set it aside, unless the service stays stuck with it.
     GiveUp(Index, Number),
+    /// Restarts are put off, this service's first: the whole board has had too many. Told once a minute.
+    PutOff(Index),
+    /// The service does not recover by what was done so far: recovery goes on from this rung. On the last one the board
+    /// is to be rebooted, if it may.
+    Climbed(Index, Rung),
     /// Answer a request.
     Answer(Token, Verdict),
     /// Everything has ended: end.

@@ -13,7 +13,12 @@ use core::fmt;
 
 /// The word for a service's phase.
 pub fn state_word(service: &Service) -> StateWord {
-    match service.phase {
+    word(service.phase, service)
+}
+
+/// The word for a phase that a service has come into.
+pub fn word(phase: Phase, service: &Service) -> StateWord {
+    match phase {
         Phase::Stopped => StateWord::Stopped,
         Phase::Waiting => StateWord::Waiting,
         Phase::Preparing => StateWord::Preparing,
@@ -21,6 +26,7 @@ pub fn state_word(service: &Service) -> StateWord {
         Phase::Running if service.paused => StateWord::Paused,
         Phase::Running => StateWord::Running,
         Phase::Stopping(_) => StateWord::Stopping,
+        Phase::Backoff if service.backoff.is_looping() => StateWord::CrashLoop,
         Phase::Backoff => StateWord::Backoff,
         Phase::Held => StateWord::Held,
         Phase::Failed => StateWord::Failed,
@@ -38,6 +44,7 @@ impl fmt::Display for Why<'_> {
             Reason::Needs(Need::Started(needed)) => write!(f, "waits for {}", name(plan, needed)),
             Reason::Needs(Need::Ready(needed)) => write!(f, "waits for {} to be ready", name(plan, needed)),
             Reason::Needs(Need::Done(needed)) => write!(f, "waits for {} to be done", name(plan, needed)),
+            Reason::Escalated(other) => write!(f, "started again with {}, which does not recover", name(plan, other)),
             Reason::Exit(Status::Signal(number)) => match signal::name(number) {
                 Some(word) => write!(f, "killed by signal {number} ({word})"),
                 None => write!(f, "killed by signal {number}"),
@@ -72,27 +79,40 @@ pub fn need(plan: &Plan, need: Need) -> String {
     }
 }
 
-/// What a person who watches is told when service `index` has come into `phase`.
-pub fn change(plan: &Plan, index: Index, service: &Service, phase: Phase, now: Millis) -> Option<String> {
-    let why = Why(plan, service).to_string();
-    let because = if why.is_empty() { String::new() } else { format!(": {why}") };
-    let name = name(plan, index);
-    Some(match phase {
-        // On the way to something that is told.
-        Phase::Preparing | Phase::Starting | Phase::Started | Phase::Stopping(Ending::Sweeping) => return None,
-        Phase::Backoff => {
-            let wait = service.deadline.map_or(Millis(0), |deadline| deadline.since(now));
-            format!("{name} ended{because}; starts again in {wait}")
+/// Whether people are told that a service has come into `phase`: not of what is on the way to something that is told.
+pub fn is_told(phase: Phase) -> bool {
+    !matches!(phase, Phase::Preparing | Phase::Starting | Phase::Started | Phase::Stopping(Ending::Sweeping))
+}
+
+/// What a person who watches is told when service `.1` has come into phase `.3`, at `.4`.
+pub struct Change<'a>(pub &'a Plan, pub Index, pub &'a Service, pub Phase, pub Millis);
+
+impl fmt::Display for Change<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Change(plan, index, service, phase, now) = self;
+        let why = Why(plan, service);
+        f.write_str(name(plan, *index))?;
+        f.write_str(match phase {
+            Phase::Running if service.paused => return f.write_str(" is paused"),
+            Phase::Running => return f.write_str(" is running"),
+            Phase::Waiting => return write!(f, " {why}"),
+            Phase::Preparing | Phase::Starting | Phase::Started => " is starting",
+            Phase::Backoff if service.backoff.is_looping() => " ended again, in a crash loop",
+            Phase::Backoff => " ended",
+            Phase::Stopping(_) => " is being stopped",
+            Phase::Stopped => " is stopped",
+            Phase::Held => " is held",
+            Phase::Failed => " has failed and is not started again",
+            Phase::Done => " is done",
+        })?;
+        if service.reason != Reason::None {
+            write!(f, ": {why}")?;
         }
-        Phase::Running if service.paused => format!("{name} is paused"),
-        Phase::Running => format!("{name} is running"),
-        Phase::Waiting => format!("{name} {why}"),
-        Phase::Stopping(_) => format!("{name} is being stopped{because}"),
-        Phase::Stopped => format!("{name} is stopped{because}"),
-        Phase::Held => format!("{name} is held{because}"),
-        Phase::Failed => format!("{name} has failed and is not started again{because}"),
-        Phase::Done => format!("{name} is done{because}"),
-    })
+        match (phase, service.deadline) {
+            (Phase::Backoff, Some(deadline)) => write!(f, "; starts again in {}", deadline.since(*now)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One line of `ps`. `pids` are main's and init's.

@@ -6,8 +6,9 @@
 //! off, and one that fails faster is, whatever its rhythm.
 #![forbid(unsafe_code)]
 
+use super::escalation::{Climb, Rung, climb};
 use crate::base::units::Millis;
-use crate::plan::{Restart, Then};
+use crate::plan::Restart;
 
 /// The shortest wait, whatever the config says: a service that fails at once may not keep a core busy.
 const FLOOR: Millis = Millis(10);
@@ -21,6 +22,12 @@ pub struct Backoff {
     counted: u16,
     /// When the window of `tries` began.
     window: Millis,
+    /// Whether the tries of this window are used up.
+    spent: bool,
+    /// Whether it fails again and again.
+    looping: bool,
+    /// How far its recovery has gone.
+    rung: Rung,
 }
 
 /// What comes of one end of a service.
@@ -30,26 +37,70 @@ pub enum Next {
     Wait(Millis),
     /// `tries` are used up and `then` says stop.
     GiveUp,
+    /// `tries` are used up: recovery goes on from this rung, and it is started after this time.
+    Climb(Rung, Millis),
 }
 
 impl Backoff {
     /// A service ended at `now` after its main ran for `ran`: when is it started again? `random` is any number.
     pub fn next(&mut self, policy: &Restart, ran: Millis, now: Millis, random: u32) -> Next {
-        if ran > policy.max_delay {
+        let healthy = ran > policy.max_delay;
+        if healthy {
             self.failures = 0;
         }
-        if now.since(self.window) > policy.within || self.counted == 0 {
-            self.window = now;
-            self.counted = 0;
+        let over = now.since(self.window) > policy.within;
+        if over && healthy && !self.spent {
+            self.rung = Rung::Alone;
+        }
+        if over || self.counted == 0 {
+            self.begin_window(now);
         }
         self.counted = self.counted.saturating_add(1);
         let used_up = policy.tries > 0 && self.counted > policy.tries;
-        if used_up && policy.then == Then::Stop {
-            return Next::GiveUp;
+        let cap = policy.max_delay.max(policy.delay).max(FLOOR);
+        if !used_up {
+            let wait = self.wait(policy, random);
+            // Without tries that could be used up the longest wait tells.
+            self.looping = !healthy && (self.looping || policy.tries == 0 && self.failures > 0 && self.at_cap(policy));
+            self.failures = self.failures.saturating_add(1);
+            return Next::Wait(wait);
         }
-        let wait = if used_up { policy.max_delay.max(policy.delay).max(FLOOR) } else { self.wait(policy, random) };
-        self.failures = self.failures.saturating_add(1);
-        Next::Wait(wait)
+        (self.spent, self.looping) = (true, true);
+        match climb(self.rung, policy.then) {
+            Climb::GiveUp => Next::GiveUp,
+            Climb::Stay => {
+                self.failures = self.failures.saturating_add(1);
+                Next::Wait(cap)
+            }
+            Climb::To(Rung::Reboot) => {
+                self.rung = Rung::Reboot;
+                Next::Climb(Rung::Reboot, cap)
+            }
+            Climb::To(rung) => {
+                (self.rung, self.failures) = (rung, 1);
+                self.begin_window(now);
+                Next::Climb(rung, policy.delay.max(FLOOR))
+            }
+        }
+    }
+
+    fn begin_window(&mut self, now: Millis) {
+        (self.window, self.counted, self.spent) = (now, 0, false);
+    }
+
+    /// Whether it fails again and again: its tries are used up, or its waits are the longest, and it has not run well since.
+    pub fn is_looping(&self) -> bool {
+        self.looping
+    }
+
+    /// Whether its last run was a healthy one, so that this is its first restart for a while.
+    pub fn is_first(&self) -> bool {
+        self.failures <= 1 && !self.looping
+    }
+
+    /// How far its recovery has gone.
+    pub fn rung(&self) -> Rung {
+        self.rung
     }
 
     /// Someone asked for a start: the past is forgotten.
@@ -60,19 +111,27 @@ impl Backoff {
     fn wait(&self, policy: &Restart, random: u32) -> Millis {
         let delay = policy.delay.max(FLOOR);
         let cap = policy.max_delay.max(delay);
-        let factor = 1u64.checked_shl(u32::from(self.failures)).unwrap_or(u64::MAX);
-        let whole = delay.0.saturating_mul(factor).min(cap.0);
+        let whole = self.doubled(delay).min(cap.0);
         if self.failures == 0 {
             return Millis(whole);
         }
         Millis(whole - u64::from(random) % (whole / 10 + 1))
+    }
+
+    fn at_cap(&self, policy: &Restart) -> bool {
+        self.doubled(policy.delay.max(FLOOR)) >= policy.max_delay.0
+    }
+
+    /// The next wait, if there were no longest one.
+    fn doubled(&self, delay: Millis) -> u64 {
+        delay.0.saturating_mul(1u64.checked_shl(u32::from(self.failures)).unwrap_or(u64::MAX))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::RestartPolicy;
+    use crate::plan::{RestartPolicy, Then};
 
     fn waits(policy: &Restart, ran: Millis, count: usize) -> Vec<Next> {
         let mut backoff = Backoff::default();
@@ -128,6 +187,57 @@ mod tests {
         let keep = Restart { then: Then::KeepTrying, ..policy };
         assert_eq!(waits(&keep, Millis(1), 3)[2], Next::Wait(Millis::from_secs(60)));
         assert_eq!(waits(&Restart { tries: 0, ..policy }, Millis(0), 200).len(), 200);
+    }
+
+    #[test]
+    fn a_way_up_takes_its_tries_on_each_rung_and_stays_on_the_last_one() {
+        let policy = Restart { tries: 2, then: Then::Reboot, ..Restart::default() };
+        let taken = waits(&policy, Millis(1), 12);
+        let climbs: Vec<(usize, Next)> =
+            taken.iter().copied().enumerate().filter(|(_, next)| matches!(next, Next::Climb(..))).collect();
+        let delay = Millis(100);
+        assert_eq!(
+            climbs,
+            [
+                (2, Next::Climb(Rung::Dependants, delay)),
+                (5, Next::Climb(Rung::Everything, delay)),
+                (8, Next::Climb(Rung::Reboot, Millis::from_secs(60)))
+            ]
+        );
+        assert_eq!(taken[9..], [Next::Wait(Millis::from_secs(60)); 3]);
+    }
+
+    #[test]
+    fn the_way_begins_at_the_bottom_again_after_a_window_that_went_well() {
+        let policy = Restart { tries: 1, within: Millis::from_secs(600), then: Then::Reboot, ..Restart::default() };
+        let mut backoff = Backoff::default();
+        let mut end = |at: u64, ran: u64| backoff.next(&policy, Millis(ran), Millis(at), 0);
+        assert_eq!(end(0, 1), Next::Wait(Millis(100)));
+        assert!(matches!(end(1000, 1), Next::Climb(Rung::Dependants, _)));
+        // Short runs at long intervals are no recovery.
+        assert_eq!(end(700_000, 1), Next::Wait(Millis(200)));
+        assert!(matches!(end(800_000, 1), Next::Climb(Rung::Everything, _)));
+        assert_eq!(end(9_000_000, 8_000_000), Next::Wait(Millis(100)));
+        assert!(matches!(end(9_000_001, 1), Next::Climb(Rung::Dependants, _)), "it was well in between");
+    }
+
+    #[test]
+    fn a_crash_loop_is_one_until_a_healthy_run() {
+        let cap = Restart::default();
+        let tries = Restart { tries: 2, ..cap };
+        for (policy, first) in [(cap, 11), (tries, 3)] {
+            let mut backoff = Backoff::default();
+            let looping: Vec<bool> = (0..20)
+                .map(|n| {
+                    backoff.next(&policy, Millis(1), Millis(n), 0);
+                    backoff.is_looping()
+                })
+                .collect();
+            assert_eq!(looping.iter().position(|looping| *looping), Some(first - 1), "{policy:?}");
+            assert!(looping[first..].iter().all(|looping| *looping));
+            backoff.next(&policy, Millis(60_001), Millis(700_000), 0);
+            assert!(!backoff.is_looping() && backoff.is_first());
+        }
     }
 
     #[test]

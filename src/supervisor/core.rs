@@ -4,10 +4,12 @@
 //! The rules that a person notices:
 //! - what is enabled runs, unless someone stopped it; a stop lasts until a start or restart;
 //! - a service that ends is started again as its policy says, and each wait is twice the one before ([`super::backoff`]);
+//! - one that does not recover takes others with it, step by step, as its config says ([`super::escalation`]), and all
+//!   restarts together are bounded ([`super::budget`]);
 //! - a oneshot is done once it has ended with exit code 0, and again started by hand alone; what is skipped is done too;
 //! - needs are about starting ([`super::graph`]); someone who starts a service starts what it needs as well;
 //! - an end takes three steps: the stop signal, after `stop.timeout` SIGKILL for everything (and at last for its init), and
-//!   if even that does not help the service is named as stuck and the supervisor goes on without it;
+//!   if even that does not help the service is named as stuck and its next instance does not wait for this one;
 //! - what is frozen is thawed before it is ended, since a frozen process cannot die on cgroup v1;
 //! - a service that has to say that it is ready is starting until then; one that has to ping and does not is aborted,
 //!   during its start too ([`super::notify`]);
@@ -16,7 +18,8 @@
 #![forbid(unsafe_code)]
 
 use super::action::{Action, Actions, Refusal, Verdict};
-use super::event::{Event, Index, Order, Token};
+use super::budget::Budget;
+use super::event::{Event, Index, InstanceEvent, Number, Order, Token};
 use super::graph;
 use super::service::{After, Ending, Phase, Reason, Service};
 use super::waits::{Goal, WAITS, Wait, verdict};
@@ -25,12 +28,17 @@ use crate::plan::Plan;
 
 mod ending;
 mod instance;
+mod recovery;
 
 use ending::EXTENSION;
 pub use ending::{ABORT_TIME, KILL_TIME, SWEEP_TIME};
 
 /// The signal that cannot be caught, the same number on every architecture.
 const SIGKILL: u8 = 9;
+
+/// Instances of the whole device that may be left behind, stuck in the kernel: each may hold memory for good. The next one
+/// blocks its service.
+pub const LEFT: usize = 8;
 
 /// Everything that the core remembers.
 #[derive(Debug)]
@@ -40,6 +48,11 @@ pub struct State {
     shutdown: bool,
     complete: bool,
     random: u32,
+    budget: Budget,
+    /// Instances that do not die and are waited for no longer.
+    left: heapless::Vec<(Index, Number), LEFT>,
+    /// When a service that does not recover last had everything but lifelines started again.
+    everything: Option<Millis>,
 }
 
 impl State {
@@ -51,6 +64,9 @@ impl State {
             shutdown: false,
             complete: false,
             random: seed | 1,
+            budget: Budget::default(),
+            left: heapless::Vec::new(),
+            everything: None,
         }
     }
 
@@ -106,6 +122,8 @@ impl Step<'_> {
                 let current = self.service(index).is_some_and(|s| s.has_instance() && s.number == number);
                 if current {
                     self.instance(index, event);
+                } else if matches!(event, InstanceEvent::InitGone(_)) {
+                    self.left_gone(index, number);
                 }
             }
         }
@@ -146,12 +164,8 @@ impl Step<'_> {
                     self.end(index, Ending::Felled, reason, KILL_TIME);
                     self.actions.push(Action::KillInit(index, number));
                 }
-                Phase::Stopping(Ending::Felled) => {
-                    let number = service.number;
-                    self.enter(index, Phase::Stopping(Ending::Stuck), Reason::Stuck, None);
-                    self.actions.push(Action::GiveUp(index, number));
-                }
-                Phase::Backoff => self.begin(index),
+                Phase::Stopping(Ending::Felled) => self.leave(index),
+                Phase::Backoff => self.again(index),
                 _ => {}
             }
         }

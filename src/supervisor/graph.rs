@@ -37,6 +37,31 @@ pub fn with_unmet(plan: &Plan, services: &[Service], index: Index) -> Marks {
     marks
 }
 
+/// The services that need `index`, and those that need them.
+pub fn dependants(plan: &Plan, index: Index) -> Marks {
+    let mut marks = [false; SERVICES];
+    for dependant in &plan.start_order {
+        if needs(plan, *dependant).any(|need| need.service() == index || marked(&marks, need.service())) {
+            mark(&mut marks, *dependant);
+        }
+    }
+    marks
+}
+
+/// The lifelines, and all that they need.
+pub fn lifelines(plan: &Plan) -> Marks {
+    let mut marks = [false; SERVICES];
+    // From the last to the first: whatever needs a service comes before it here.
+    for index in plan.start_order.iter().rev() {
+        let lifeline = plan.services.get(usize::from(*index)).is_some_and(|service| service.lifeline);
+        if lifeline || marked(&marks, *index) {
+            mark(&mut marks, *index);
+            needs(plan, *index).for_each(|need| mark(&mut marks, need.service()));
+        }
+    }
+    marks
+}
+
 /// The services that wait and go on waiting, because something that they need does not come by itself.
 pub fn blocked(plan: &Plan, services: &[Service]) -> Marks {
     let mut marks = [false; SERVICES];

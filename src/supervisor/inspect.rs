@@ -147,6 +147,7 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
     );
     let filters = board.kernel.as_ref().is_some_and(|kernel| kernel.has("seccomp.filter"));
     object.raw("overlayfs", has_overlayfs()).raw("seccomp", filters).text("log_ring", device.log_ring);
+    object.raw("restarts_per_minute", device.restarts_per_minute);
     object.list("degraded", supervisor.keeper.degraded().iter().map(String::as_str));
     for (key, value) in supervisor.keeper.facts() {
         object.raw(key, value);
@@ -277,6 +278,8 @@ fn supervision(object: &mut Object, service: &Configured) {
     let then = match service.restart.then {
         Then::KeepTrying => "keep-trying",
         Then::Stop => "stop",
+        Then::Dependants => "dependants",
+        Then::Reboot => "reboot",
     };
     let ready = match service.ready {
         Ready::Started => "started".to_owned(),

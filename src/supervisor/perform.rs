@@ -4,7 +4,10 @@
 use super::action::{Action, Verdict};
 use super::answer;
 use super::board;
+use super::core::LEFT;
+use super::escalation::Rung;
 use super::event::{Event, Index, InstanceEvent, Number, Token};
+use super::events::Code;
 use super::images::Standing;
 use super::init;
 use super::instance::{self, Instance, Process};
@@ -12,7 +15,7 @@ use super::keeper::Moment;
 use super::notify::{Counts, Line};
 use super::run::{KEEPER, Supervisor};
 use super::service::Phase;
-use super::slot::{Launch, Live};
+use super::slot::{Launch, Left, Live};
 use super::steps::{Material, notify_path};
 use super::wire::ToInit;
 use crate::control::wire::cut;
@@ -70,14 +73,17 @@ impl Supervisor<'_> {
                 };
                 self.happened(index, number, InstanceEvent::Frozen(result));
             }
-            Action::Cleanup(index, _) => self.cleanup(index),
+            Action::Cleanup(index, number) => self.cleanup(index, number),
             Action::Changed(index, phase) => self.changed(index, phase),
-            Action::GiveUp(index, _) => {
-                let init = self.live(index).map_or(0, |live| live.init);
-                let pids = self.group(index).map(Group::pids).unwrap_or_default();
-                let name = answer::name(&self.plan, index);
-                self.report.line(format_args!("{name} does not die: init {init} and processes {pids:?} are stuck"));
+            Action::GiveUp(index, number) => self.give_up(index, number),
+            Action::PutOff(index) => {
+                let (name, most) = (answer::name(&self.plan, index), self.plan.device.restarts_per_minute);
+                let sentence =
+                    format_args!("restarts are put off, that of {name} first: there are more than {most} a minute");
+                self.notes.note(format_args!("put-off/budget"), name, sentence);
+                self.report.line(sentence);
             }
+            Action::Climbed(index, rung) => self.climbed(index, rung),
             Action::Answer(token, verdict) => self.answer(token, verdict),
             Action::Complete => self.complete = true,
         }
@@ -132,15 +138,22 @@ impl Supervisor<'_> {
         let mut material = Material::find(device, service, &mut self.images, gone)?;
         let slot = self.slots.get_mut(usize::from(index)).ok_or("it has no slot")?;
         let group = match &slot.group {
-            Some(group) => group.clone(),
-            None => {
+            // What has not died since the last instance keeps its group to itself.
+            Some(group) if group.pids().is_empty() || self.left.len() >= LEFT => group.clone(),
+            kept => {
+                let fresh = format!("{}+{number}", service.name);
+                let used = kept.is_some() || self.left.iter().any(|left| left.index == index);
+                let name = if used { fresh.as_str() } else { service.name.as_str() };
+                if let Some(group) = slot.group.take() {
+                    self.left.push(Left { index, number: number.saturating_sub(1), init: 0, group: Some(group) });
+                }
                 let options = Options {
                     allow_missing: device.allow_missing,
                     measure: true,
                     all_devices: service.has_all_devices(),
                 };
                 let rules = devices::rules(service);
-                let made = self.tree.create(service.name.as_str(), &service.limits, &rules, &options);
+                let made = self.tree.create(name, &service.limits, &rules, &options);
                 slot.group.insert(made.map_err(|error| error.to_string())?).clone()
             }
         };
@@ -178,12 +191,35 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// The instance is dead; its group may hold strangers who came with `exec`.
-    fn cleanup(&mut self, index: Index) {
+    /// The instance does not die: it is named and, unless its service stays stuck with it, set aside with its group.
+    fn give_up(&mut self, index: Index, number: Number) {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
+        let init = slot.live.as_ref().map_or(0, |live| live.init);
+        let pids = slot.group.as_ref().map(Group::pids).unwrap_or_default();
+        let name = answer::name(&self.plan, index);
+        let sentence = format_args!("{name} does not die: init {init} and processes {pids:?} are stuck");
+        self.notes.note(format_args!("given-up/stuck"), name, sentence);
+        self.report.line(sentence);
+        if self.state.services().get(usize::from(index)).is_some_and(|service| !service.is_stuck()) {
+            slot.live = None;
+            self.left.push(Left { index, number, init, group: slot.group.take() });
+        }
+    }
+
+    /// The instance is dead; its group may hold strangers who came with `exec`.
+    fn cleanup(&mut self, index: Index, number: Number) {
+        self.left.retain(|left| {
+            // Only what is empty goes at once: nothing here may wait.
+            let empty = left.init == 0 && left.group.as_ref().is_none_or(|group| group.pids().is_empty());
+            !empty || left.group.as_ref().is_some_and(|group| group.remove().is_err())
+        });
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
+        if slot.live.as_ref().is_none_or(|live| live.number != number) {
+            return;
+        }
         slot.live = None;
         if let Some(group) = slot.group.as_ref().filter(|group| !group.is_empty()) {
-            // Those that do not die in time keep the group; its removal says so.
+            // Those that do not die in time keep the group, and the next instance has a fresh one.
             let _ = group.kill();
         }
         let name = answer::name(&self.plan, index);
@@ -194,12 +230,29 @@ impl Supervisor<'_> {
     fn changed(&mut self, index: Index, phase: Phase) {
         let Some(service) = self.state.services().get(usize::from(index)) else { return };
         let quiet = self.state.is_shutting_down() && service.number == 0;
-        if let Some(line) = answer::change(&self.plan, index, service, phase, self.now).filter(|_| !quiet) {
-            self.report.line(line);
+        if answer::is_told(phase) && !quiet {
+            let change = answer::Change(&self.plan, index, service, phase, self.now);
+            let code = Code(answer::word(phase, service).as_str(), service);
+            self.notes.note(format_args!("{code}"), answer::name(&self.plan, index), format_args!("{change}"));
+            self.report.line(change);
         }
         if matches!(phase, Phase::Stopped | Phase::Held | Phase::Failed | Phase::Done) {
             self.remove_group(index);
         }
+    }
+
+    /// A service does not recover.
+    fn climbed(&mut self, index: Index, rung: Rung) {
+        let name = answer::name(&self.plan, index);
+        let what = match rung {
+            Rung::Alone => return,
+            Rung::Dependants => "those that need it are started again with it",
+            Rung::Everything => "everything but lifelines is started again",
+            Rung::Reboot => "the board is to be rebooted",
+        };
+        let sentence = format_args!("{name} does not recover: {what}");
+        self.notes.note(format_args!("escalation/{}", rung.code()), name, sentence);
+        self.report.line(sentence);
     }
 
     fn remove_group(&mut self, index: Index) {

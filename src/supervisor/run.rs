@@ -15,6 +15,7 @@ use super::awaited::{self, Awaited};
 use super::board::Board;
 use super::core::{State, step};
 use super::event::{Event, Index, InstanceEvent, Token};
+use super::events::Events;
 use super::images::Images;
 use super::init;
 use super::instance;
@@ -23,7 +24,7 @@ use super::leftover;
 use super::report::Report;
 use super::rundir::{RunDir, Unclaimed};
 use super::service::Phase;
-use super::slot::{self, Slot};
+use super::slot::{self, Left, Slot};
 use crate::base::units::Millis;
 use crate::control::server::Server;
 use crate::control::wire::SOCKET;
@@ -98,6 +99,7 @@ pub struct Supervisor<'k> {
     pub(super) state: State,
     pub(super) events: VecDeque<Event>,
     pub(super) slots: Vec<Slot>,
+    pub(super) left: Vec<Left>,
     pub(super) run: RunDir,
     pub(super) tree: Tree,
     pub(super) board: Board,
@@ -105,6 +107,7 @@ pub struct Supervisor<'k> {
     pub(super) awaited: Awaited,
     pub(super) server: Server,
     pub(super) report: Report,
+    pub(super) notes: Events,
     pub(super) now: Millis,
     pub(super) complete: bool,
     actions: Actions,
@@ -147,6 +150,7 @@ impl<'k> Supervisor<'k> {
         })?;
         let report = report.filter(Report::is_kept);
         let mut report = report.unwrap_or_else(|| Report::open(Some(run.path()), keeper.places()));
+        let notes = Events::open(run.path(), &mut report);
         let tree = Tree::discover(&run.cgroup_folder()).map_err(|error| Refused::Failed(error.to_string()))?;
         let mut say = |sentence: &str| {
             report.line(sentence);
@@ -184,6 +188,7 @@ impl<'k> Supervisor<'k> {
         Ok(Supervisor {
             state: State::new(&plan, seed()),
             slots: plan.services.iter().map(|_| Slot::default()).collect(),
+            left: Vec::new(),
             plan,
             events: VecDeque::new(),
             run,
@@ -193,6 +198,7 @@ impl<'k> Supervisor<'k> {
             awaited,
             server,
             report,
+            notes,
             now: monotonic(),
             complete: false,
             actions: Actions::default(),
@@ -342,6 +348,10 @@ impl<'k> Supervisor<'k> {
             if let Some(index) = found {
                 self.init_ended(index as Index);
             }
+            if let Some(left) = self.left.iter_mut().find(|left| left.init == pid) {
+                left.init = 0;
+                self.events.push_back(Event::Instance(left.index, left.number, InstanceEvent::InitGone(None)));
+            }
             // Waited for last: until here the number is its own.
             let _ = wait_for(pid);
         }
@@ -470,8 +480,10 @@ impl<'k> Supervisor<'k> {
 
     /// Everything is stopped: nothing of it stays.
     fn finish(mut self) {
-        for slot in &mut self.slots {
-            if let Some(error) = slot.group.take().and_then(|group| group.remove().err()) {
+        let groups =
+            self.slots.iter_mut().map(|slot| &mut slot.group).chain(self.left.iter_mut().map(|left| &mut left.group));
+        for group in groups {
+            if let Some(error) = group.take().and_then(|group| group.remove().err()) {
                 self.report.line(error);
             }
         }

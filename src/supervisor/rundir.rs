@@ -5,6 +5,7 @@
 //!                             lives
 //! RUN/control.sock            0600
 //! RUN/log                     the ring of the supervisor itself (see [`super::report`])
+//! RUN/events                  the ring of its steps (see [`super::events`])
 //! RUN/services/NAME/log       the ring, written by the service's init
 //! RUN/services/NAME/exit      the exit record, written by the init before it ends
 //! RUN/services/NAME/instance  the running instance (see [`super::instance`])
@@ -189,6 +190,7 @@ impl RunDir {
         let _ = fs::remove_dir_all(self.path.join("notify"));
         let _ = fs::remove_file(self.path.join(crate::control::wire::SOCKET));
         let _ = fs::remove_file(self.path.join(super::report::RING));
+        let _ = fs::remove_file(self.path.join(super::events::RING));
         let _ = fs::remove_dir(&self.path);
         drop(self.lock);
     }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::backoff::Backoff;
-use super::event::{Number, Status};
+use super::event::{Index, Number, Status};
 use crate::base::exit;
 use crate::base::units::Millis;
 use crate::plan::Need;
@@ -56,7 +56,8 @@ pub enum Ending {
     Killed,
     /// Its init did not end by the deadline and was sent SIGKILL too.
     Felled,
-    /// SIGKILL did not help by its deadline: something sits in the kernel.
+    /// SIGKILL did not help by its deadline: something sits in the kernel, and there are too many like it already to leave
+    /// it behind.
     Stuck,
 }
 
@@ -73,6 +74,8 @@ pub enum Reason {
     Shutdown,
     /// It waits for this.
     Needs(Need),
+    /// It is started again with this service, which does not recover.
+    Escalated(Index),
     /// Main ended.
     Exit(Status),
     /// The kernel killed it at its memory limit.
@@ -107,6 +110,33 @@ impl Reason {
         !matches!(self, Reason::Exit(Status::Code(0)) | Reason::Asked | Reason::Shutdown | Reason::None)
     }
 
+    /// One word for programs, in the event ring.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Reason::None => "none",
+            Reason::Disabled => "disabled",
+            Reason::Asked => "asked",
+            Reason::Shutdown => "shutdown",
+            Reason::Needs(_) => "needs",
+            Reason::Escalated(_) => "escalated",
+            Reason::Exit(Status::Code(exit::INVALID)) => "config",
+            Reason::Exit(Status::Code(_)) => "exit",
+            Reason::Exit(Status::Signal(_)) => "signal",
+            Reason::OutOfMemory => "memory",
+            Reason::StartTimeout => "start-timeout",
+            Reason::Reloading => "reloading",
+            Reason::Stopping => "by-itself",
+            Reason::Watchdog => "watchdog",
+            Reason::SpawnFailed => "spawn",
+            Reason::Image => "image",
+            Reason::Board => "board",
+            Reason::Skipped => "skipped",
+            Reason::InitLost => "init-lost",
+            Reason::Freezer => "freezer",
+            Reason::Stuck => "stuck",
+        }
+    }
+
     /// The reason once main has ended with `status`: what says that it is ending has ended by itself.
     pub const fn or_exit(self, status: Status) -> Reason {
         match self {
@@ -125,6 +155,7 @@ impl fmt::Display for Reason {
             Reason::Asked => f.write_str("on request"),
             Reason::Shutdown => f.write_str("the supervisor is ending"),
             Reason::Needs(_) => f.write_str("waits for"),
+            Reason::Escalated(_) => f.write_str("started again with"),
             Reason::Exit(Status::Code(exit::INVALID)) => f.write_str("exit code 78: its configuration is wrong"),
             Reason::Exit(Status::Code(code)) => write!(f, "exit code {code}"),
             Reason::Exit(Status::Signal(signal)) => write!(f, "killed by signal {signal}"),
@@ -151,8 +182,10 @@ pub enum After {
     Policy,
     /// It stays down.
     Stay,
-    /// It is started again at once.
+    /// It is started again at once, as someone asks.
     Again,
+    /// It is started again at once, with a service that does not recover; its own past counts on.
+    Along,
 }
 
 /// One service's state.
@@ -188,6 +221,8 @@ pub struct Service {
     pub wanted: bool,
     /// How often and how long its restarts are put off.
     pub backoff: Backoff,
+    /// Whether its next restart has its place in the device's budget.
+    pub booked: bool,
     /// Times that the kernel killed it for want of memory.
     pub oom_kills: u32,
     /// The sentence behind `reason`, where it has one.
@@ -215,6 +250,7 @@ impl Service {
             oom: false,
             wanted: false,
             backoff: Backoff::default(),
+            booked: false,
             oom_kills: 0,
             detail: None,
             said: None,

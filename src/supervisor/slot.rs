@@ -1,7 +1,7 @@
 //! What the loop holds of a service in the kernel: descriptors, process ids, its group.
 #![forbid(unsafe_code)]
 
-use super::event::{Number, Status};
+use super::event::{Index, Number, Status};
 use super::instance::{Instance, Process};
 use super::notify::{Counts, Line};
 use super::record::{Ended, ExitRecord};
@@ -23,6 +23,19 @@ pub struct Slot {
     pub net: Option<OwnedFd>,
     /// Its running instance.
     pub live: Option<Live>,
+}
+
+/// What does not die: an instance, or what is left in a group.
+#[derive(Debug)]
+pub struct Left {
+    /// Whose it is.
+    pub index: Index,
+    /// Which start of it.
+    pub number: Number,
+    /// Its init; 0 if that has ended.
+    pub init: i32,
+    /// Its group.
+    pub group: Option<Group>,
 }
 
 /// A running instance.

@@ -4,7 +4,7 @@
 use super::action::{Refusal, Verdict};
 use super::event::{Index, Token};
 use super::graph;
-use super::service::{Ending, Phase, Service};
+use super::service::{Ending, Phase, Reason, Service};
 use crate::plan::{Kind, Plan};
 
 /// Requests that can wait for something at the same time.
@@ -50,7 +50,7 @@ pub fn verdict(plan: &Plan, services: &[Service], blocked: &graph::Marks, goal: 
         },
         Goal::Down(index) => match service(index)? {
             Service { wanted: true, .. } => Some(Verdict::Overtaken(index)),
-            service if service.is_stuck() => Some(Verdict::Failed(index)),
+            service if service.is_stuck() || service.reason == Reason::Stuck => Some(Verdict::Failed(index)),
             service => (!service.has_instance()).then_some(Verdict::Done(index)),
         },
         Goal::Frozen(index, frozen) => match service(index)? {

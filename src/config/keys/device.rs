@@ -96,6 +96,14 @@ pub static DEVICE: Object = Object {
             "{ \"shell\": false, \"reboot_after\": \"10m\" }",
             "What happens when no config can be used: services with `lifeline` and what they need run, nothing else.",
         ),
+        optional(
+            "restarts_per_minute",
+            Kind::Integer(0, 60_000),
+            "600",
+            "120",
+            "Restarts after failures that the whole board has in a minute, a tenth of them at once; further ones are put \
+             off. The first one after a healthy run is never put off. 0: no bound.",
+        ),
         optional("log", Kind::Object(&DEVICE_LOG), "as its keys say", "{ \"ring\": \"32K\" }", "Logs of all services."),
         optional(
             "image_caps",

@@ -436,7 +436,7 @@ static RESTART: Object = Object {
         optional(
             "tries",
             Kind::Integer(0, 10_000),
-            "0 (no bound)",
+            "0 (no bound); 10 if `then` is written",
             "10",
             "Restarts within `within` before `then` happens.",
         ),
@@ -449,10 +449,12 @@ static RESTART: Object = Object {
         ),
         optional(
             "then",
-            Kind::Word(&["keep-trying", "stop"]),
+            Kind::Word(&["keep-trying", "stop", "dependants", "reboot"]),
             "\"keep-trying\"",
             "\"stop\"",
-            "After that many: go on at the longest delay, or leave it down.",
+            "After that many: go on at the longest delay; leave it down; start those that need it again with it, and go on \
+             at the longest delay after as many tries more; or these, then everything but lifelines, then the board, each \
+             after as many tries more. The board is rebooted only where coracle is its first process.",
         ),
     ],
 };

@@ -2,12 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::{SIGKILL, Step};
-use crate::base::exit;
 use crate::base::units::Millis;
-use crate::plan::{Kind, RestartPolicy};
 use crate::supervisor::action::Action;
-use crate::supervisor::backoff::Next;
-use crate::supervisor::event::{Index, Status};
+use crate::supervisor::event::{Index, Number, Status};
 use crate::supervisor::service::{After, Ending, Phase, Reason};
 
 /// From main's own end to the end of its init, which only has to read pipes empty and reap.
@@ -114,6 +111,27 @@ impl Step<'_> {
         }
     }
 
+    /// SIGKILL has not helped: the instance is named and left behind, and the service goes on without it.
+    pub(super) fn leave(&mut self, index: Index) {
+        let Some(number) = self.service(index).map(|service| service.number) else { return };
+        self.actions.push(Action::GiveUp(index, number));
+        match self.state.left.push((index, number)) {
+            Ok(()) => self.over(index, Reason::Stuck),
+            Err(_) => self.enter(index, Phase::Stopping(Ending::Stuck), Reason::Stuck, None),
+        }
+    }
+
+    /// An instance that was left behind may have ended at last: there is room for another one.
+    pub(super) fn left_gone(&mut self, index: Index, number: Number) {
+        let Some(at) = self.state.left.iter().position(|left| *left == (index, number)) else { return };
+        self.state.left.swap_remove(at);
+        self.actions.push(Action::Cleanup(index, number));
+        let stuck = self.state.services.iter().position(|service| service.is_stuck());
+        if let Some(stuck) = stuck {
+            self.leave(stuck as Index);
+        }
+    }
+
     /// The instance is no more.
     pub(super) fn gone(&mut self, index: Index, reason: Reason, detail: Option<Box<str>>) {
         let now = self.now;
@@ -128,13 +146,19 @@ impl Step<'_> {
             Reason::Exit(Status::Signal(SIGKILL)) | Reason::InitLost if service.oom => Reason::OutOfMemory,
             reason => reason,
         };
-        let (number, after) = (service.number, service.after);
+        let number = service.number;
         // The next instance lives in the same group and must not be born frozen.
         self.thaw(index);
         if let Some(service) = self.service(index) {
             (service.ping_by, service.furthest) = (None, None);
         }
         self.actions.push(Action::Cleanup(index, number));
+        self.over(index, reason);
+    }
+
+    /// What comes after an instance.
+    fn over(&mut self, index: Index, reason: Reason) {
+        let Some(after) = self.service(index).map(|service| service.after) else { return };
         match after {
             _ if self.state.shutdown => self.enter(index, Phase::Stopped, reason, None),
             After::Stay => self.enter(index, Phase::Stopped, reason, None),
@@ -144,29 +168,8 @@ impl Step<'_> {
                 }
                 self.begin(index);
             }
+            After::Along => self.begin(index),
             After::Policy => self.by_policy(index, reason),
-        }
-    }
-
-    fn by_policy(&mut self, index: Index, reason: Reason) {
-        let Some(configured) = self.plan.services.get(usize::from(index)) else { return };
-        let policy = configured.restart;
-        let again = match (policy.policy, configured.kind) {
-            (RestartPolicy::Always, Kind::Daemon) => true,
-            (RestartPolicy::Always, Kind::Oneshot) | (RestartPolicy::OnFailure, _) => reason.is_failure(),
-            (RestartPolicy::No, _) => false,
-        };
-        // It would only say the same again.
-        let again = again && reason != Reason::Exit(Status::Code(exit::INVALID));
-        if !again {
-            let phase = if reason.is_failure() { Phase::Failed } else { Phase::Done };
-            return self.enter(index, phase, reason, None);
-        }
-        let (now, random) = (self.now, self.random());
-        let Some(service) = self.service(index) else { return };
-        match service.backoff.next(&policy, service.ran, now, random) {
-            Next::Wait(wait) => self.enter(index, Phase::Backoff, reason, Some(now.plus(wait))),
-            Next::GiveUp => self.enter(index, Phase::Failed, reason, None),
         }
     }
 }

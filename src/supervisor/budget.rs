@@ -1,0 +1,83 @@
+//! How many restarts the whole device has in a minute: a storm of services that fail at once and again is spread in time,
+//! so that it leaves the processor to those that are well.
+//!
+//! A rate with a burst (the generic cell rate algorithm): each restart takes its place in a row of equal intervals, and a
+//! tenth of a minute's worth may come at once.
+#![forbid(unsafe_code)]
+
+use crate::base::units::Millis;
+
+/// What is booked so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Budget {
+    /// When the row of intervals ends.
+    row: Millis,
+    /// Until when it is not told again that restarts are put off.
+    told: Option<Millis>,
+}
+
+impl Budget {
+    /// Books a restart that is due at `now` and gives its time: `now`, or later if more than `per_minute` are due.
+    pub fn book(&mut self, per_minute: u16, now: Millis) -> Millis {
+        if per_minute == 0 {
+            return now;
+        }
+        let interval = (60_000 / u64::from(per_minute)).max(1);
+        let ahead = Millis(interval.saturating_mul(u64::from(per_minute / 10)));
+        let at = Millis(self.row.0.saturating_sub(ahead.0)).max(now);
+        self.row = self.row.max(now).plus(Millis(interval));
+        at
+    }
+
+    /// Whether it is time to tell that restarts are put off: once a minute.
+    pub fn tell(&mut self, now: Millis) -> bool {
+        let due = self.told.is_none_or(|told| told <= now);
+        if due {
+            self.told = Some(now.plus(Millis::from_secs(60)));
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_goes_at_once_and_what_is_more_is_spread() {
+        let mut budget = Budget::default();
+        let at: Vec<u64> = (0..80).map(|_| budget.book(600, Millis(1000)).0).collect();
+        assert!(at[..61].iter().all(|at| *at == 1000), "{at:?}");
+        assert_eq!(at[61..64], [1100, 1200, 1300]);
+    }
+
+    #[test]
+    fn in_no_minute_are_there_more_than_the_rate_and_the_burst() {
+        for per_minute in [1, 7, 60, 600, 60_000] {
+            let mut budget = Budget::default();
+            let mut at: Vec<u64> = (0..2000u64).map(|n| budget.book(per_minute, Millis(n * 3)).0).collect();
+            assert!(at.is_sorted(), "who is due first goes first");
+            at.dedup_by(|a, b| a == b && per_minute > 20_000);
+            for (first, start) in at.iter().enumerate() {
+                let within = at[first..].iter().take_while(|at| **at < start + 60_000).count();
+                assert!(within <= usize::from(per_minute) * 11 / 10 + 1, "{within} of {per_minute}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_bound_puts_nothing_off_and_absurd_times_saturate() {
+        let mut budget = Budget::default();
+        assert!((0..1000).all(|_| budget.book(0, Millis(5)) == Millis(5)));
+        for _ in 0..10 {
+            assert_eq!(budget.book(1, Millis(u64::MAX)), Millis(u64::MAX));
+        }
+    }
+
+    #[test]
+    fn a_storm_is_told_once_a_minute() {
+        let mut budget = Budget::default();
+        let told: Vec<bool> = [0, 1, 59_999, 60_000, 60_001].map(|at| budget.tell(Millis(at))).to_vec();
+        assert_eq!(told, [true, false, false, true, false]);
+    }
+}

@@ -1,0 +1,169 @@
+//! What becomes of services that do not live: events and their reasons, crash loops, escalation. Needs root, cgroups and a
+//! static busybox.
+
+mod busybox_board;
+
+use busybox_board::{Board, IDLE, said, service};
+
+/// A restart policy with these keys.
+fn restart(keys: &str) -> String {
+    format!("\"restart\": {{ {keys} }},")
+}
+
+/// The codes of a service's events, in order.
+fn codes(board: &Board, service: &str) -> Vec<String> {
+    let json = said(&board.coracle(&["events", "--json", service]));
+    let field = |line: &str, key: &str| {
+        let rest = line.split_once(&format!("\"{key}\":\"")).map_or("", |(_, rest)| rest);
+        rest.split('"').next().unwrap_or_default().to_owned()
+    };
+    let code = |line: &str| match field(line, "reason").as_str() {
+        "" => field(line, "event"),
+        reason => format!("{}/{reason}", field(line, "event")),
+    };
+    json.lines().map(code).collect()
+}
+
+#[test]
+fn root_each_step_is_an_event_with_its_reason_and_is_read_without_a_supervisor() {
+    let name = "root_each_step_is_an_event_with_its_reason_and_is_read_without_a_supervisor";
+    let fails = service("fails", &["sh", "-c", "echo going down; exit 7"], &restart(r#""policy": "no""#));
+    let Some(mut board) = Board::new(name, &[fails, service("web", IDLE, "")]) else { return };
+    board.up();
+    board.until("its end", |board| board.field("fails", "state") == "failed");
+    board.until_logged("web", "up");
+    assert_eq!(codes(&board, "fails"), ["running", "failed/exit"]);
+    let line = said(&board.coracle(&["events", "--json", "-n1", "fails"]));
+    coracle::base::json::check(line.trim().as_bytes(), 2).unwrap();
+    assert!(line.contains("\"text\":\"fails has failed and is not started again: exit code 7\""), "{line}");
+    let why = board.says(&["why", "fails"]);
+    assert!(why.starts_with("fails: failed for ") && why.contains("exit code 7"), "{why}");
+    assert!(why.contains("failed/exit") && why.contains("out  going down"), "{why}");
+    assert_eq!(board.coracle(&["why", "fials"]).status.code(), Some(4));
+
+    board.kill_supervisor();
+    assert_eq!(codes(&board, "fails"), ["running", "failed/exit"]);
+    let why = board.says(&["why", "fails"]);
+    assert!(why.contains("does not run") && why.contains("failed/exit"), "{why}");
+    let why = board.says(&["why", "web"]);
+    assert!(why.starts_with("web: running for ") && why.contains("nobody supervises it"), "{why}");
+    assert_eq!(board.coracle(&["why", "fials"]).status.code(), Some(4));
+}
+
+#[test]
+fn root_events_that_were_overwritten_are_counted() {
+    let name = "root_events_that_were_overwritten_are_counted";
+    let Some(mut board) = Board::new(name, &[service("web", IDLE, "")]) else { return };
+    board.up();
+    board.until_running("web");
+    for _ in 0..400 {
+        board.says(&["pause", "web"]);
+        board.says(&["unpause", "web"]);
+    }
+    let events = board.says(&["events"]);
+    let (first, rest) = events.split_once('\n').unwrap();
+    let lost: usize = first.strip_prefix("--- ").and_then(|text| text.split(' ').next()?.parse().ok()).expect(first);
+    assert!(first.contains("earlier events overwritten") && lost > 0, "{first}");
+    // Once it has begun, it is paused and goes on 400 times.
+    assert_eq!(lost + rest.lines().count(), 801);
+    assert!(std::fs::metadata(board.path("run/events")).unwrap().len() < 40_000);
+}
+
+/// The board with one more key under `device`.
+fn with_device(board: &Board, key: &str) {
+    let path = board.path("config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("\"device\": {", &format!("\"device\": {{ {key},"), 1)).unwrap();
+}
+
+#[test]
+fn root_a_crash_loop_is_shown_with_its_reason_and_takes_its_dependants_along_once() {
+    let name = "root_a_crash_loop_is_shown_with_its_reason_and_takes_its_dependants_along_once";
+    let policy = restart(r#""delay": "10ms", "max_delay": "1h", "tries": 2, "within": "1h", "then": "dependants""#);
+    let services = [
+        service("broker", &["sh", "-c", "sleep 1; exit 3"], &policy),
+        service("reader", IDLE, r#""needs": ["broker"],"#),
+        service("other", IDLE, ""),
+    ];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    // At the end of its way it waits for the longest time.
+    board.until("the longest wait", |board| board.field("broker", "next_ms").parse().unwrap_or(0) > 60_000u64);
+    assert_eq!(board.field("broker", "state"), "crash-loop");
+    assert!(board.field("broker", "reason").contains("exit code 3"));
+    let why = board.says(&["why", "broker"]);
+    assert!(why.contains("broker: crash-loop") && why.contains("exit code 3, starts again in"), "{why}");
+    // Two restarts alone, the one with its dependants, two more.
+    assert_eq!(board.field("broker", "restarts"), "5");
+    let codes = codes(&board, "broker");
+    assert_eq!(codes.iter().filter(|code| *code == "escalation/dependants").count(), 1, "{codes:?}");
+    assert_eq!(codes.last().unwrap(), "crash-loop/exit");
+    assert_eq!(board.field("other", "restarts"), "0");
+    assert_eq!(self::codes(&board, "reader").iter().filter(|code| *code == "stopping/escalated").count(), 1);
+    assert_eq!((board.field("reader", "restarts"), board.field("reader", "state")), ("1".into(), "running".into()));
+    // Someone who starts it gives it a fresh start.
+    board.says(&["start", "broker"]);
+    board.until("it ends again", |board| board.field("broker", "state") == "backoff");
+}
+
+#[test]
+fn root_a_storm_is_put_off_and_the_first_restart_of_a_healthy_service_is_not() {
+    let name = "root_a_storm_is_put_off_and_the_first_restart_of_a_healthy_service_is_not";
+    let storm = restart(r#""delay": "10ms", "max_delay": "10ms""#);
+    let healthy = service("healthy", IDLE, &restart(r#""delay": "10ms", "max_delay": "10ms""#));
+    let fails = |name: &str| service(name, &["sh", "-c", "exit 1"], &storm);
+    let Some(mut board) = Board::new(name, &[fails("a"), fails("b"), fails("c"), healthy]) else { return };
+    with_device(&board, "\"restarts_per_minute\": 10");
+    board.up();
+    board.until("the storm is told", |board| board.says(&["events"]).contains("put-off/budget"));
+    board.until_running("healthy");
+    let booked = |board: &busybox_board::board::Board| {
+        ["a", "b", "c"].map(|name| board.field(name, "next_ms").parse().unwrap_or(0))
+    };
+    board.until("all of the storm waits", |board| booked(board).iter().all(|ms: &u64| *ms > 1000));
+    board.says(&["kill", "healthy"]);
+    board.until("it runs again", |board| {
+        board.field("healthy", "restarts") == "1" && board.field("healthy", "state") == "running"
+    });
+    let restarts = ["a", "b", "c"].map(|name| board.field(name, "restarts").parse::<u32>().unwrap());
+    assert!(restarts.iter().sum::<u32>() < 30, "{restarts:?}");
+    assert_eq!(codes(&board, "healthy").iter().filter(|code| *code == "put-off/budget").count(), 0);
+}
+
+#[test]
+fn root_what_does_not_die_is_named_and_the_next_instance_does_not_wait_for_it() {
+    let name = "root_what_does_not_die_is_named_and_the_next_instance_does_not_wait_for_it";
+    let web = service("web", IDLE, r#""stop": { "timeout": "0s" },"#);
+    let Some(mut board) = Board::new(name, &[web]) else { return };
+    board.up();
+    board.until_running("web");
+    let (groups, pid) = (board.groups("web"), board.field("web", "pid"));
+    // On v1 not even SIGKILL ends a process as long as it is frozen; this one is, in a group that coracle did not make.
+    let Some(freezer) = groups.iter().find(|dir| dir.join("freezer.state").exists()) else {
+        println!("skip: {name}: no v1 freezer");
+        return;
+    };
+    let inner = freezer.join("frozen");
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::write(inner.join("tasks"), &pid).unwrap();
+    std::fs::write(inner.join("freezer.state"), "FROZEN").unwrap();
+    board.says(&["restart", "web"]);
+    assert_ne!(board.field("web", "pid"), pid);
+    assert!(board.report().contains("web does not die: init "), "{}", board.report());
+    assert!(codes(&board, "web").contains(&"given-up/stuck".to_owned()));
+    assert!(std::path::Path::new("/proc").join(&pid).exists(), "it has died");
+    let fresh = board.groups("web");
+    assert!(fresh.iter().all(|dir| !groups.contains(dir) && dir.exists()), "{fresh:?}");
+
+    // The next one ends as any other, and its service can be stopped and started.
+    board.says(&["restart", "web"]);
+    board.says(&["stop", "web"]);
+    board.says(&["start", "web"]);
+    std::fs::write(inner.join("freezer.state"), "THAWED").unwrap();
+    board.until("the end of the first one", |_| !std::path::Path::new("/proc").join(&pid).exists());
+    board.says(&["restart", "web"]);
+    let left: Vec<_> = groups.iter().filter(|dir| dir.exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    board.down();
+    assert!(!board.path("run").exists());
+}
