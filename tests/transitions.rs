@@ -10,7 +10,7 @@ use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{State, step};
 use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
 use coracle::supervisor::notify::{Notice, Standing};
-use coracle::supervisor::service::{Phase, Reason};
+use coracle::supervisor::service::{Ending, Phase, Reason};
 use std::fmt::Write as _;
 
 fn service(name: &str, needs: &[u16], policy: RestartPolicy) -> Service {
@@ -77,6 +77,11 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
     vec![
         ("fresh", always(), vec![]),
         ("waiting", always(), boot.to_vec()),
+        (
+            "waiting for the board",
+            always(),
+            vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Awaits(0, "waits for /x".into())],
+        ),
         ("preparing", always(), vec![Event::Boot, Event::Ready(1), boot[1].clone()]),
         ("held", always(), vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Held(0, "no /dev/x".into())]),
         ("starting", always(), vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Ready(0)]),
@@ -133,6 +138,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("ready", Event::Ready(0)),
         ("held", Event::Held(0, "why".into())),
         ("unheld", Event::Unheld(0)),
+        ("awaits", Event::Awaits(0, "why".into())),
         ("skipped", Event::Skipped(0, "why".into())),
         ("image failed", Event::ImageFailed(0, "why".into())),
         ("spawned", instance(1, Spawned)),
@@ -352,6 +358,78 @@ fn what_nothing_starts_any_more_does_not_keep_wait_waiting() {
     core.take(Event::WaitSettled(TOKEN));
     let actions = core.take(Event::Held(1, "no image".into()));
     assert!(actions.iter().any(|action| matches!(action, Action::Answer(TOKEN, _))), "{actions:?}");
+}
+
+#[test]
+fn what_waits_for_the_board_begins_when_it_is_there_and_keeps_nobody_waiting() {
+    let services = vec![service("a", &[1], RestartPolicy::Always), service("b", &[], RestartPolicy::Always)];
+    let mut core = Core::new(services, vec![1, 0]);
+    core.take(Event::Boot);
+    core.take(Event::WaitSettled(TOKEN));
+    let actions = core.take(Event::Awaits(1, "waits for /data".into()));
+    assert!(actions.iter().any(|action| matches!(action, Action::Answer(TOKEN, _))), "{actions:?}");
+    assert_eq!((core.phase(1), core.state.services()[1].reason), (Phase::Waiting, Reason::Awaits));
+    let actions = core.take(Event::Awaits(1, "waits for /more".into()));
+    assert_eq!((actions, core.state.services()[1].detail.as_deref()), (vec![], Some("waits for /more")));
+    for again in [Event::Unheld(1), Event::Request(LATER, 1, Order::Start)] {
+        let actions = core.take(again);
+        assert!(actions.contains(&Action::Prepare(1)), "{actions:?}");
+        core.take(Event::Awaits(1, "waits for /data".into()));
+    }
+    core.take(Event::Unheld(1));
+    core.take(Event::Ready(1));
+    let actions = core.take(Event::Instance(1, 1, InstanceEvent::MainStarted));
+    assert!(actions.contains(&Action::Prepare(0)), "{actions:?}");
+}
+
+#[test]
+fn a_soft_need_waits_only_for_what_is_on_its_way() {
+    let soft = |index| Service { needs: vec![Need::Soft(index)], ..service("a", &[], RestartPolicy::Always) };
+    let chain = || vec![soft(1), service("b", &[2], RestartPolicy::Always), service("c", &[], RestartPolicy::Always)];
+    let booted = |services: Vec<Service>| {
+        let mut core = Core::new(services, vec![2, 1, 0]);
+        core.take(Event::Boot);
+        core
+    };
+    let started = |index| Event::Instance(index, 1, InstanceEvent::MainStarted);
+    let mut core = booted(chain());
+    for event in [Event::Ready(2), started(2), Event::Ready(1)] {
+        let actions = core.take(event);
+        assert_eq!((core.phase(0), actions.contains(&Action::Prepare(0))), (Phase::Waiting, false));
+    }
+    assert!(core.take(started(1)).contains(&Action::Prepare(0)));
+    // Whatever keeps the one that it is soft about, or what that one needs, from coming lets it go on.
+    for (event, index) in [(Event::Held(2, "x".into()), 2), (Event::Awaits(2, "x".into()), 2)] {
+        let actions = booted(chain()).take(event);
+        assert!(actions.contains(&Action::Prepare(0)), "{index}: {actions:?}");
+    }
+    let mut asleep = chain();
+    asleep[1].enabled = false;
+    assert_eq!(booted(asleep).phase(0), Phase::Preparing);
+    let mut oneshot = chain();
+    oneshot[1].kind = Kind::Oneshot;
+    let mut core = booted(oneshot);
+    for event in [Event::Ready(2), started(2), Event::Ready(1), started(1)] {
+        core.take(event);
+        assert_eq!(core.phase(0), Phase::Waiting, "a oneshot is on its way until it is done");
+    }
+    let ended = Event::Instance(1, 1, InstanceEvent::InitGone(Some(Status::Code(1))));
+    assert!(core.take(ended).contains(&Action::Prepare(0)));
+}
+
+#[test]
+fn who_starts_a_service_does_not_start_what_it_needs_softly_and_stops_it_first() {
+    let soft = Service { needs: vec![Need::Soft(1)], ..service("a", &[], RestartPolicy::Always) };
+    let mut core = Core::new(vec![soft, service("b", &[], RestartPolicy::Always)], vec![1, 0]);
+    core.take(Event::Request(TOKEN, 0, Order::Start));
+    assert_eq!((core.phase(0), core.phase(1)), (Phase::Preparing, Phase::Stopped));
+    core.take(Event::Ready(0));
+    core.take(instance(1, InstanceEvent::MainStarted));
+    core.take(Event::Request(TOKEN, 1, Order::Start));
+    core.take(Event::Ready(1));
+    core.take(Event::Instance(1, 1, InstanceEvent::MainStarted));
+    core.take(Event::Shutdown(None));
+    assert_eq!((core.phase(0), core.phase(1)), (Phase::Stopping(Ending::Asked), Phase::Running));
 }
 
 #[test]

@@ -59,10 +59,10 @@ pub fn run(words: &[OsString]) -> ! {
     if let Some(watchdog) = &mut first.watchdog {
         watchdog.look_again(monotonic(), say);
     }
-    clock::set(None, say);
+    first.clock_is_guessed = clock::set(None, say);
     mounts::mount_all(&boot.mounts, &mut first, say);
     seed::load(&state, say);
-    clock::set(Some(&state), say);
+    first.clock_is_guessed |= clock::set(Some(&state), say);
     first.look_back(&state, say);
 
     let mut choice = choose::choose(firmware, say);

@@ -98,9 +98,10 @@ impl Step<'_> {
             Event::Forget(client) => self.state.waits.retain(|wait| wait.token.client != client),
             Event::Ready(index) if self.phase(index) == Some(Phase::Preparing) => self.spawn(index),
             Event::Skipped(index, why) if self.phase(index) == Some(Phase::Preparing) => self.skip(index, why),
-            Event::Held(index, why) => self.hold(index, Reason::Board, why),
-            Event::ImageFailed(index, why) => self.hold(index, Reason::Image, why),
-            Event::Unheld(index) if self.phase(index) == Some(Phase::Held) => self.begin(index),
+            Event::Held(index, why) => self.hold(index, Phase::Held, Reason::Board, why),
+            Event::ImageFailed(index, why) => self.hold(index, Phase::Held, Reason::Image, why),
+            Event::Awaits(index, why) => self.hold(index, Phase::Waiting, Reason::Awaits, why),
+            Event::Unheld(index) if self.service(index).is_some_and(|s| s.waits_for_board()) => self.begin(index),
             Event::Ready(_) | Event::Unheld(_) | Event::Skipped(..) => {}
             Event::Instance(index, number, event) => {
                 let current = self.service(index).is_some_and(|s| s.has_instance() && s.number == number);
@@ -224,6 +225,8 @@ impl Step<'_> {
                     self.begin(next);
                 }
                 Phase::Stopping(_) => service.after = After::Again,
+                // A fresh look, in case that what it waits for came unseen.
+                Phase::Waiting if service.waits_for_board() => self.begin(next),
                 Phase::Waiting | Phase::Preparing | Phase::Starting | Phase::Started | Phase::Running => {}
             }
         }
@@ -271,11 +274,11 @@ impl Step<'_> {
         self.actions.push(Action::Spawn(index, number));
     }
 
-    fn hold(&mut self, index: Index, reason: Reason, why: Box<str>) {
+    fn hold(&mut self, index: Index, phase: Phase, reason: Reason, why: Box<str>) {
         let Some(service) = self.service(index) else { return };
-        if matches!(service.phase, Phase::Preparing | Phase::Held) {
+        if service.phase == Phase::Preparing || service.waits_for_board() {
             service.detail = Some(why);
-            self.enter(index, Phase::Held, reason, None);
+            self.enter(index, phase, reason, None);
         }
     }
 
@@ -286,10 +289,13 @@ impl Step<'_> {
         self.enter(index, Phase::Done, Reason::Skipped, None);
     }
 
-    /// What follows from where everything stands now: who waited can begin, who is no longer needed can end.
+    /// What follows from where everything stands now: who waited can begin, who is no longer needed can end. In the start
+    /// order, so that whoever needs another one finds it where it stands now.
     fn sweep(&mut self) {
-        for index in self.indices() {
+        for i in 0..self.plan.start_order.len() {
+            let Some(index) = self.plan.start_order.get(i).copied() else { continue };
             match self.phase(index) {
+                Some(Phase::Waiting) if self.service(index).is_some_and(|s| s.waits_for_board()) => {}
                 Some(Phase::Waiting) => match graph::unmet(self.plan, &self.state.services, index) {
                     None => self.begin(index),
                     Some(needed) => {

@@ -22,7 +22,7 @@ use core::fmt;
 pub enum Phase {
     /// Not started yet, or stopped by someone.
     Stopped,
-    /// For a service that it needs.
+    /// For a service that it needs, or for something of the board.
     Waiting,
     /// For its image, and for a look at what the board has.
     Preparing,
@@ -73,6 +73,8 @@ pub enum Reason {
     Shutdown,
     /// It waits for this.
     Needs(Need),
+    /// The board has not come so far yet; [`Service::detail`] says what it waits for.
+    Awaits,
     /// Main ended.
     Exit(Status),
     /// The kernel killed it at its memory limit.
@@ -124,7 +126,7 @@ impl fmt::Display for Reason {
             Reason::Disabled => f.write_str("not enabled in the config"),
             Reason::Asked => f.write_str("on request"),
             Reason::Shutdown => f.write_str("the supervisor is ending"),
-            Reason::Needs(_) => f.write_str("waits for"),
+            Reason::Needs(_) | Reason::Awaits => f.write_str("waits for"),
             Reason::Exit(Status::Code(exit::INVALID)) => f.write_str("exit code 78: its configuration is wrong"),
             Reason::Exit(Status::Code(code)) => write!(f, "exit code {code}"),
             Reason::Exit(Status::Signal(signal)) => write!(f, "killed by signal {signal}"),
@@ -224,6 +226,11 @@ impl Service {
     /// Whether there may be processes of it.
     pub fn has_instance(&self) -> bool {
         matches!(self.phase, Phase::Starting | Phase::Started | Phase::Running | Phase::Stopping(_))
+    }
+
+    /// Whether it can begin only once the board has what it lacks now.
+    pub fn waits_for_board(&self) -> bool {
+        self.phase == Phase::Held || self.phase == Phase::Waiting && self.reason == Reason::Awaits
     }
 
     /// Whether its instance does not end although everything was done.

@@ -139,7 +139,10 @@ pub static SERVICE: Object = Object {
             "[]",
             "[\"broker\"]",
             "Services that must be running (a daemon) or done (a oneshot) before it starts; it is stopped before they \
-             are. `name:started` and `name:done` say which of the two; `name:ready` waits until a daemon is ready.",
+             are. `name:started` and `name:done` say which of the two; `name:ready` waits until a daemon is ready, \
+             `name:soft` only as long as the other one is on its way. And what the board must have: `mount:/data`, \
+             something mounted there; `path:/run/x`, something at that path; `link:eth0`, a network interface that is \
+             up and has a carrier; `clock`, the time of day. It waits until they come.",
         ),
         optional(
             "restart",
