@@ -304,7 +304,8 @@ impl World {
     /// Something that a service says, other than its ping.
     fn word(&mut self) -> Notice {
         let none = Notice::default();
-        match self.random.below(8) {
+        match self.random.below(9) {
+            8 => Notice { standing: Some(Standing::ReadyThenReloading), ..none },
             0 => Notice { standing: Some(Standing::Reloading), ..none },
             1 => Notice { standing: Some(Standing::Stopping), ..none },
             2 => Notice { extend: Some(Millis(self.random.below(100_000))), ..none },

@@ -157,6 +157,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("init gone 78", instance(1, InitGone(Some(Status::Code(78))))),
         ("says ready", says(Standing::Ready)),
         ("says reloading", says(Standing::Reloading)),
+        ("says ready and reloading", says(Standing::ReadyThenReloading)),
         ("says stopping", says(Standing::Stopping)),
         ("pings", notified(Notice { ping: true, ..Notice::default() })),
         ("triggers its watchdog", notified(Notice { trigger: true, ..Notice::default() })),
@@ -536,6 +537,50 @@ fn time_that_is_asked_for_is_given_up_to_ten_times_the_timeout_in_total() {
         core.take(more.clone());
     }
     assert_eq!((ended, core.state.services()[0].reason), (Some(Millis(600_000)), Reason::StartTimeout));
+}
+
+#[test]
+fn a_reload_that_does_not_end_in_time_ends_the_service_and_repeating_it_gives_no_more_time() {
+    let says = |standing| notified(Notice { standing: Some(standing), ..Notice::default() });
+    for frozen in [false, true] {
+        let first = Service { ready: Ready::Notify, ..service("a", &[], RestartPolicy::Always) };
+        let mut core = Core::new(vec![first], vec![0]);
+        let run = [Event::Boot, Event::Ready(0), instance(1, InstanceEvent::MainStarted), ready()];
+        run.into_iter().for_each(|event| drop(core.take(event)));
+        assert_eq!(core.state.next_deadline(), None);
+        core.take(says(Standing::Reloading));
+        assert_eq!(core.state.services()[0].reason, Reason::Reloading);
+        core.take(ready());
+        assert_eq!((core.state.next_deadline(), core.state.services()[0].reason), (None, Reason::None));
+        let mut begun = core.now;
+        core.take(says(Standing::Reloading));
+        for _ in 0..2 {
+            core.now = core.now.plus(Millis(1000));
+            core.take(says(Standing::Reloading));
+        }
+        if frozen {
+            core.take(instance(1, InstanceEvent::Frozen(Ok(true))));
+            assert_eq!(core.state.next_deadline(), None, "what is frozen cannot reload");
+            core.now = core.now.plus(Millis(60_000));
+            core.take(instance(1, InstanceEvent::Frozen(Ok(false))));
+            begun = core.now;
+        }
+        core.now = core.state.next_deadline().unwrap();
+        assert_eq!(core.now.since(begun), Millis(3000));
+        let actions = core.take(Event::Timer);
+        assert!(actions.contains(&Action::Signal(0, 1, None)), "{actions:?}");
+        core.take(instance(1, InstanceEvent::InitGone(Some(Status::Code(0)))));
+        assert_eq!((core.phase(0), core.state.services()[0].reason), (Phase::Backoff, Reason::ReloadTimeout));
+    }
+}
+
+#[test]
+fn a_service_that_ends_while_it_reloads_is_started_again() {
+    let mut core = watched();
+    core.take(ready());
+    core.take(notified(Notice { standing: Some(Standing::Reloading), ..Notice::default() }));
+    core.take(instance(1, InstanceEvent::InitGone(Some(Status::Signal(11)))));
+    assert_eq!(core.phase(0), Phase::Backoff);
 }
 
 #[test]

@@ -56,7 +56,9 @@ impl fmt::Display for Why<'_> {
             reason => write!(f, "{reason}"),
         }?;
         match (service.reason, &service.said) {
-            (Reason::Exit(_) | Reason::Watchdog | Reason::StartTimeout, Some(said)) => write!(f, "; it said {said}"),
+            (Reason::Exit(_) | Reason::Watchdog | Reason::StartTimeout | Reason::ReloadTimeout, Some(said)) => {
+                write!(f, "; it said {said}")
+            }
             _ => Ok(()),
         }
     }

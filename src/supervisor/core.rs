@@ -9,7 +9,7 @@
 //! - an end takes three steps: the stop signal, after `stop.timeout` SIGKILL for everything (and at last for its init), and
 //!   if even that does not help the service is named as stuck and the supervisor goes on without it;
 //! - what is frozen is thawed before it is ended, since a frozen process cannot die on cgroup v1;
-//! - a service that has to say that it is ready is starting until then; one that has to ping and does not is aborted,
+//! - a service that has to say that it is ready is starting until then, and one that reloads has as long for that; one that has to ping and does not is aborted,
 //!   during its start too ([`super::notify`]);
 //! - exit code 78 says that starting again is of no use;
 //! - one process killed for want of memory ends the whole instance: half a service is worse than none.
@@ -138,6 +138,7 @@ impl Step<'_> {
             match service.phase {
                 Phase::Starting => self.kill(index, Reason::StartTimeout),
                 Phase::Started => self.stop(index, Reason::StartTimeout, After::Policy),
+                Phase::Running => self.stop(index, Reason::ReloadTimeout, After::Policy),
                 Phase::Stopping(Ending::Asked | Ending::Sweeping) => {
                     let reason = service.reason;
                     self.kill(index, reason);

@@ -25,7 +25,7 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 /// Messages of the kernel about links that are taken in at a time.
 const LINKS: usize = 64;
 /// When the timer that tells of steps of the clock would fire by itself: the year 2286, or the last time that 32 bits hold.
-const NEVER: i64 = if size_of::<libc::time_t>() > 4 { 9_999_999_999 } else { i32::MAX as i64 };
+const NEVER: i64 = if size_of::<libc::timespec>() > 8 { 9_999_999_999 } else { i32::MAX as i64 };
 
 /// The board as services wait for it.
 #[derive(Debug)]

@@ -83,6 +83,8 @@ pub enum Reason {
     StartTimeout,
     /// It reads its configuration anew, as it says.
     Reloading,
+    /// It said that it reads its configuration anew, and did not say within `start_timeout` that it is ready again.
+    ReloadTimeout,
     /// It is ending by itself, as it says.
     Stopping,
     /// It did not ping within its `watchdog`, or said itself that something is wrong.
@@ -133,6 +135,7 @@ impl fmt::Display for Reason {
             Reason::OutOfMemory => f.write_str("out of memory: killed at its limit"),
             Reason::StartTimeout => f.write_str("was not ready within its start_timeout"),
             Reason::Reloading => f.write_str("reads its configuration anew"),
+            Reason::ReloadTimeout => f.write_str("was not ready again within its start_timeout after a reload"),
             Reason::Stopping => f.write_str("is ending by itself"),
             Reason::Watchdog => f.write_str("its watchdog expired"),
             Reason::SpawnFailed => f.write_str("could not be started"),
@@ -168,7 +171,7 @@ pub struct Service {
     pub since: Millis,
     /// When something happens by itself; `None`: nothing will.
     pub deadline: Option<Millis>,
-    /// How far `deadline` can be put off by who asks for more time.
+    /// How far `deadline` can be put off by who asks for more time. While it runs: it reloads.
     pub furthest: Option<Millis>,
     /// The time between two pings; `None`: it is not watched.
     pub period: Option<Millis>,

@@ -164,7 +164,7 @@ pub static SERVICE: Object = Object {
             "\"30s\"",
             "\"30s\"",
             "The longest time from the start of its sandbox until it is ready. What says `EXTEND_TIMEOUT_USEC=` gets \
-             more, up to ten times this.",
+             more, up to ten times this. A reload (RELOADING=1) has as long until the next READY=1.",
         ),
         optional(
             "ready",
