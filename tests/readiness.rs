@@ -88,6 +88,26 @@ fn root_a_service_that_does_not_get_ready_in_time_is_started_again() {
 }
 
 #[test]
+fn root_a_reload_that_does_not_end_in_time_ends_the_service() {
+    let name = "root_a_reload_that_does_not_end_in_time_ends_the_service";
+    let more = r#""ready": "notify", "start_timeout": "1s", "restart": { "policy": "no" },"#;
+    let reload = ["notify READY=1", "notify RELOADING=1|MONOTONIC_USEC=1"];
+    let services = [
+        says("never", &[&reload[..], &["pause 1000000"]].concat(), more),
+        says("ends", &[&reload[..], &["notify READY=1", "pause 1000000"]].concat(), more),
+        says("shows", &[&reload[..], &["pause 1000000"]].concat(), &more.replace("1s", "1h")),
+    ];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    board.until("the reload", |board| board.field("shows", "reason") == "reads its configuration anew");
+    assert_eq!(board.field("shows", "state"), "running");
+    board.until("its end", |board| board.field("never", "state") == "failed");
+    assert_eq!(board.field("never", "reason"), "was not ready again within its start_timeout after a reload");
+    assert_eq!((board.field("ends", "state"), board.field("ends", "reason")), ("running".into(), "".into()));
+    board.down();
+}
+
+#[test]
 fn root_only_who_has_a_say_is_listened_to() {
     let name = "root_only_who_has_a_say_is_listened_to";
     let lie = ["in-child notify READY=1|STATUS=lie", "in-child notify WATCHDOG=trigger", "pause 1000000"];

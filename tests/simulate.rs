@@ -35,7 +35,7 @@ fn random_plan(random: &mut Random) -> Plan {
             kind: kinds[usize::from(i)],
             needs: (0..i)
                 .filter_map(|need| match (kinds[usize::from(need)], random.below(6)) {
-                    (_, 2..) => None,
+                    (_, 2..) => (random.one_in(8)).then_some(Need::Soft(need)),
                     (Kind::Oneshot, _) => Some(Need::Done(need)),
                     (Kind::Daemon, 0) => Some(Need::Ready(need)),
                     (Kind::Daemon, _) => Some(Need::Started(need)),
@@ -70,8 +70,14 @@ fn random_plan(random: &mut Random) -> Plan {
     Plan { services, start_order: (0..count).collect(), device }
 }
 
-fn is_met(need: Need, phase: Phase) -> bool {
+fn is_met(need: Need, phase: Phase, kind: Kind) -> bool {
     match need {
+        // A wait that leads nowhere does not count, and one that leads somewhere is followed by a start of its own.
+        Need::Soft(_) => match phase {
+            Phase::Preparing | Phase::Starting => false,
+            Phase::Started | Phase::Running => kind == Kind::Daemon,
+            _ => true,
+        },
         Need::Started(_) => matches!(phase, Phase::Started | Phase::Running | Phase::Done),
         Need::Ready(_) => matches!(phase, Phase::Running | Phase::Done),
         Need::Done(_) => phase == Phase::Done,
@@ -179,6 +185,10 @@ impl World {
                 0 => self.later(5000, Event::Held(index, "no such device".into())),
                 1 => self.later(5000, Event::ImageFailed(index, "bad layer".into())),
                 2 => self.later(5000, Event::Skipped(index, "/data/key exists".into())),
+                3 => {
+                    self.at_once.push_back(Event::Awaits(index, "waits for /data".into()));
+                    self.later(50_000, Event::Unheld(index));
+                }
                 _ => self.later(2000, Event::Ready(index)),
             },
             Action::Spawn(index, number) => self.spawn(index, number),
@@ -261,6 +271,11 @@ impl World {
         }
     }
 
+    fn needed(&self, need: Need) -> (Phase, Kind) {
+        let index = usize::from(need.service());
+        (self.state.services()[index].phase, self.plan.services[index].kind)
+    }
+
     fn living(&mut self, index: Index, number: u32, action: Action) -> &Body {
         let body = self.alive.get(&index).unwrap_or_else(|| panic!("{action:?}, but it is dead"));
         assert_eq!(body.number, number, "{action:?} is for an earlier instance");
@@ -273,8 +288,8 @@ impl World {
         *last = number;
         assert!(!self.alive.contains_key(&index), "service {index} is started twice");
         for need in &self.plan.services[usize::from(index)].needs {
-            let phase = self.state.services()[usize::from(need.service())].phase;
-            assert!(is_met(*need, phase), "{index} is started, but {need:?} is {phase:?}");
+            let (phase, kind) = self.needed(*need);
+            assert!(is_met(*need, phase, kind), "{index} is started, but {need:?} is {phase:?}");
         }
         let at = |event| Event::Instance(index, number, event);
         if self.random.one_in(10) {
@@ -312,7 +327,8 @@ impl World {
     /// Something that a service says, other than its ping.
     fn word(&mut self) -> Notice {
         let none = Notice::default();
-        match self.random.below(8) {
+        match self.random.below(9) {
+            8 => Notice { standing: Some(Standing::ReadyThenReloading), ..none },
             0 => Notice { standing: Some(Standing::Reloading), ..none },
             1 => Notice { standing: Some(Standing::Stopping), ..none },
             2 => Notice { extend: Some(Millis(self.random.below(100_000))), ..none },
@@ -404,14 +420,21 @@ impl World {
                 Phase::Stopping(Ending::Stuck) => assert!(body.is_some()),
                 Phase::Stopping(_) | Phase::Backoff => assert!(service.deadline.is_some(), "{index} {service:?}"),
                 Phase::Waiting => {
-                    let unmet = |need: &Need| !is_met(*need, self.state.services()[usize::from(need.service())].phase);
-                    assert!(self.plan.services[index].needs.iter().any(unmet), "{index} waits for nothing");
+                    let unmet = |need: &Need| {
+                        let (phase, kind) = self.needed(*need);
+                        !is_met(*need, phase, kind) || matches!(need, Need::Soft(_)) && phase == Phase::Waiting
+                    };
+                    let waits = self.plan.services[index].needs.iter().any(unmet);
+                    let coming = self.agenda.values().any(|event| *event == Event::Unheld(index as Index));
+                    assert!(waits || coming && service.reason == Reason::Awaits, "{index} waits for nothing");
                 }
                 Phase::Preparing => {
                     let coming = |event: &Event| match event {
-                        Event::Ready(i) | Event::Held(i, _) | Event::ImageFailed(i, _) | Event::Skipped(i, _) => {
-                            usize::from(*i) == index
-                        }
+                        Event::Ready(i)
+                        | Event::Held(i, _)
+                        | Event::Awaits(i, _)
+                        | Event::ImageFailed(i, _)
+                        | Event::Skipped(i, _) => usize::from(*i) == index,
                         _ => false,
                     };
                     assert!(self.agenda.values().any(coming), "{index} waits for an image that nobody prepares");

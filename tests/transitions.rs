@@ -10,7 +10,7 @@ use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{LEFT, State, step};
 use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
 use coracle::supervisor::notify::{Notice, Standing};
-use coracle::supervisor::service::{Phase, Reason};
+use coracle::supervisor::service::{Ending, Phase, Reason};
 use std::fmt::Write as _;
 
 fn service(name: &str, needs: &[u16], policy: RestartPolicy) -> Service {
@@ -77,6 +77,11 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
     vec![
         ("fresh", always(), vec![]),
         ("waiting", always(), boot.to_vec()),
+        (
+            "waiting for the board",
+            always(),
+            vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Awaits(0, "waits for /x".into())],
+        ),
         ("preparing", always(), vec![Event::Boot, Event::Ready(1), boot[1].clone()]),
         ("held", always(), vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Held(0, "no /dev/x".into())]),
         ("starting", always(), vec![Event::Boot, Event::Ready(1), boot[1].clone(), Event::Ready(0)]),
@@ -146,6 +151,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("ready", Event::Ready(0)),
         ("held", Event::Held(0, "why".into())),
         ("unheld", Event::Unheld(0)),
+        ("awaits", Event::Awaits(0, "why".into())),
         ("skipped", Event::Skipped(0, "why".into())),
         ("image failed", Event::ImageFailed(0, "why".into())),
         ("spawned", instance(1, Spawned)),
@@ -164,6 +170,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("init gone 78", instance(1, InitGone(Some(Status::Code(78))))),
         ("says ready", says(Standing::Ready)),
         ("says reloading", says(Standing::Reloading)),
+        ("says ready and reloading", says(Standing::ReadyThenReloading)),
         ("says stopping", says(Standing::Stopping)),
         ("pings", notified(Notice { ping: true, ..Notice::default() })),
         ("triggers its watchdog", notified(Notice { trigger: true, ..Notice::default() })),
@@ -395,6 +402,78 @@ fn what_nothing_starts_any_more_does_not_keep_wait_waiting() {
 }
 
 #[test]
+fn what_waits_for_the_board_begins_when_it_is_there_and_keeps_nobody_waiting() {
+    let services = vec![service("a", &[1], RestartPolicy::Always), service("b", &[], RestartPolicy::Always)];
+    let mut core = Core::new(services, vec![1, 0]);
+    core.take(Event::Boot);
+    core.take(Event::WaitSettled(TOKEN));
+    let actions = core.take(Event::Awaits(1, "waits for /data".into()));
+    assert!(actions.iter().any(|action| matches!(action, Action::Answer(TOKEN, _))), "{actions:?}");
+    assert_eq!((core.phase(1), core.state.services()[1].reason), (Phase::Waiting, Reason::Awaits));
+    let actions = core.take(Event::Awaits(1, "waits for /more".into()));
+    assert_eq!((actions, core.state.services()[1].detail.as_deref()), (vec![], Some("waits for /more")));
+    for again in [Event::Unheld(1), Event::Request(LATER, 1, Order::Start)] {
+        let actions = core.take(again);
+        assert!(actions.contains(&Action::Prepare(1)), "{actions:?}");
+        core.take(Event::Awaits(1, "waits for /data".into()));
+    }
+    core.take(Event::Unheld(1));
+    core.take(Event::Ready(1));
+    let actions = core.take(Event::Instance(1, 1, InstanceEvent::MainStarted));
+    assert!(actions.contains(&Action::Prepare(0)), "{actions:?}");
+}
+
+#[test]
+fn a_soft_need_waits_only_for_what_is_on_its_way() {
+    let soft = |index| Service { needs: vec![Need::Soft(index)], ..service("a", &[], RestartPolicy::Always) };
+    let chain = || vec![soft(1), service("b", &[2], RestartPolicy::Always), service("c", &[], RestartPolicy::Always)];
+    let booted = |services: Vec<Service>| {
+        let mut core = Core::new(services, vec![2, 1, 0]);
+        core.take(Event::Boot);
+        core
+    };
+    let started = |index| Event::Instance(index, 1, InstanceEvent::MainStarted);
+    let mut core = booted(chain());
+    for event in [Event::Ready(2), started(2), Event::Ready(1)] {
+        let actions = core.take(event);
+        assert_eq!((core.phase(0), actions.contains(&Action::Prepare(0))), (Phase::Waiting, false));
+    }
+    assert!(core.take(started(1)).contains(&Action::Prepare(0)));
+    // Whatever keeps the one that it is soft about, or what that one needs, from coming lets it go on.
+    for (event, index) in [(Event::Held(2, "x".into()), 2), (Event::Awaits(2, "x".into()), 2)] {
+        let actions = booted(chain()).take(event);
+        assert!(actions.contains(&Action::Prepare(0)), "{index}: {actions:?}");
+    }
+    let mut asleep = chain();
+    asleep[1].enabled = false;
+    assert_eq!(booted(asleep).phase(0), Phase::Preparing);
+    let mut oneshot = chain();
+    oneshot[1].kind = Kind::Oneshot;
+    let mut core = booted(oneshot);
+    for event in [Event::Ready(2), started(2), Event::Ready(1), started(1)] {
+        core.take(event);
+        assert_eq!(core.phase(0), Phase::Waiting, "a oneshot is on its way until it is done");
+    }
+    let ended = Event::Instance(1, 1, InstanceEvent::InitGone(Some(Status::Code(1))));
+    assert!(core.take(ended).contains(&Action::Prepare(0)));
+}
+
+#[test]
+fn who_starts_a_service_does_not_start_what_it_needs_softly_and_stops_it_first() {
+    let soft = Service { needs: vec![Need::Soft(1)], ..service("a", &[], RestartPolicy::Always) };
+    let mut core = Core::new(vec![soft, service("b", &[], RestartPolicy::Always)], vec![1, 0]);
+    core.take(Event::Request(TOKEN, 0, Order::Start));
+    assert_eq!((core.phase(0), core.phase(1)), (Phase::Preparing, Phase::Stopped));
+    core.take(Event::Ready(0));
+    core.take(instance(1, InstanceEvent::MainStarted));
+    core.take(Event::Request(TOKEN, 1, Order::Start));
+    core.take(Event::Ready(1));
+    core.take(Event::Instance(1, 1, InstanceEvent::MainStarted));
+    core.take(Event::Shutdown(None));
+    assert_eq!((core.phase(0), core.phase(1)), (Phase::Stopping(Ending::Asked), Phase::Running));
+}
+
+#[test]
 fn a_full_table_of_waiting_requests_says_busy() {
     let mut core = Core::new(vec![service("a", &[], RestartPolicy::Always)], vec![0]);
     core.take(Event::Boot);
@@ -498,6 +577,50 @@ fn time_that_is_asked_for_is_given_up_to_ten_times_the_timeout_in_total() {
         core.take(more.clone());
     }
     assert_eq!((ended, core.state.services()[0].reason), (Some(Millis(600_000)), Reason::StartTimeout));
+}
+
+#[test]
+fn a_reload_that_does_not_end_in_time_ends_the_service_and_repeating_it_gives_no_more_time() {
+    let says = |standing| notified(Notice { standing: Some(standing), ..Notice::default() });
+    for frozen in [false, true] {
+        let first = Service { ready: Ready::Notify, ..service("a", &[], RestartPolicy::Always) };
+        let mut core = Core::new(vec![first], vec![0]);
+        let run = [Event::Boot, Event::Ready(0), instance(1, InstanceEvent::MainStarted), ready()];
+        run.into_iter().for_each(|event| drop(core.take(event)));
+        assert_eq!(core.state.next_deadline(), None);
+        core.take(says(Standing::Reloading));
+        assert_eq!(core.state.services()[0].reason, Reason::Reloading);
+        core.take(ready());
+        assert_eq!((core.state.next_deadline(), core.state.services()[0].reason), (None, Reason::None));
+        let mut begun = core.now;
+        core.take(says(Standing::Reloading));
+        for _ in 0..2 {
+            core.now = core.now.plus(Millis(1000));
+            core.take(says(Standing::Reloading));
+        }
+        if frozen {
+            core.take(instance(1, InstanceEvent::Frozen(Ok(true))));
+            assert_eq!(core.state.next_deadline(), None, "what is frozen cannot reload");
+            core.now = core.now.plus(Millis(60_000));
+            core.take(instance(1, InstanceEvent::Frozen(Ok(false))));
+            begun = core.now;
+        }
+        core.now = core.state.next_deadline().unwrap();
+        assert_eq!(core.now.since(begun), Millis(3000));
+        let actions = core.take(Event::Timer);
+        assert!(actions.contains(&Action::Signal(0, 1, None)), "{actions:?}");
+        core.take(instance(1, InstanceEvent::InitGone(Some(Status::Code(0)))));
+        assert_eq!((core.phase(0), core.state.services()[0].reason), (Phase::Backoff, Reason::ReloadTimeout));
+    }
+}
+
+#[test]
+fn a_service_that_ends_while_it_reloads_is_started_again() {
+    let mut core = watched();
+    core.take(ready());
+    core.take(notified(Notice { standing: Some(Standing::Reloading), ..Notice::default() }));
+    core.take(instance(1, InstanceEvent::InitGone(Some(Status::Signal(11)))));
+    assert_eq!(core.phase(0), Phase::Backoff);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What every layer may use: capacities, names, sizes and times, exit codes. No system call, no clock.
 #![forbid(unsafe_code)]
 
+pub mod built;
 pub mod exit;
 pub mod json;
 pub mod limits;

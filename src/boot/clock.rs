@@ -1,6 +1,7 @@
 //! The time of day of a board that may have no clock: never earlier than what it is known to be past.
 #![forbid(unsafe_code)]
 
+use crate::base::built::BUILT;
 use crate::supervisor::keeper::Say;
 use crate::sys::board::{RtcTime, read_rtc};
 use nix::sys::time::TimeSpec;
@@ -10,27 +11,6 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// When this release was made, seconds since 1970: what SOURCE_DATE_EPOCH said to the compiler, or else the
-/// date of the release.
-pub const BUILT: i64 = match option_env!("SOURCE_DATE_EPOCH") {
-    Some(text) => decimal(text.as_bytes()),
-    // 2026-11-01.
-    None => 1_793_491_200,
-};
-
-/// A number in the environment of the compiler; what is none counts as zero.
-const fn decimal(text: &[u8]) -> i64 {
-    let (mut number, mut at) = (0i64, 0);
-    while at < text.len() {
-        if !text[at].is_ascii_digit() || number > i64::MAX / 100 {
-            return 0;
-        }
-        number = number * 10 + (text[at] - b'0') as i64;
-        at += 1;
-    }
-    number
-}
 
 /// The file in the state folder whose time of change is the time of the last orderly shutdown.
 const SAVED: &str = "clock";
@@ -69,13 +49,15 @@ pub fn seconds(time: &RtcTime) -> Option<i64> {
     fits.then_some(days * 86_400 + rest)
 }
 
-/// Sets the clock to the latest known time if it is behind. `state`: the state folder, once it is mounted.
-pub fn set(state: Option<&Path>, say: Say<'_>) {
+/// Sets the clock to the latest known time if it is behind; whether that is a guess, which no clock of the board has shown.
+/// `state`: the state folder, once it is mounted.
+pub fn set(state: Option<&Path>, say: Say<'_>) -> bool {
     let rtc = || seconds(&read_rtc(File::open("/dev/rtc0").ok()?.as_fd()).ok()?);
     let saved = state.and_then(|state| fs::metadata(saved(state)).ok()).map(|file| file.mtime());
     // A clock before 1970 is behind whatever is known.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
-    let Some((time, from)) = latest(now, rtc(), saved) else { return };
+    let Some((time, from)) = latest(now, rtc(), saved) else { return false };
+    let guess = from != From::Rtc;
     let set = clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::new(time as _, 0));
     let from = match from {
         From::Rtc => "what its real-time clock shows",
@@ -86,6 +68,7 @@ pub fn set(state: Option<&Path>, say: Say<'_>) {
         Ok(()) => say(format!("the clock was behind and is set to {from}")),
         Err(errno) => say(format!("the clock is behind and cannot be set to {from}: {}", errno.desc())),
     }
+    guess
 }
 
 /// Keeps the time for the next boot. To be called when the board is about to end.
@@ -125,12 +108,6 @@ mod tests {
         assert_eq!(at(1900, 1, 1, [0, 0, 0]), None);
         assert_eq!(at(2026, 13, 1, [0, 0, 0]), None);
         assert_eq!(at(2026, 1, 1, [25, 0, 0]), None);
-    }
-
-    #[test]
-    fn the_compilers_number_is_read() {
-        assert_eq!(decimal(b"1793491200"), 1_793_491_200);
-        assert_eq!((decimal(b""), decimal(b"x"), decimal(b"99999999999999999999999")), (0, 0, 0));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct First {
     pub cause: Option<Cause>,
     /// What is not as the config says.
     pub degraded: Vec<String>,
+    /// Whether the time of day was guessed.
+    pub clock_is_guessed: bool,
     /// The state folder, and a config to be kept there once everything runs with it.
     pub unproven: Option<(PathBuf, Vec<u8>)>,
     /// When rescue is over.
@@ -158,6 +160,10 @@ impl Keeper for First {
 
     fn degraded(&self) -> &[String] {
         &self.degraded
+    }
+
+    fn clock_is_guessed(&self) -> bool {
+        self.clock_is_guessed
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {

@@ -59,13 +59,13 @@ pub fn run(words: &[OsString]) -> ! {
     if let Some(watchdog) = &mut first.watchdog {
         watchdog.look_again(monotonic(), say);
     }
-    clock::set(None, say);
+    first.clock_is_guessed = clock::set(None, say);
     mounts::mount_all(&boot.mounts, &mut first, say);
     // What lies in memory no other boot will find.
     let kept = mark::outlives_boot(&state).then_some(&*state);
     if let Some(state) = kept {
         seed::load(state, say);
-        clock::set(Some(state), say);
+        first.clock_is_guessed |= clock::set(Some(state), say);
     }
     first.look_back(kept, say);
 

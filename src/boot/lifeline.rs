@@ -38,6 +38,7 @@ pub fn only(plan: Plan, shell: bool) -> Plan {
             Need::Started(index) => Need::Started(place(*index)?),
             Need::Ready(index) => Need::Ready(place(*index)?),
             Need::Done(index) => Need::Done(place(*index)?),
+            Need::Soft(index) => Need::Soft(place(*index)?),
         })
     };
     let mut services = Vec::with_capacity(usize::from(next) + 1);

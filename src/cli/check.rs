@@ -228,10 +228,6 @@ fn ordered(plan: &Plan) -> impl Iterator<Item = &Service> {
     plan.start_order.iter().filter_map(|index| plan.services.get(usize::from(*index)))
 }
 
-fn needs(plan: &Plan, service: &Service) -> Vec<String> {
-    service.needs.iter().map(|need| answer::need(plan, *need)).collect()
-}
-
 fn kind(service: &Service) -> &'static str {
     match service.kind {
         Kind::Daemon => "daemon",
@@ -277,7 +273,7 @@ fn table(plan: &Plan, board: &Board) -> Table {
             memory_text(service.limits.memory),
             service.limits.pids.to_string(),
             service.limits.cpu.map(|cpu| format!("{cpu}%")).unwrap_or_default(),
-            needs(plan, service).join(" "),
+            answer::needs(plan, service).join(" "),
             image,
         ]);
     }
@@ -348,7 +344,7 @@ fn json(file: &Path, plan: &Plan, warnings: &[Problem], board: &Board, found: &[
             or_null(image_place(plan, board, service).map(|(path, _)| path).as_deref()),
             limits.pids,
             limits.cpu.map_or("null".into(), |cpu| cpu.to_string()),
-            list(needs(plan, service).iter().map(|name| Quoted(name).to_string()))
+            list(answer::needs(plan, service).iter().map(|name| Quoted(name).to_string()))
         )
     };
     let sum = board::memory_sum(plan);

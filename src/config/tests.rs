@@ -102,7 +102,9 @@ fn every_key_reaches_the_plan() {
     assert!(matches!(&broker.mounts[0].kind, MountKind::Volume(name) if name.as_str() == "broker-7"));
     assert!(matches!(&broker.mounts[1].kind, MountKind::Bind(path) if &**path == "/etc/ssl"));
     assert!(broker.mounts[1].read_only && broker.mounts[2].kind == MountKind::Tmpfs(Bytes(4 << 20)));
-    assert_eq!(broker.needs, [Need::Ready(2), Need::Started(1), Need::Done(3), Need::Done(4)]);
+    assert_eq!(broker.needs, [Need::Ready(2), Need::Started(1), Need::Done(3), Need::Done(4), Need::Soft(5)]);
+    let awaits: Vec<String> = broker.awaits.iter().map(ToString::to_string).collect();
+    assert_eq!(awaits, ["mount:/data", "path:/run/x y", "link:eth0.100", "clock"]);
     let restart = broker.restart;
     assert_eq!((restart.policy, restart.then, restart.tries), (RestartPolicy::OnFailure, Then::Stop, 10));
     assert_eq!((restart.delay, restart.max_delay, restart.within), (Millis(250), Millis(120_000), Millis(3_600_000)));
@@ -117,7 +119,7 @@ fn every_key_reaches_the_plan() {
     assert!(broker.devices[1].optional && !broker.devices[1].rules.write && broker.devices[0].rules.write);
     let log = &broker.log;
     assert_eq!((log.ring, log.rate, log.file, log.keep), (Some(Bytes(64 << 10)), 100, Bytes(256 << 10), 3));
-    assert_eq!(plan.start_order, [1, 2, 3, 4, 0, 5]);
+    assert_eq!(plan.start_order, [1, 2, 3, 4, 5, 0]);
     assert_eq!(&*broker.env_files[0], "/data/broker.env");
     assert_eq!(&*broker.secrets[0].target, "/run/secrets/tls.key");
 }

@@ -3,7 +3,7 @@
 use super::order::{Edge, order};
 use super::problem::{Sink, Span};
 use super::scan::Scanned;
-use super::values::{self, Read, Until};
+use super::values::{self, Needed, Read, Until};
 use super::vars::{self, Var};
 use super::{Input, device, merge, raw, service};
 use crate::base::json::fill::{Place, Slot, Unknown, fill};
@@ -188,10 +188,19 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
     let names: Vec<Cow<'_, str>> = placed.iter().map(|placed| values::decoded(placed.name)).collect();
     let mut edges = Vec::new();
     for (index, own) in placed.iter().enumerate() {
-        let bare = |need: &str| need.split(':').next().unwrap_or("").to_owned();
         context.repeated(&own.needs, "the need", bare);
         for raw in &own.needs {
-            let Some((name, until)) = context.read(Some(raw), values::need) else { continue };
+            let (name, until) = match context.read(Some(raw), values::need) {
+                Some(Needed::Service(name, until)) => (name, until),
+                Some(Needed::Board(what)) => {
+                    board_need(context, raw, &names);
+                    if let Some(Some(service)) = services.get_mut(index) {
+                        service.awaits.push(what);
+                    }
+                    continue;
+                }
+                None => continue,
+            };
             let Some(target) = names.iter().position(|known| *known == name.as_str()) else {
                 let known = names.iter().map(|name| &**name).filter(|name| !name.is_empty());
                 let hint = nearest(name.as_str(), known);
@@ -219,18 +228,38 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
             service.needs.push(match until {
                 Some(Until::Ready) => Need::Ready(target as u16),
                 Some(Until::Started) => Need::Started(target as u16),
+                Some(Until::Soft) => Need::Soft(target as u16),
                 None if !oneshot => Need::Started(target as u16),
                 Some(Until::Done) | None => Need::Done(target as u16),
             });
             let own = service.name.as_str();
             let span = context.span(raw);
-            if asleep && service.enabled {
+            if asleep && service.enabled && until != Some(Until::Soft) {
                 let message = format!("needs {:?}, which is not enabled", name.as_str());
                 context.sink.warning(span, message, format!("{own:?} waits until someone starts it"));
             }
         }
     }
     edges
+}
+
+/// What makes two entries of `needs` the same: the service, or all of it for something of the board.
+fn bare(need: &str) -> String {
+    match values::need(need) {
+        Ok(Needed::Service(name, _)) => name.as_str().to_owned(),
+        _ => need.to_owned(),
+    }
+}
+
+/// Reports a need of the board that could be meant for a service.
+fn board_need(context: &mut Context<'_, '_, '_>, raw: &str, names: &[Cow<'_, str>]) {
+    let typed = values::decoded(raw);
+    let word = typed.split(':').next().unwrap_or_default();
+    if names.iter().any(|name| name == word) {
+        let span = context.span(raw);
+        let message = format!("{typed:?} is the board's, but there is a service called {word:?} too");
+        context.sink.problem(span, message, Some("give the service another name".into()));
+    }
 }
 
 fn report_cycle(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], cycle: &[usize]) {

@@ -7,7 +7,7 @@ use crate::base::name::{BadName, Name};
 use crate::base::signal;
 use crate::base::suggest::did_you_mean;
 use crate::base::units::{self, BadUnit, Bytes, Millis};
-use crate::plan::{CapSet, Feature, Memory, UserSpec, capability};
+use crate::plan::{Await, CapSet, Feature, Memory, UserSpec, capability};
 
 /// Longest path, in bytes (`PATH_MAX` without the end mark).
 const PATH_BYTES: usize = 4095;
@@ -83,7 +83,7 @@ pub enum Text {
     Capability,
     /// A list of cores.
     Cpus,
-    /// `name`, `name:started` or `name:done`.
+    /// `name`, `name:started` and so on, or something of the board.
     Need,
     /// A word of [`Feature`].
     Feature,
@@ -480,7 +480,7 @@ fn cpus(text: &str) -> Read<()> {
     Ok(())
 }
 
-/// When a need counts as met.
+/// When a need for a service counts as met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     /// The service runs.
@@ -489,21 +489,38 @@ pub enum Until {
     Ready,
     /// The oneshot is done.
     Done,
+    /// The service is not on its way any more.
+    Soft,
 }
 
-/// The service that a need names, and when it counts as met, if it says so.
-pub fn need(text: &str) -> Read<(Name, Option<Until>)> {
+/// What an entry of `needs` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Needed {
+    /// A service, and when it counts as met, if it says so.
+    Service(Name, Option<Until>),
+    /// Something of the board.
+    Board(Await),
+}
+
+/// What an entry of `needs` names.
+pub fn need(text: &str) -> Read<Needed> {
     let (service, until) = match text.split_once(':') {
+        Some(("mount", place)) => return path(place).map(|()| Needed::Board(Await::Mount(place.into()))),
+        Some(("path", place)) => return path(place).map(|()| Needed::Board(Await::Path(place.into()))),
+        Some(("link", link)) => return board::link(link).map(|()| Needed::Board(Await::Link(link.into()))),
         Some((service, "started")) => (service, Some(Until::Started)),
         Some((service, "ready")) => (service, Some(Until::Ready)),
         Some((service, "done")) => (service, Some(Until::Done)),
+        Some((service, "soft")) => (service, Some(Until::Soft)),
         Some((_, condition)) => {
-            let form = "write \"name\", \"name:started\", \"name:ready\" or, of a oneshot, \"name:done\"";
+            let form = "write \"name\" with nothing, \":started\", \":ready\", \":soft\" or, of a oneshot, \":done\" \
+                        behind it, \"mount:/path\", \"path:/path\", \"link:name\" or \"clock\"";
             return wrong_hint(format!("holds {text:?}, whose condition {condition:?} is not known"), form);
         }
+        None if text == "clock" => return Ok(Needed::Board(Await::Clock)),
         None => (text, None),
     };
-    Ok((name(service)?, until))
+    Ok(Needed::Service(name(service)?, until))
 }
 
 /// What a kernel may lack.

@@ -16,8 +16,8 @@ pub use device::Device;
 pub use feature::{Feature, FeatureSet};
 pub use limits::{IoLimit, Limits, Memory, Rlimit, RlimitKind};
 pub use service::{
-    Condition, DeviceNode, DeviceRules, Kind, LogPolicy, Mount, MountKind, Need, Network, NotifyAccess, Ready, Restart,
-    RestartPolicy, Root, RootFs, Seccomp, Secret, Service, Stop, Then, UserSpec,
+    Await, Condition, DeviceNode, DeviceRules, Kind, LogPolicy, Mount, MountKind, Need, Network, NotifyAccess, Ready,
+    Restart, RestartPolicy, Root, RootFs, Seccomp, Secret, Service, Stop, Then, UserSpec,
 };
 
 /// A device with its services.

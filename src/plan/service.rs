@@ -41,8 +41,10 @@ pub struct Service {
     pub root_fs: RootFs,
     /// Mounts, in this order.
     pub mounts: Vec<Mount>,
-    /// What must be there before it starts.
+    /// The services that must be there before it starts.
     pub needs: Vec<Need>,
+    /// What must have come about on the board before it starts.
+    pub awaits: Vec<Await>,
     /// What happens when it ends.
     pub restart: Restart,
     /// How it is stopped.
@@ -101,6 +103,7 @@ impl Service {
             root_fs: RootFs::ReadOnly,
             mounts: Vec::new(),
             needs: Vec::new(),
+            awaits: Vec::new(),
             restart: Restart::default(),
             stop: Stop { signal: None, timeout: Millis::from_secs(10) },
             start_timeout: Millis::from_secs(30),
@@ -212,7 +215,7 @@ pub enum MountKind {
     Tmpfs(Bytes),
 }
 
-/// What must be there before a service starts.
+/// A service that must be there before another one starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// Main of the service with this index runs, or the service is done.
@@ -221,13 +224,41 @@ pub enum Need {
     Ready(u16),
     /// The oneshot with this index has ended with exit code 0.
     Done(u16),
+    /// The service with this index is not on its way any more: it is there, or does not come by itself.
+    Soft(u16),
 }
 
 impl Need {
     /// The service that is needed.
     pub fn service(&self) -> u16 {
-        let (Need::Started(index) | Need::Ready(index) | Need::Done(index)) = self;
+        let (Need::Started(index) | Need::Ready(index) | Need::Done(index) | Need::Soft(index)) = self;
         *index
+    }
+}
+
+/// What must have come about on the board before a service starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Await {
+    /// Something is mounted at this path.
+    Mount(Box<str>),
+    /// There is something at this path.
+    Path(Box<str>),
+    /// This network interface is up and has a carrier.
+    Link(Box<str>),
+    /// The time of day is known.
+    Clock,
+}
+
+impl core::fmt::Display for Await {
+    /// As the config writes it.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (word, what) = match self {
+            Await::Mount(path) => ("mount:", &**path),
+            Await::Path(path) => ("path:", &**path),
+            Await::Link(name) => ("link:", &**name),
+            Await::Clock => ("clock", ""),
+        };
+        write!(f, "{word}{what}")
     }
 }
 

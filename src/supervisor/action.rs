@@ -9,7 +9,7 @@ use super::service::Phase;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// See that the board has what the service needs and that its image is in the store; answered by `Ready`, `Held`,
-    /// `Skipped` or `ImageFailed`.
+    /// `Awaits`, `Skipped` or `ImageFailed`.
     Prepare(Index),
     /// Make the sandbox and run main in it; answered by `Spawned` or `SpawnFailed`.
     Spawn(Index, Number),

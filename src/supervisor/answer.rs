@@ -43,23 +43,29 @@ impl fmt::Display for Why<'_> {
         match service.reason {
             Reason::Needs(Need::Started(needed)) => write!(f, "waits for {}", name(plan, needed)),
             Reason::Needs(Need::Ready(needed)) => write!(f, "waits for {} to be ready", name(plan, needed)),
+            Reason::Needs(Need::Soft(needed)) => write!(f, "waits while {} is on its way", name(plan, needed)),
             Reason::Needs(Need::Done(needed)) => write!(f, "waits for {} to be done", name(plan, needed)),
             Reason::Escalated(other) => write!(f, "started again with {}, which does not recover", name(plan, other)),
             Reason::Exit(Status::Signal(number)) => match signal::name(number) {
                 Some(word) => write!(f, "killed by signal {number} ({word})"),
                 None => write!(f, "killed by signal {number}"),
             },
-            reason @ (Reason::SpawnFailed | Reason::Image | Reason::Board | Reason::Skipped | Reason::Freezer) => {
-                match (reason, &service.detail) {
-                    (_, None) => write!(f, "{reason}"),
-                    (Reason::Board, Some(detail)) => f.write_str(detail),
-                    (_, Some(detail)) => write!(f, "{reason}: {detail}"),
-                }
-            }
+            reason @ (Reason::SpawnFailed
+            | Reason::Image
+            | Reason::Board
+            | Reason::Awaits
+            | Reason::Skipped
+            | Reason::Freezer) => match (reason, &service.detail) {
+                (_, None) => write!(f, "{reason}"),
+                (Reason::Board | Reason::Awaits, Some(detail)) => f.write_str(detail),
+                (_, Some(detail)) => write!(f, "{reason}: {detail}"),
+            },
             reason => write!(f, "{reason}"),
         }?;
         match (service.reason, &service.said) {
-            (Reason::Exit(_) | Reason::Watchdog | Reason::StartTimeout, Some(said)) => write!(f, "; it said {said}"),
+            (Reason::Exit(_) | Reason::Watchdog | Reason::StartTimeout | Reason::ReloadTimeout, Some(said)) => {
+                write!(f, "; it said {said}")
+            }
             _ => Ok(()),
         }
     }
@@ -70,12 +76,18 @@ pub fn name(plan: &Plan, index: Index) -> &str {
     plan.services.get(usize::from(index)).map_or("?", |service| service.name.as_str())
 }
 
-/// A need as the config writes it.
-pub fn need(plan: &Plan, need: Need) -> String {
+/// All needs of a service as the config writes them.
+pub fn needs(plan: &Plan, service: &plan::Service) -> Vec<String> {
+    let services = service.needs.iter().map(|own| need(plan, *own));
+    services.chain(service.awaits.iter().map(ToString::to_string)).collect()
+}
+
+fn need(plan: &Plan, need: Need) -> String {
     match need {
         Need::Started(index) => name(plan, index).to_owned(),
         Need::Ready(index) => format!("{}:ready", name(plan, index)),
         Need::Done(index) => format!("{}:done", name(plan, index)),
+        Need::Soft(index) => format!("{}:soft", name(plan, index)),
     }
 }
 

@@ -11,7 +11,7 @@
 //! - an end takes three steps: the stop signal, after `stop.timeout` SIGKILL for everything (and at last for its init), and
 //!   if even that does not help the service is named as stuck and its next instance does not wait for this one;
 //! - what is frozen is thawed before it is ended, since a frozen process cannot die on cgroup v1;
-//! - a service that has to say that it is ready is starting until then; one that has to ping and does not is aborted,
+//! - a service that has to say that it is ready is starting until then, and one that reloads has as long for that; one that has to ping and does not is aborted,
 //!   during its start too ([`super::notify`]);
 //! - exit code 78 says that starting again is of no use;
 //! - one process killed for want of memory ends the whole instance: half a service is worse than none.
@@ -114,9 +114,10 @@ impl Step<'_> {
             Event::Forget(client) => self.state.waits.retain(|wait| wait.token.client != client),
             Event::Ready(index) if self.phase(index) == Some(Phase::Preparing) => self.spawn(index),
             Event::Skipped(index, why) if self.phase(index) == Some(Phase::Preparing) => self.skip(index, why),
-            Event::Held(index, why) => self.hold(index, Reason::Board, why),
-            Event::ImageFailed(index, why) => self.hold(index, Reason::Image, why),
-            Event::Unheld(index) if self.phase(index) == Some(Phase::Held) => self.begin(index),
+            Event::Held(index, why) => self.hold(index, Phase::Held, Reason::Board, why),
+            Event::ImageFailed(index, why) => self.hold(index, Phase::Held, Reason::Image, why),
+            Event::Awaits(index, why) => self.hold(index, Phase::Waiting, Reason::Awaits, why),
+            Event::Unheld(index) if self.service(index).is_some_and(|s| s.waits_for_board()) => self.begin(index),
             Event::Ready(_) | Event::Unheld(_) | Event::Skipped(..) => {}
             Event::Instance(index, number, event) => {
                 let current = self.service(index).is_some_and(|s| s.has_instance() && s.number == number);
@@ -155,6 +156,7 @@ impl Step<'_> {
             match service.phase {
                 Phase::Starting => self.kill(index, Reason::StartTimeout),
                 Phase::Started => self.stop(index, Reason::StartTimeout, After::Policy),
+                Phase::Running => self.stop(index, Reason::ReloadTimeout, After::Policy),
                 Phase::Stopping(Ending::Asked | Ending::Sweeping) => {
                     let reason = service.reason;
                     self.kill(index, reason);
@@ -238,6 +240,8 @@ impl Step<'_> {
                     self.begin(next);
                 }
                 Phase::Stopping(_) => service.after = After::Again,
+                // A fresh look, in case that what it waits for came unseen.
+                Phase::Waiting if service.waits_for_board() => self.begin(next),
                 Phase::Waiting | Phase::Preparing | Phase::Starting | Phase::Started | Phase::Running => {}
             }
         }
@@ -285,11 +289,11 @@ impl Step<'_> {
         self.actions.push(Action::Spawn(index, number));
     }
 
-    fn hold(&mut self, index: Index, reason: Reason, why: Box<str>) {
+    fn hold(&mut self, index: Index, phase: Phase, reason: Reason, why: Box<str>) {
         let Some(service) = self.service(index) else { return };
-        if matches!(service.phase, Phase::Preparing | Phase::Held) {
+        if service.phase == Phase::Preparing || service.waits_for_board() {
             service.detail = Some(why);
-            self.enter(index, Phase::Held, reason, None);
+            self.enter(index, phase, reason, None);
         }
     }
 
@@ -300,10 +304,13 @@ impl Step<'_> {
         self.enter(index, Phase::Done, Reason::Skipped, None);
     }
 
-    /// What follows from where everything stands now: who waited can begin, who is no longer needed can end.
+    /// What follows from where everything stands now: who waited can begin, who is no longer needed can end. In the start
+    /// order, so that whoever needs another one finds it where it stands now.
     fn sweep(&mut self) {
-        for index in self.indices() {
+        for i in 0..self.plan.start_order.len() {
+            let Some(index) = self.plan.start_order.get(i).copied() else { continue };
             match self.phase(index) {
+                Some(Phase::Waiting) if self.service(index).is_some_and(|s| s.waits_for_board()) => {}
                 Some(Phase::Waiting) => match graph::unmet(self.plan, &self.state.services, index) {
                     None => self.begin(index),
                     Some(needed) => {

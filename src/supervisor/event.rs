@@ -63,11 +63,13 @@ pub enum Event {
     Ready(Index),
     /// The board lacks what the service needs: why, and the way out.
     Held(Index, Box<str>),
+    /// The board has not come as far as the service needs it: what it waits for.
+    Awaits(Index, Box<str>),
     /// A condition of the service does not hold, so there is nothing for it to do: which.
     Skipped(Index, Box<str>),
     /// The image cannot be used: why.
     ImageFailed(Index, Box<str>),
-    /// Something that held the service may be there now.
+    /// Something that held the service, or that it waits for, may be there now.
     Unheld(Index),
     /// Something that happened to an instance.
     Instance(Index, Number, InstanceEvent),

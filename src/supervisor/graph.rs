@@ -1,14 +1,14 @@
 //! Who waits for whom.
 //!
 //! A need concerns the start: a service starts, and starts again, only while all that it needs runs or has run to a good
-//! end. When a needed service goes down, those that need it run on; when everything is stopped, a service is stopped
+//! end. A soft one is about the order alone: it waits only as long as the other service is on its way. When a needed service goes down, those that need it run on; when everything is stopped, a service is stopped
 //! before what it needs.
 #![forbid(unsafe_code)]
 
 use super::event::Index;
-use super::service::{Phase, Service};
+use super::service::{Phase, Reason, Service};
 use crate::base::limits::SERVICES;
-use crate::plan::{Need, Plan};
+use crate::plan::{Kind, Need, Plan};
 
 /// One bit per service.
 pub type Marks = [bool; SERVICES];
@@ -20,17 +20,18 @@ pub fn needs(plan: &Plan, index: Index) -> impl Iterator<Item = Need> {
 
 /// The first need of service `index` that is not met.
 pub fn unmet(plan: &Plan, services: &[Service], index: Index) -> Option<Need> {
-    needs(plan, index).find(|need| !met(services, *need))
+    needs(plan, index).find(|need| !met(plan, services, *need))
 }
 
 /// Service `index` and, as long as they are not met, all that it needs, and what those need.
 pub fn with_unmet(plan: &Plan, services: &[Service], index: Index) -> Marks {
     let mut marks = [false; SERVICES];
     mark(&mut marks, index);
-    for dependant in plan.start_order.iter().rev().filter(|i| **i == index || !met(services, Need::Started(**i))) {
+    for dependant in plan.start_order.iter().rev().filter(|i| **i == index || !met(plan, services, Need::Started(**i)))
+    {
         if marked(&marks, *dependant) {
             needs(plan, *dependant)
-                .filter(|need| !met(services, *need))
+                .filter(|need| !matches!(need, Need::Soft(_)) && !met(plan, services, *need))
                 .for_each(|need| mark(&mut marks, need.service()));
         }
     }
@@ -72,7 +73,9 @@ pub fn blocked(plan: &Plan, services: &[Service]) -> Marks {
             let down = [Phase::Stopped, Phase::Held, Phase::Failed, Phase::Backoff];
             marked(&marks, needed) || phase(needed).is_some_and(|phase| down.contains(&phase))
         };
-        if phase(*index) == Some(Phase::Waiting) && needs(plan, *index).any(hopeless) {
+        let board = services.get(usize::from(*index)).is_some_and(Service::waits_for_board);
+        let waits = phase(*index) == Some(Phase::Waiting);
+        if waits && (board || needs(plan, *index).filter(|need| !matches!(need, Need::Soft(_))).any(hopeless)) {
             mark(&mut marks, *index);
         }
     }
@@ -99,10 +102,28 @@ fn mark(marks: &mut Marks, index: Index) {
     }
 }
 
-fn met(services: &[Service], need: Need) -> bool {
+fn met(plan: &Plan, services: &[Service], need: Need) -> bool {
     services.get(usize::from(need.service())).is_some_and(|service| match need {
+        Need::Soft(index) => !is_coming(plan, services, index),
         Need::Started(_) => service.is_up() || service.phase == Phase::Started,
         Need::Ready(_) => service.is_up(),
         Need::Done(_) => service.phase == Phase::Done,
     })
+}
+
+/// Whether service `index` is on its way to where a plain need for it would be met. One that waits is if what it waits for
+/// is, which its reason names.
+fn is_coming(plan: &Plan, services: &[Service], mut index: Index) -> bool {
+    let is_oneshot = |i: Index| plan.services.get(usize::from(i)).is_some_and(|service| service.kind == Kind::Oneshot);
+    // Needs do not go in circles.
+    for _ in 0..SERVICES {
+        let Some(service) = services.get(usize::from(index)) else { return false };
+        match (service.phase, service.reason) {
+            (Phase::Preparing | Phase::Starting, _) => return true,
+            (Phase::Started | Phase::Running, _) => return is_oneshot(index),
+            (Phase::Waiting, Reason::Needs(need)) => index = need.service(),
+            _ => return false,
+        }
+    }
+    false
 }

@@ -101,7 +101,7 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
     object.list("cgroup", folders);
     process(&mut object, configured);
     sandbox(&mut object, configured);
-    let needs: Vec<String> = configured.needs.iter().map(|need| answer::need(plan, *need)).collect();
+    let needs = answer::needs(plan, configured);
     object.list("needs", needs.iter().map(String::as_str));
     object.objects(
         "when",

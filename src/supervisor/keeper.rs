@@ -86,6 +86,11 @@ pub trait Keeper {
         &[]
     }
 
+    /// Whether the time of day was guessed when the board came up, for want of a clock that shows it.
+    fn clock_is_guessed(&self) -> bool {
+        false
+    }
+
     /// Keys for `inspect device`, each with a value that is JSON already.
     fn facts(&self) -> Vec<(&'static str, String)> {
         Vec::new()

@@ -20,6 +20,7 @@ pub mod inspect;
 pub mod instance;
 pub mod keeper;
 pub mod leftover;
+pub mod lookout;
 pub mod notify;
 mod perform;
 pub mod record;

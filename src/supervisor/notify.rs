@@ -24,6 +24,8 @@ pub enum Standing {
     Ready,
     /// It reads its configuration anew: `RELOADING=1`. `READY=1` ends it.
     Reloading,
+    /// `READY=1` and then `RELOADING=1`, before the first was passed on.
+    ReadyThenReloading,
     /// It is about to end: `STOPPING=1`.
     Stopping,
 }
@@ -92,7 +94,12 @@ impl Said {
         let Some((key, value)) = text.and_then(|line| line.split_once('=')) else { return false };
         match (key, value) {
             ("READY", "1") => self.notice.standing = Some(Standing::Ready),
-            ("RELOADING", "1") => self.notice.standing = Some(Standing::Reloading),
+            ("RELOADING", "1") => {
+                self.notice.standing = Some(match self.notice.standing {
+                    Some(Standing::Ready | Standing::ReadyThenReloading) => Standing::ReadyThenReloading,
+                    _ => Standing::Reloading,
+                });
+            }
             ("STOPPING", "1") => self.notice.standing = Some(Standing::Stopping),
             // When the reload began, by the sender's clock: it matters only to who asked for the reload.
             ("MONOTONIC_USEC", value) => return number(value).is_some(),
@@ -190,6 +197,21 @@ mod tests {
         }
         let notice = Notice { standing: Some(Standing::Ready), ping: true, ..Notice::default() };
         assert_eq!((said.notice, said.status.as_deref()), (notice, Some("b")));
+    }
+
+    #[test]
+    fn a_reload_right_after_ready_does_not_hide_it() {
+        let mut said = Said::default();
+        for (datagram, standing) in [
+            ("RELOADING=1", Standing::Reloading),
+            ("READY=1", Standing::Ready),
+            ("RELOADING=1", Standing::ReadyThenReloading),
+            ("RELOADING=1", Standing::ReadyThenReloading),
+            ("READY=1", Standing::Ready),
+            ("STOPPING=1", Standing::Stopping),
+        ] {
+            assert_eq!((said.hear(datagram.as_bytes(), 0), said.notice.standing), (0, Some(standing)));
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::images::Standing;
 use super::init;
 use super::instance::{self, Instance, Process};
 use super::keeper::Moment;
+use super::lookout;
 use super::notify::{Counts, Line};
 use super::run::{KEEPER, Supervisor};
 use super::service::Phase;
@@ -104,6 +105,10 @@ impl Supervisor<'_> {
     /// Looks at the board, then for the image.
     pub(super) fn prepare(&mut self, index: Index) {
         let Some(service) = self.plan.services.get(usize::from(index)) else { return };
+        // First of all: what comes may change what holds.
+        if let Some(lack) = self.lookout.lack(service, &mut self.awaited) {
+            return self.events.push_back(Event::Awaits(index, lookout::words(lack)));
+        }
         if let Some(why) = board::skipped(service, &self.board.files) {
             return self.events.push_back(Event::Skipped(index, why.into()));
         }

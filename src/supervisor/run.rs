@@ -21,6 +21,7 @@ use super::init;
 use super::instance;
 use super::keeper::{End, Keeper, Moment};
 use super::leftover;
+use super::lookout::{self, Lookout};
 use super::report::Report;
 use super::rundir::{RunDir, Unclaimed};
 use super::service::Phase;
@@ -61,6 +62,7 @@ enum Source {
     Worker,
     Folders,
     Awaited,
+    Lookout,
     Channel(Index),
     Memory(Index),
 }
@@ -74,6 +76,7 @@ impl Source {
             Source::Worker => 3 << 32,
             Source::Folders => 4 << 32,
             Source::Awaited => 7 << 32,
+            Source::Lookout => 8 << 32,
             Source::Channel(index) => 5 << 32 | u64::from(index),
             Source::Memory(index) => 6 << 32 | u64::from(index),
         }
@@ -87,6 +90,7 @@ impl Source {
             (3, _) => Source::Worker,
             (4, _) => Source::Folders,
             (7, _) => Source::Awaited,
+            (8, _) => Source::Lookout,
             (5, index) => Source::Channel(index),
             (_, index) => Source::Memory(index),
         }
@@ -105,6 +109,7 @@ pub struct Supervisor<'k> {
     pub(super) board: Board,
     pub(super) images: Images,
     pub(super) awaited: Awaited,
+    pub(super) lookout: Lookout,
     pub(super) server: Server,
     pub(super) report: Report,
     pub(super) notes: Events,
@@ -184,6 +189,8 @@ impl<'k> Supervisor<'k> {
         if let Some(fd) = awaited.fd() {
             add(fd, Source::Awaited)?;
         }
+        let lookout = Lookout::new(&plan, keeper.clock_is_guessed());
+        lookout.join(&epoll, Source::Lookout.mark()).map_err(|errno| failed("watch", "the board", errno))?;
         let board = Board::around(&tree, &plan);
         Ok(Supervisor {
             state: State::new(&plan, seed()),
@@ -196,6 +203,7 @@ impl<'k> Supervisor<'k> {
             board,
             images: Images::new(),
             awaited,
+            lookout,
             server,
             report,
             notes,
@@ -319,6 +327,10 @@ impl<'k> Supervisor<'k> {
             Source::Folders => self.folders_changed(),
             Source::Awaited if self.awaited.appeared() => self.look_again(),
             Source::Awaited => {}
+            Source::Lookout => {
+                self.lookout.attend();
+                self.look_again();
+            }
             Source::Channel(index) => self.hear(index),
             Source::Memory(index) => self.memory_short(index),
         }
@@ -452,9 +464,17 @@ impl<'k> Supervisor<'k> {
 
     fn look_again(&mut self) {
         for (index, service) in self.state.services().iter().enumerate() {
-            if service.phase == Phase::Held {
-                self.events.push_back(Event::Unheld(index as Index));
-            }
+            let Some(configured) = self.plan.services.get(index).filter(|_| service.waits_for_board()) else {
+                continue;
+            };
+            // One that is held is looked at as a whole.
+            let lack = self.lookout.lack(configured, &mut self.awaited).filter(|_| service.phase == Phase::Waiting);
+            let event = match lack.map(lookout::words) {
+                None => Event::Unheld(index as Index),
+                Some(why) if service.detail.as_ref() == Some(&why) => continue,
+                Some(why) => Event::Awaits(index as Index, why),
+            };
+            self.events.push_back(event);
         }
     }
 

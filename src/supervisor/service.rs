@@ -22,7 +22,7 @@ use core::fmt;
 pub enum Phase {
     /// Not started yet, or stopped by someone.
     Stopped,
-    /// For a service that it needs.
+    /// For a service that it needs, or for something of the board.
     Waiting,
     /// For its image, and for a look at what the board has.
     Preparing,
@@ -76,6 +76,8 @@ pub enum Reason {
     Needs(Need),
     /// It is started again with this service, which does not recover.
     Escalated(Index),
+    /// The board has not come so far yet; [`Service::detail`] says what it waits for.
+    Awaits,
     /// Main ended.
     Exit(Status),
     /// The kernel killed it at its memory limit.
@@ -84,6 +86,8 @@ pub enum Reason {
     StartTimeout,
     /// It reads its configuration anew, as it says.
     Reloading,
+    /// It said that it reads its configuration anew, and did not say within `start_timeout` that it is ready again.
+    ReloadTimeout,
     /// It is ending by itself, as it says.
     Stopping,
     /// It did not ping within its `watchdog`, or said itself that something is wrong.
@@ -117,7 +121,7 @@ impl Reason {
             Reason::Disabled => "disabled",
             Reason::Asked => "asked",
             Reason::Shutdown => "shutdown",
-            Reason::Needs(_) => "needs",
+            Reason::Needs(_) | Reason::Awaits => "needs",
             Reason::Escalated(_) => "escalated",
             Reason::Exit(Status::Code(exit::INVALID)) => "config",
             Reason::Exit(Status::Code(_)) => "exit",
@@ -125,6 +129,7 @@ impl Reason {
             Reason::OutOfMemory => "memory",
             Reason::StartTimeout => "start-timeout",
             Reason::Reloading => "reloading",
+            Reason::ReloadTimeout => "reload-timeout",
             Reason::Stopping => "by-itself",
             Reason::Watchdog => "watchdog",
             Reason::SpawnFailed => "spawn",
@@ -154,7 +159,7 @@ impl fmt::Display for Reason {
             Reason::Disabled => f.write_str("not enabled in the config"),
             Reason::Asked => f.write_str("on request"),
             Reason::Shutdown => f.write_str("the supervisor is ending"),
-            Reason::Needs(_) => f.write_str("waits for"),
+            Reason::Needs(_) | Reason::Awaits => f.write_str("waits for"),
             Reason::Escalated(_) => f.write_str("started again with"),
             Reason::Exit(Status::Code(exit::INVALID)) => f.write_str("exit code 78: its configuration is wrong"),
             Reason::Exit(Status::Code(code)) => write!(f, "exit code {code}"),
@@ -162,6 +167,7 @@ impl fmt::Display for Reason {
             Reason::OutOfMemory => f.write_str("out of memory: killed at its limit"),
             Reason::StartTimeout => f.write_str("was not ready within its start_timeout"),
             Reason::Reloading => f.write_str("reads its configuration anew"),
+            Reason::ReloadTimeout => f.write_str("was not ready again within its start_timeout after a reload"),
             Reason::Stopping => f.write_str("is ending by itself"),
             Reason::Watchdog => f.write_str("its watchdog expired"),
             Reason::SpawnFailed => f.write_str("could not be started"),
@@ -199,7 +205,7 @@ pub struct Service {
     pub since: Millis,
     /// When something happens by itself; `None`: nothing will.
     pub deadline: Option<Millis>,
-    /// How far `deadline` can be put off by who asks for more time.
+    /// How far `deadline` can be put off by who asks for more time. While it runs: it reloads.
     pub furthest: Option<Millis>,
     /// The time between two pings; `None`: it is not watched.
     pub period: Option<Millis>,
@@ -260,6 +266,11 @@ impl Service {
     /// Whether there may be processes of it.
     pub fn has_instance(&self) -> bool {
         matches!(self.phase, Phase::Starting | Phase::Started | Phase::Running | Phase::Stopping(_))
+    }
+
+    /// Whether it can begin only once the board has what it lacks now.
+    pub fn waits_for_board(&self) -> bool {
+        self.phase == Phase::Held || self.phase == Phase::Waiting && self.reason == Reason::Awaits
     }
 
     /// Whether its instance does not end although everything was done.

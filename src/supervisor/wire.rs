@@ -74,6 +74,7 @@ fn notice_message(notice: &Notice, counts: &Counts) -> [u8; MESSAGE_BYTES] {
         Some(Standing::Ready) => 1,
         Some(Standing::Reloading) => 2,
         Some(Standing::Stopping) => 3,
+        Some(Standing::ReadyThenReloading) => 4,
     };
     let mut out = message(4, standing | i32::from(notice.ping) << 8 | i32::from(notice.trigger) << 9);
     let time = |time: Option<Millis>| time.map_or(u64::MAX, |time| time.0);
@@ -93,6 +94,7 @@ fn read_notice(flags: i32, bytes: &[u8]) -> Option<FromInit> {
             1 => Some(Standing::Ready),
             2 => Some(Standing::Reloading),
             3 => Some(Standing::Stopping),
+            4 => Some(Standing::ReadyThenReloading),
             _ => None,
         },
         ping: flags & 1 << 8 != 0,

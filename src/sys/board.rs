@@ -85,6 +85,16 @@ pub fn read_rtc(rtc: BorrowedFd<'_>) -> Result<RtcTime> {
     Ok(time)
 }
 
+/// `adjtimex(2)` without a change: whether someone keeps the time of day in step with a better clock. It is in error until
+/// then, and again where that someone has been gone for hours.
+pub fn clock_is_synchronized() -> bool {
+    // More than any libc's timex: the fields behind the first, which says that nothing is changed, do not matter here.
+    let mut timex = [0u64; 64];
+    // SAFETY: the kernel and the C library write no more than a timex, which is smaller and no more aligned.
+    let state = unsafe { libc::adjtimex(timex.as_mut_ptr().cast()) };
+    (0..libc::TIME_ERROR).contains(&state)
+}
+
 /// Bytes of a random seed: what the pool of today's kernels holds, twice.
 pub const SEED_BYTES: usize = 64;
 

@@ -303,14 +303,31 @@ pub fn set_hostname(name: &CStr) -> Result<()> {
 /// `netdevice(7)` SIOCSIFFLAGS: brings `lo` of this network namespace up. Any socket will do; a kernel always has unix
 /// sockets.
 pub fn loopback_up() -> Result<()> {
+    let (socket, mut request) = interface(b"lo")?;
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel reads an ifreq with name and flags set.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into()).map(drop)
+}
+
+/// `netdevice(7)` SIOCGIFFLAGS: whether a network interface of this network namespace is up and can carry something
+/// (IFF_RUNNING). ENODEV: there is none.
+pub fn link_is_running(name: &str) -> Result<bool> {
+    let (socket, mut request) = interface(name.as_bytes())?;
+    // SAFETY: the kernel reads the name and writes the flags of an ifreq that lives on this stack.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) }.into())?;
+    let wanted = libc::IFF_UP | libc::IFF_RUNNING;
+    // SAFETY: the kernel has filled in the flags.
+    Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }) & wanted == wanted)
+}
+
+/// A socket to ask about interfaces, and a request with the interface's name cut to what the kernel takes.
+fn interface(name: &[u8]) -> Result<(OwnedFd, libc::ifreq)> {
     // SAFETY: integers.
     let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into())?;
     // SAFETY: a new descriptor that nothing else owns; an all-zero ifreq is valid.
     let (socket, mut request) = unsafe { (OwnedFd::from_raw_fd(fd as RawFd), core::mem::zeroed::<libc::ifreq>()) };
-    request.ifr_name.iter_mut().zip(c"lo".to_bytes()).for_each(|(to, from)| *to = *from as libc::c_char);
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    // SAFETY: the kernel reads an ifreq with name and flags set.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into()).map(drop)
+    request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name).for_each(|(to, from)| *to = *from as libc::c_char);
+    Ok((socket, request))
 }
 
 /// Takes a descriptor that the kernel has just handed over as a number.

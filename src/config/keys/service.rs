@@ -139,7 +139,10 @@ pub static SERVICE: Object = Object {
             "[]",
             "[\"broker\"]",
             "Services that must be running (a daemon) or done (a oneshot) before it starts; it is stopped before they \
-             are. `name:started` and `name:done` say which of the two; `name:ready` waits until a daemon is ready.",
+             are. `name:started` and `name:done` say which of the two; `name:ready` waits until a daemon is ready, \
+             `name:soft` only as long as the other one is on its way. And what the board must have: `mount:/data`, \
+             something mounted there; `path:/run/x`, something at that path; `link:eth0`, a network interface that is \
+             up and has a carrier; `clock`, the time of day. It waits until they come.",
         ),
         optional(
             "restart",
@@ -161,7 +164,7 @@ pub static SERVICE: Object = Object {
             "\"30s\"",
             "\"30s\"",
             "The longest time from the start of its sandbox until it is ready. What says `EXTEND_TIMEOUT_USEC=` gets \
-             more, up to ten times this.",
+             more, up to ten times this. A reload (RELOADING=1) has as long until the next READY=1.",
         ),
         optional(
             "ready",

@@ -42,7 +42,7 @@ fn pattern(text: Text) -> Option<&'static str> {
         Text::MountOptions => "^[^, ]+(,[^, ]+)*$",
         Text::DevicePath => "^/dev/.",
         Text::Env => "^[^=]+=",
-        Text::Need => "^[a-z0-9][a-z0-9._-]{0,62}(:started|:ready|:done)?$",
+        Text::Need => "^([a-z0-9][a-z0-9._-]{0,62}(:started|:ready|:done|:soft)?|(mount|path):/.*|link:[^/: ]{1,15})$",
         Text::Cpus => "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$",
         Text::Any | Text::Source | Text::Image | Text::User | Text::Signal | Text::Capability | Text::Feature => {
             return None;

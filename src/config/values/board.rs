@@ -7,6 +7,8 @@ use crate::base::limits::NAME_BYTES;
 const MODULE_BYTES: usize = 55;
 /// Longest name of a kernel parameter, in bytes.
 const SYSCTL_BYTES: usize = 255;
+/// Longest name of a network interface, in bytes (`IFNAMSIZ` without the end mark).
+const LINK_BYTES: usize = 15;
 /// Longest mount option string, in bytes: a page less its end mark, as mount(2) takes it.
 const OPTION_BYTES: usize = 4095;
 
@@ -165,6 +167,18 @@ pub fn line(text: &str) -> Read<()> {
         Some(c) => wrong(format!("holds the control character {c:?}")),
         None => Ok(()),
     }
+}
+
+/// The name of a network interface, as the kernel takes it (`dev_valid_name`).
+pub fn link(text: &str) -> Read<()> {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':');
+    if text.is_empty() || text.len() > LINK_BYTES || matches!(text, "." | "..") || text.contains(bad) {
+        return wrong_hint(
+            format!("is {text:?}, which is no network interface's name"),
+            "write it as in \"link:eth0\"",
+        );
+    }
+    Ok(())
 }
 
 /// `auto` or the watchdog's device.

@@ -1,7 +1,7 @@
 //! What instances do, and what follows for their services.
 #![forbid(unsafe_code)]
 
-use super::{SIGKILL, SWEEP_TIME, Step};
+use super::{EXTENSION, SIGKILL, SWEEP_TIME, Step};
 use crate::base::units::Millis;
 use crate::plan::{Ready, Service as Configured};
 use crate::supervisor::action::{Action, Verdict};
@@ -58,6 +58,10 @@ impl Step<'_> {
                     }
                     // What is frozen cannot ping, and what is thawed has its whole time again.
                     service.ping_by = service.period.filter(|_| !frozen).map(|period| now.plus(period));
+                    service.deadline = None;
+                    if !frozen && service.furthest.is_some() {
+                        self.reloads(index);
+                    }
                     self.actions.push(Action::Changed(index, Phase::Running));
                 }
                 // Frozen after all, while it was already being ended.
@@ -102,6 +106,7 @@ impl Step<'_> {
         let period = configured.and_then(|configured| configured.watchdog);
         let Some(service) = self.service(index) else { return };
         service.detail = None;
+        service.furthest = service.furthest.filter(|_| !ready);
         (service.period, service.ping_by) = (period, period.map(|period| now.plus(period)));
         let deadline = service.deadline.filter(|_| !ready);
         self.enter(index, if ready { Phase::Running } else { Phase::Started }, Reason::None, deadline);
@@ -123,11 +128,22 @@ impl Step<'_> {
             service.deadline = Some(deadline.max(now.plus(more).min(furthest)));
         }
         match (notice.standing, service.phase) {
-            (Some(Standing::Ready), Phase::Started) => self.enter(index, Phase::Running, Reason::None, None),
-            (Some(Standing::Ready), Phase::Running) if service.reason == Reason::Reloading => {
-                service.reason = Reason::None;
+            (Some(Standing::Ready), Phase::Started | Phase::Running) => {
+                service.furthest = None;
+                let reason = if service.reason == Reason::Reloading { Reason::None } else { service.reason };
+                self.enter(index, Phase::Running, reason, None);
             }
-            (Some(Standing::Reloading), Phase::Running) => service.reason = Reason::Reloading,
+            (Some(Standing::ReadyThenReloading), Phase::Started | Phase::Running) => {
+                self.enter(index, Phase::Running, Reason::Reloading, None);
+                self.reloads(index);
+            }
+            (Some(Standing::Reloading), Phase::Running) => {
+                service.reason = Reason::Reloading;
+                // Who says it again and again has no more time than who says it once.
+                if service.furthest.is_none() {
+                    self.reloads(index);
+                }
+            }
             (Some(Standing::Stopping), Phase::Started | Phase::Running) => {
                 let timeout = self.configured(index).map_or(Millis(0), |configured| configured.stop.timeout);
                 self.thaw(index);
@@ -137,6 +153,17 @@ impl Step<'_> {
         }
         if notice.trigger && alive {
             self.abort(index);
+        }
+    }
+
+    /// It reads its configuration anew, and has as long for it as for its start.
+    fn reloads(&mut self, index: Index) {
+        let now = self.now;
+        let timeout = self.configured(index).map_or(Millis(0), |configured| configured.start_timeout);
+        if let Some(service) = self.service(index) {
+            // What is frozen cannot go on with it, and has its whole time when it is thawed.
+            service.deadline = (!service.paused).then(|| now.plus(timeout));
+            service.furthest = Some(now.plus(Millis(timeout.0.saturating_mul(EXTENSION))));
         }
     }
 
