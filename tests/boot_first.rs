@@ -90,7 +90,7 @@ fn an_edited_config_is_used_and_a_broken_one_is_not(arch: &'static str) {
     machine.await_state("agent", "running");
     assert_eq!(machine.read("/proc/sys/kernel/hostname").trim(), "edited");
     machine.until("the last good config", |machine| {
-        machine.probe(&["read /data/coracle/last-good.json"]).contains(": ok").then_some(())
+        machine.probe(&["read /data/coracle/last-good"]).contains(": ok").then_some(())
     });
     attempt(&mut machine, "create /data/coracle/config.json");
     attempt(&mut machine, "write /data/coracle/config.json {\"version\":1,\"memroy\":2}");
