@@ -4,7 +4,7 @@
 #[macro_use]
 mod machine;
 
-use machine::{Board, Machine};
+use machine::{AGENT, Board, Machine};
 
 boards!(
     signals_of_an_init_end_the_board,
@@ -12,6 +12,9 @@ boards!(
     a_partition_that_is_missing_is_shown_as_degraded,
     an_edited_config_is_used_and_a_broken_one_is_not,
     rescue_can_be_asked_for_and_ends_by_itself,
+    a_message_is_shown_once_on_a_console_that_the_kernel_writes_to_as_well,
+    a_data_partition_is_found_by_the_label_of_its_file_system,
+    an_initramfs_is_sealed_without_a_second_start,
 );
 
 fn attempt(machine: &mut Machine<'_>, attempt: &str) {
@@ -90,7 +93,7 @@ fn an_edited_config_is_used_and_a_broken_one_is_not(arch: &'static str) {
     machine.await_state("agent", "running");
     assert_eq!(machine.read("/proc/sys/kernel/hostname").trim(), "edited");
     machine.until("the last good config", |machine| {
-        machine.probe(&["read /data/coracle/last-good.json"]).contains(": ok").then_some(())
+        machine.probe(&["read /data/coracle/last-good"]).contains(": ok").then_some(())
     });
     attempt(&mut machine, "create /data/coracle/config.json");
     attempt(&mut machine, "write /data/coracle/config.json {\"version\":1,\"memroy\":2}");
@@ -114,6 +117,49 @@ fn rescue_can_be_asked_for_and_ends_by_itself(arch: &'static str) {
     assert!(shown.contains("rescue: the kernel's command line asks for it"), "{shown}");
     // It reboots, and the agent says hello again.
     machine.hello();
+    machine.begin(&["/sbin/poweroff"]);
+    machine.off();
+}
+
+fn a_message_is_shown_once_on_a_console_that_the_kernel_writes_to_as_well(arch: &'static str) {
+    // As loud as a kernel without any word about it.
+    let board = Board { append: "loglevel=7 coracle.log=both".to_owned(), ..Board::new(arch) };
+    let firmware = board.build("both", "");
+    let mut machine = firmware.boot();
+    machine.hello();
+    machine.await_state("agent", "running");
+    machine.begin(&["/sbin/poweroff"]);
+    let console = machine.off();
+    for message in ["coracle: last reset: ", "coracle: agent is running", "coracle: everything is stopped"] {
+        assert_eq!(console.matches(message).count(), 1, "{message}: {console}");
+    }
+}
+
+fn a_data_partition_is_found_by_the_label_of_its_file_system(arch: &'static str) {
+    let config = format!(
+        r#"{{ "version": 1, "device": {{ "state": "/data/coracle",
+        "modules": ["virtio_pci", "virtio_console", "virtio_blk", "crc32c_generic", "ext4"],
+        "mounts": [ {{ "source": "LABEL=state", "target": "/data", "type": "ext4", "wait": "20s" }} ] }},
+        "services": [ {AGENT} ] }}"#
+    );
+    let firmware = Board { disk: true, ..Board::new(arch) }.build_with("label", &config);
+    let mut machine = firmware.boot();
+    machine.hello();
+    let mounts = machine.read("/proc/mounts");
+    assert!(mounts.lines().any(|line| line.contains(" /data ext4 rw")), "{mounts}");
+    machine.begin(&["/sbin/poweroff"]);
+    machine.off();
+    firmware.state_is_clean().unwrap();
+}
+
+fn an_initramfs_is_sealed_without_a_second_start(arch: &'static str) {
+    let firmware = Board::new(arch).build("sealed", "");
+    let mut machine = firmware.boot();
+    machine.hello();
+    // A program that was executed again to seal it runs from a mount of its own or from memory.
+    let answer = machine.probe(&["readlink /proc/1/exe"]);
+    assert_eq!(answer.trim().rsplit(": ").next(), Some("ok /sbin/coracle"), "{answer}");
+    machine.await_state("agent", "running");
     machine.begin(&["/sbin/poweroff"]);
     machine.off();
 }

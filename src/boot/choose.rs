@@ -6,17 +6,17 @@
 
 use crate::plan::Plan;
 use crate::supervisor::board::Files;
-use crate::supervisor::config_file::Texts;
+use crate::supervisor::config_file::{KEPT_BYTES, Texts};
 use crate::supervisor::keeper::Say;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// The config in the state folder that replaces the firmware's.
 const EDITED: &str = "config.json";
-/// The last one that was used and with which everything ran.
-const GOOD: &str = "last-good.json";
+/// The last one that was used and with which everything ran, with all files that it includes.
+const GOOD: &str = "last-good";
 
 /// What became of the firmware's config.
 pub struct Firmware {
@@ -57,7 +57,7 @@ pub fn choose(firmware: Firmware, say: Say<'_>) -> Choice {
     let state = PathBuf::from(&*firmware.plan.device.state);
     let (edited, good) = (state.join(EDITED), state.join(GOOD));
     let boot = firmware.plan.device.boot.clone();
-    let mut from_state = |path: &Path| match load(path, say) {
+    let from_state = |loaded: Result<(Plan, Vec<u8>), String>, say: Say<'_>| match loaded {
         Ok((mut plan, bytes)) => {
             let own = &mut plan.device.boot;
             (own.modules, own.mounts, own.watchdog) =
@@ -71,13 +71,13 @@ pub fn choose(firmware: Firmware, say: Say<'_>) -> Choice {
     };
     let mut degraded = None;
     if edited.exists() {
-        if let Some((plan, bytes)) = from_state(&edited) {
+        if let Some((plan, bytes)) = from_state(load(&edited, say), say) {
             let unproven = fs::read(&good).ok().as_ref() != Some(&bytes);
             return Choice { plan, unproven: unproven.then_some(bytes), degraded: None, rescue: false };
         }
         degraded = Some(format!("{} cannot be used", edited.display()));
         if good.exists() {
-            if let Some((plan, _)) = from_state(&good) {
+            if let Some((plan, _)) = from_state(load_kept(&good), say) {
                 let degraded = degraded.map(|why| format!("{why}; the last good config runs in its place"));
                 return Choice { plan, unproven: None, degraded, rescue: false };
             }
@@ -97,12 +97,23 @@ pub fn choose(firmware: Firmware, say: Say<'_>) -> Choice {
     }
 }
 
-/// The plan of the config at `path`, and the bytes of that file. Warnings are said.
+/// The plan of the config at `path`, and all its files as they are kept. Warnings are said.
 fn load(path: &Path, say: Say<'_>) -> Result<(Plan, Vec<u8>), String> {
     let texts = Texts::read(path, &Files::here())?;
     let (plan, warnings) = texts.load().map_err(|problems| problems.to_string())?;
     warnings.iter().for_each(|warning| say(format!("warning: {warning}")));
-    Ok((plan, texts.main().to_vec()))
+    Ok((plan, texts.to_kept()))
+}
+
+/// The same of a config that was kept, which has been warned of before.
+fn load_kept(path: &Path) -> Result<(Plan, Vec<u8>), String> {
+    let mut kept = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(KEPT_BYTES).read_to_end(&mut kept));
+    let bad = |why: &dyn core::fmt::Display| format!("the last good config {} {why}", path.display());
+    read.map_err(|error| bad(&format_args!("cannot be read: {error}")))?;
+    let texts = Texts::of_kept(&kept, &Files::here()).map_err(|why| bad(&why))?;
+    let (plan, _) = texts.load().map_err(|problems| problems.to_string())?;
+    Ok((plan, kept))
 }
 
 /// Keeps `bytes` as the last good config: whole, or not at all.
@@ -166,7 +177,9 @@ mod tests {
         let board = Board::new();
         board.write("firmware.json", "firmware");
         board.write(EDITED, "-");
-        board.write(GOOD, "good");
+        board.write("main.json", "good");
+        let (_, kept) = load(&board.folder.path().join("main.json"), &mut |_| {}).unwrap();
+        keep(board.folder.path(), &kept).unwrap();
         let choice = board.choose();
         assert_eq!(choice.plan.device.hostname.as_deref(), Some("good"));
         assert!(choice.degraded.unwrap().contains("the last good config runs"));
@@ -174,6 +187,29 @@ mod tests {
         let choice = board.choose();
         assert_eq!((choice.plan.device.hostname.as_deref(), choice.rescue), (Some("firmware"), false));
         assert!(choice.degraded.unwrap().contains("the firmware's config runs"));
+    }
+
+    #[test]
+    fn the_last_good_config_has_lost_nothing_that_it_included() {
+        let board = Board::new();
+        let at = |name: &str| board.folder.path().join(name);
+        board.write("firmware.json", "firmware");
+        let state = board.folder.path().display();
+        let edited = format!(
+            r#"{{ "version": 1, "include": ["{state}/d/*.json"], "device": {{ "state": "{state}" }}, "services": [] }}"#
+        );
+        fs::write(at(EDITED), edited).unwrap();
+        fs::create_dir(at("d")).unwrap();
+        let service = r#"{ "services": [ { "name": "ssh", "image": "/x", "limits": { "memory": "1M" } } ] }"#;
+        fs::write(at("d/ssh.json"), service).unwrap();
+        let choice = board.choose();
+        keep(board.folder.path(), &choice.unproven.unwrap()).unwrap();
+        assert_eq!(board.choose().unproven, None, "what is kept already is not written again");
+        // The edit that breaks it is one of an included file.
+        fs::write(at("d/ssh.json"), "-").unwrap();
+        let choice = board.choose();
+        assert!(choice.degraded.unwrap().contains("the last good config runs"));
+        assert_eq!(choice.plan.services.first().map(|service| service.name.as_str()), Some("ssh"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::supervisor::run::monotonic;
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 
-/// How long everything may take to stop before what is left is killed: a board that is told to reboot does so.
+/// The longest that everything may take to stop before what is left is killed: a board that is told to reboot does so.
 pub const SHUTDOWN: Millis = Millis::from_secs(90);
 
 /// What a signal asks of a first process, as of BusyBox init; Ctrl-Alt-Del comes as SIGINT. Pure.

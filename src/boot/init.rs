@@ -154,7 +154,7 @@ fn settle_board(plan: &Plan, say: Say<'_>) {
 fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voice) -> End {
     let Choice { plan, rescue, .. } = choice;
     let why = if rescue {
-        first.degraded.join("; ")
+        reasons(&first.degraded)
     } else {
         // The plan is needed once more if this fails; its size is that of the file.
         match attempt(plan.clone(), first, voice) {
@@ -179,6 +179,11 @@ fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voi
             wait_for_end(first, &mut |sentence| voice.say(sentence))
         }
     }
+}
+
+/// Why the board is in rescue, without the word that says that it is.
+fn reasons(degraded: &[String]) -> String {
+    degraded.iter().map(|one| one.strip_prefix("rescue: ").unwrap_or(one)).collect::<Vec<_>>().join("; ")
 }
 
 fn attempt(plan: Plan, first: &mut First, voice: &mut Voice) -> Result<End, String> {
@@ -235,6 +240,13 @@ mod tests {
 
     fn count(words: &[&str]) -> u32 {
         faults(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_rescue_is_called_one_once() {
+        let degraded = ["rescue: the first process has failed", "/data is 2M of memory", "rescue: x; correct it"];
+        let said = reasons(&degraded.map(str::to_owned));
+        assert_eq!(said, "the first process has failed; /data is 2M of memory; x; correct it");
     }
 
     #[test]

@@ -10,13 +10,15 @@ use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
 use crate::image::worker::{self, Job};
 use crate::plan::{
-    self, CapSet, Limits, Memory, Mount, MountKind, Network, Restart, RestartPolicy, RootFs, Seccomp, Service, UserSpec,
+    self, CapSet, Device, Limits, Memory, Mount, MountKind, Network, Restart, RestartPolicy, RootFs, Seccomp, Service,
+    UserSpec,
 };
 use crate::sandbox::cgroup::{self, Group, Options, RUN_PREFIX, Tree};
 use crate::sandbox::foreground::Foreground;
 use crate::sandbox::prepare::{Order, Root, device_rules, has_overlayfs, prepare};
 use crate::sandbox::root;
 use crate::sandbox::spec::{Net, Stdio};
+use crate::supervisor::config_file;
 use crate::sys::path;
 use argh::FromArgs;
 use core::mem::ManuallyDrop;
@@ -85,9 +87,10 @@ pub struct RunArgs {
     /// the container's name (default: run-PID)
     #[argh(option)]
     name: Option<String>,
-    /// folder for unpacked images and volumes
-    #[argh(option, default = "\"/var/lib/coracle\".into()")]
-    state: String,
+    /// folder for unpacked images and volumes (default: as the config of this device says, if it has one, which then names
+    /// the image folders and the read-only store, too)
+    #[argh(option)]
+    state: Option<String>,
     /// the image, unless --rootfs is given; then the command and its arguments
     #[argh(positional, greedy)]
     words: Vec<String>,
@@ -117,7 +120,8 @@ fn failed(error: impl core::fmt::Display) -> Refusal {
 }
 
 fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
-    let (image, command) = image_and_command(args)?;
+    let device = device(args)?;
+    let (image, command) = image_and_command(args, &device)?;
     let service = service(args, command)?;
     let stdio = match args.tty {
         true => {
@@ -134,7 +138,7 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
         image: &image.config,
         env: &[],
         root: Some(image.root),
-        state: &args.state,
+        state: &device.state,
         net: if service.network == Network::Host { Net::Host } else { Net::New },
         stdio,
         join: None,
@@ -194,14 +198,28 @@ struct Image {
     _pin: Option<OwnedFd>,
 }
 
+/// Where images and volumes are: as the config of this device says. Not looked at for what needs neither.
+fn device(args: &RunArgs) -> Result<Device, Refusal> {
+    let needs_none = args.rootfs.is_some() && args.volume.iter().all(|volume| volume.starts_with('/'));
+    match &args.state {
+        None if needs_none || !Path::new(config_file::DEFAULT).exists() => Ok(Device::default()),
+        state => images::device(state.as_deref().map(Path::new), None).map_err(said),
+    }
+}
+
+/// What has been said by then.
+fn said(code: u8) -> Refusal {
+    (code, String::new())
+}
+
 /// The image, and the command given.
-fn image_and_command(args: &RunArgs) -> Result<(Image, Vec<Box<str>>), Refusal> {
+fn image_and_command(args: &RunArgs, device: &Device) -> Result<(Image, Vec<Box<str>>), Refusal> {
     let words = |words: &[String]| words.iter().map(|word| word.as_str().into()).collect();
     let Some(folder) = &args.rootfs else {
         let Some((image, rest)) = args.words.split_first() else {
             return Err(usage("no root file system: name an image, or give --rootfs DIR"));
         };
-        let image = image_root(args, image)?;
+        let image = image_root(device, image)?;
         // As Docker does: the words replace the image's cmd, its entrypoint stays.
         let mut command: Vec<Box<str>> = words(rest);
         if !command.is_empty() {
@@ -218,12 +236,9 @@ fn image_and_command(args: &RunArgs) -> Result<(Image, Vec<Box<str>>), Refusal> 
 
 /// Unpacks the image into the state folder, unless it is there. Not inlined: with --rootfs its frame is not paid for.
 #[inline(never)]
-fn image_root(args: &RunArgs, image: &str) -> Result<Image, Refusal> {
-    // What these say has been said by then.
-    let said = |code: u8| (code, String::new());
-    let device = images::device(Some(Path::new(&args.state)), None).map_err(said)?;
-    let image = images::locate(&device, image).map_err(said)?;
-    let store = images::store(&device).map_err(said)?;
+fn image_root(device: &Device, image: &str) -> Result<Image, Refusal> {
+    let image = images::locate(device, image).map_err(said)?;
+    let store = images::store(device).map_err(said)?;
     let job = Job { image, platform: Platform::native(), caps: device.image_caps };
     let invalid = |error: crate::image::ImageError| (images::fault(&error), String::new());
     let record = worker::run(&store, job, &mut |_| {}).map_err(invalid)?;

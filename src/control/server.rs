@@ -77,13 +77,12 @@ impl Server {
     /// # Errors
     /// What the file system or the kernel says.
     pub fn bind(path: &Path) -> io::Result<Server> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
         // From its first moment on, without one in which others could connect.
         let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-        let listener = UnixListener::bind(path);
+        let listener = UnixListener::bind(path).or_else(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => std::fs::remove_file(path).and_then(|()| UnixListener::bind(path)),
+            _ => Err(error),
+        });
         nix::sys::stat::umask(before);
         let listener = listener?;
         listener.set_nonblocking(true)?;

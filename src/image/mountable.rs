@@ -42,6 +42,8 @@ impl Mountable {
 
     /// What the file at `path` is, if it is a regular file and one of them.
     pub fn at(path: &Path) -> Option<Mountable> {
+        // A glance keeps from opening what reacts to that.
+        std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
         let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK | O_NOCTTY).open(path).ok()?;
         file.metadata().ok().filter(std::fs::Metadata::is_file)?;
         Mountable::of(&file).ok().flatten()

@@ -165,7 +165,7 @@ pub fn service_problems(plan: &Plan, index: usize, board: &Board) -> Vec<BoardPr
     let mut add = |message: String, hint: String| found.push(BoardProblem { service: Some(index), message, hint });
     let archive = image(&plan.device, service, &board.files, &mut add);
     bind_sources(service, &board.files, &mut add);
-    inputs::check(service, &board.files, board.kernel.is_some(), &mut add);
+    inputs::check(&plan.device, service, &board.files, board.kernel.is_some(), &mut add);
     if let Some(kernel) = &board.kernel {
         devices(service, &board.files, &mut add);
         kernel.lacks(&plan.device, service, &mut add);

@@ -32,6 +32,11 @@ impl fmt::Display for Fault {
     }
 }
 
+/// The first line of a config that is kept as one text.
+const KEPT: &[u8] = b"coracle-config 1\n";
+/// Largest text kept: a config with the names of its files.
+pub const KEPT_BYTES: u64 = (CONFIG_BYTES + CONFIG_FILES * 4096) as u64;
+
 /// Bytes read of a file that a variable names: more than a variable may have, so that what is too long is seen.
 const VAR_FILE_BYTES: u64 = 4096;
 
@@ -98,11 +103,52 @@ impl Texts {
                 }
             }
         }
-        for number in 0..texts.files.len() {
-            for file in texts.named(number).vars {
-                texts.values.extend(value(file, files));
+        texts.read_values(files);
+        Ok(texts)
+    }
+
+    /// Reads what the variables of all files name.
+    fn read_values(&mut self, files: &Files) {
+        for number in 0..self.files.len() {
+            for file in self.named(number).vars {
+                self.values.extend(value(file, files));
             }
         }
+    }
+
+    /// All files of the config as one text, for [`Texts::of_kept`]: a first line, then for each file a line with the lengths
+    /// of its name and of itself, the name, the file.
+    pub fn to_kept(&self) -> Vec<u8> {
+        let mut kept = KEPT.to_vec();
+        for Text { name, bytes } in &self.files {
+            kept.extend(format!("{} {}\n{name}", name.len(), bytes.len()).bytes());
+            kept.extend(bytes);
+        }
+        kept
+    }
+
+    /// The config that [`Texts::to_kept`] wrote down. Nothing but what its variables name is looked for on the board.
+    ///
+    /// # Errors
+    /// Half a sentence: what is wrong with it.
+    pub fn of_kept(kept: &[u8], files: &Files) -> Result<Texts, &'static str> {
+        let mut texts = Texts::default();
+        let mut rest = kept.strip_prefix(KEPT).ok_or("is not of this version")?;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, more) = rest.split_at(end);
+            let lengths = str::from_utf8(line).ok().and_then(|line| line.split_once(' '));
+            let lengths = lengths.and_then(|(name, file)| Some((name.parse().ok()?, file.parse().ok()?)));
+            let (name, file): (usize, usize) = lengths.ok_or("is damaged")?;
+            let (name, more) = more.get(1..).and_then(|more| more.split_at_checked(name)).ok_or("is cut short")?;
+            let (bytes, more) = more.split_at_checked(file).ok_or("is cut short")?;
+            let name = String::from_utf8_lossy(name).into_owned();
+            texts.files.push(Text { name, bytes: bytes.to_vec() });
+            rest = more;
+        }
+        if !rest.is_empty() || texts.files.is_empty() {
+            return Err("is cut short");
+        }
+        texts.read_values(files);
         Ok(texts)
     }
 
@@ -125,11 +171,6 @@ impl Texts {
     /// The plan of what nothing is wrong with.
     pub fn salvage(&self) -> Plan {
         config::salvage(&Input { sources: &self.sources(), values: &self.values, absent: &self.absent })
-    }
-
-    /// The bytes of the main file.
-    pub fn main(&self) -> &[u8] {
-        self.files.first().map_or(&[], |file| &file.bytes)
     }
 
     fn sources(&self) -> Vec<Source<'_>> {
@@ -302,6 +343,23 @@ mod tests {
         assert_eq!(warnings, []);
         assert_eq!(plan.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(), ["a", "b", "extra"]);
         assert_eq!((&*plan.services[0].env[0], texts.count()), ("S=17", 4));
+    }
+
+    #[test]
+    fn a_kept_config_is_read_as_it_was_and_a_damaged_one_not_at_all() {
+        let root = root(&[("etc/main.json", MAIN), ("etc/d/a.json", &service("a")), ("sys/serial", "17\n")]);
+        let files = Files::beneath(root.path());
+        let kept = Texts::read(&root.path().join("etc/main.json"), &files).unwrap().to_kept();
+        std::fs::remove_dir_all(root.path().join("etc")).unwrap();
+        let (plan, _) = Texts::of_kept(&kept, &files).unwrap().load().unwrap();
+        assert_eq!((plan.services[0].name.as_str(), &*plan.services[0].env[0]), ("a", "S=17"));
+        for length in 0..kept.len() {
+            let whole = Texts::of_kept(&kept[..length], &files);
+            // Only between two files it cannot be seen, and then the first is whole.
+            assert!(whole.is_err() || whole.unwrap().count() == 1, "{length}");
+        }
+        assert!(Texts::of_kept(b"coracle-config 1\n99999999999999999999 1\n", &files).is_err());
+        assert!(Texts::of_kept(b"{}", &files).is_err());
     }
 
     #[test]

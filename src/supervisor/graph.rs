@@ -8,6 +8,7 @@
 use super::event::Index;
 use super::service::{Phase, Reason, Service};
 use crate::base::limits::SERVICES;
+use crate::base::units::Millis;
 use crate::plan::{Kind, Need, Plan};
 
 /// One bit per service.
@@ -47,6 +48,26 @@ pub fn dependants(plan: &Plan, index: Index) -> Marks {
         }
     }
     marks
+}
+
+/// How long it takes at most until everything is stopped: the longest chain of stops, one after the other, each with the
+/// time that it takes to `kill` what does not stop. `None`: it cannot be told, since a service may ask for more time.
+pub fn stop_time(plan: &Plan, kill: Millis) -> Option<Millis> {
+    let mut chains = [Millis(0); SERVICES];
+    // From the last to the first: whatever needs a service has its time by then.
+    for index in plan.start_order.iter().rev() {
+        let service = plan.services.get(usize::from(*index))?;
+        if service.notify.is_some() {
+            return None;
+        }
+        let whole = chains.get(usize::from(*index))?.plus(service.stop.timeout).plus(kill);
+        *chains.get_mut(usize::from(*index))? = whole;
+        for need in needs(plan, *index) {
+            let below = chains.get_mut(usize::from(need.service()))?;
+            *below = (*below).max(whole);
+        }
+    }
+    chains.into_iter().max().map(|longest| longest.max(kill))
 }
 
 /// The lifelines, and all that they need.
@@ -126,4 +147,31 @@ fn is_coming(plan: &Plan, services: &[Service], mut index: Index) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(services: &str) -> Option<u64> {
+        let text = format!("{{ \"version\": 1, \"services\": [ {services} ] }}");
+        let (plan, _) = crate::config::load("c.json", text.as_bytes()).unwrap_or_else(|bad| panic!("{bad}"));
+        stop_time(&plan, Millis(1)).map(|time| time.0)
+    }
+
+    fn service(name: &str, stop: &str, more: &str) -> String {
+        format!(
+            r#"{{ "name": "{name}", "image": "/x", "limits": {{ "memory": "1M" }}, "stop": {{ "timeout": "{stop}" }} {more} }},"#
+        )
+    }
+
+    #[test]
+    fn a_shutdown_has_the_time_of_its_services_and_not_always_ninety_seconds() {
+        let base = service("base", "2s", "");
+        let above = service("above", "3s", r#", "needs": ["base"]"#);
+        assert_eq!(time(""), Some(1));
+        assert_eq!(time(&base), Some(2001));
+        assert_eq!(time(&[&*above, &*base, &service("other", "4s", "")].concat()), Some(5002), "one after the other");
+        assert_eq!(time(&service("asks", "1s", r#", "ready": "notify""#)), None, "it may ask for more");
+    }
 }

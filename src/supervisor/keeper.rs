@@ -58,7 +58,7 @@ pub trait Keeper {
     /// Whether `end` may be asked for over the control socket.
     fn may(&self, end: &End) -> bool;
 
-    /// How long everything may take to stop; `None`: as long as the services' own timeouts allow.
+    /// The longest that everything may take to stop, where the services' own timeouts allow more; `None`: no bound.
     fn patience(&self) -> Option<Millis> {
         None
     }

@@ -28,7 +28,9 @@ const RING_BYTES: u64 = 16 << 10;
 /// The kernel's log (dev-kmsg of its ABI documentation): what is written becomes an entry of its own.
 const KERNEL_LOG: &str = "/dev/kmsg";
 /// What an entry begins with: facility daemon, priority info (syslog(3)).
-const PRIORITY: &str = "<30>";
+const INFO: &str = "<30>";
+/// The same with priority debug: the kernel keeps it and does not show it on the console, which has the line already.
+const SHOWN: &str = "<31>";
 
 /// Where lines go beside the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +49,7 @@ pub struct Report {
     file: Option<File>,
     ring: Option<Writer>,
     kernel: Option<File>,
+    priority: &'static str,
     lost: u64,
 }
 
@@ -68,7 +71,9 @@ impl Report {
             Places::Kernel if kernel.is_some() => OpenOptions::new().append(true).open("/dev/null").ok(),
             _ => console().or_else(|| open("/proc/self/fd/2")),
         };
-        let mut report = Report { file, ring: None, kernel, lost: 0 };
+        let shown = places == Places::Both && std::io::stderr().is_terminal();
+        let priority = if shown { SHOWN } else { INFO };
+        let mut report = Report { file, ring: None, kernel, priority, lost: 0 };
         let Some(run_dir) = run_dir else { return report };
         let dir = File::open(run_dir).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)));
         match dir.and_then(|dir| ring::prepare(dir, RING, RING_BYTES)).and_then(Writer::open) {
@@ -100,7 +105,7 @@ impl Report {
             let shown = format!("coracle: {}\n", Safe(part.as_bytes()));
             if let Some(kernel) = &mut self.kernel {
                 // What it does not take it counts itself.
-                let _ = kernel.write(format!("{PRIORITY}{shown}").as_bytes());
+                let _ = kernel.write(format!("{}{shown}", self.priority).as_bytes());
             }
             line.push_str(&shown);
         }

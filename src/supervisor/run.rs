@@ -13,9 +13,10 @@ use super::action::Actions;
 use super::answer;
 use super::awaited::{self, Awaited};
 use super::board::Board;
-use super::core::{State, step};
+use super::core::{KILL_TIME, SWEEP_TIME, State, step};
 use super::event::{Event, Index, InstanceEvent, Token};
 use super::events::Events;
+use super::graph::stop_time;
 use super::images::Images;
 use super::init;
 use super::instance;
@@ -270,7 +271,9 @@ impl<'k> Supervisor<'k> {
         }
         self.report.line(format_args!("{why}: stopping everything, then {}", end.words()));
         self.end = Some(end);
-        self.given_up = self.keeper.patience().map(|patience| self.now.plus(patience));
+        let needed = stop_time(&self.plan, KILL_TIME.plus(SWEEP_TIME));
+        let patience = self.keeper.patience().map(|most| needed.map_or(most, |needed| needed.min(most)));
+        self.given_up = patience.map(|patience| self.now.plus(patience));
         self.moment(Moment::Stopping);
         self.events.push_back(Event::Shutdown(None));
     }

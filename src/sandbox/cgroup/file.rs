@@ -6,6 +6,7 @@ use nix::fcntl::OFlag;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 /// Longest file that is read whole, in bytes; `memory.stat` has 1.5 KiB, `cgroup.procs` more with many processes.
@@ -37,9 +38,25 @@ pub fn write(folder: &str, name: &str, value: &str) -> Result<()> {
     Ok(open(folder, name, OFlag::O_WRONLY)?.write_all(value.as_bytes())?)
 }
 
+/// A group's folder, opened: the way to each of its files is one step.
+#[derive(Debug)]
+pub struct Folder<'a> {
+    /// Its path.
+    pub path: &'a str,
+    fd: OwnedFd,
+}
+
+impl Folder<'_> {
+    /// Opens the folder at `path`.
+    pub fn open(path: &str) -> Result<Folder<'_>> {
+        Ok(Folder { path, fd: open(path, "", OFlag::O_PATH | OFlag::O_DIRECTORY)?.into() })
+    }
+}
+
 /// Writes `value` to `folder/name`, then reads what the file shows, through the same descriptor.
-pub fn write_and_read(folder: &str, name: &str, value: &str) -> Result<String> {
-    let mut file = open(folder, name, OFlag::O_RDWR)?;
+pub fn write_and_read(folder: &Folder<'_>, name: &str, value: &str) -> Result<String> {
+    let name = CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
+    let mut file = File::from(path::open_at(folder.fd.as_fd(), &name, OFlag::O_RDWR, 0)?);
     file.write_all(value.as_bytes())?;
     let mut text = [0; 4096];
     let length = file.read_at(&mut text, 0)?;

@@ -228,12 +228,14 @@ impl Tree {
                 2 => limits::v2(limits, io, reset),
                 _ => limits::v1(limits, io, reset),
             };
+            let opened = |errno| Error::Failed { doing: "open", path: dir.path.clone(), errno };
+            let folder = file::Folder::open(&dir.path).map_err(opened)?;
             for setting in settings.iter().filter(|setting| dir.controllers.contains(&setting.controller)) {
                 let written = match dir.version {
                     1 if setting.file == "memory.limit_in_bytes" => {
-                        v1::write_memory(&dir.path, setting, &settings, self.page)
+                        v1::write_memory(&folder, setting, &settings, self.page)
                     }
-                    _ => write(&dir.path, setting, self.page),
+                    _ => write(&folder, setting, self.page),
                 };
                 match written {
                     Err(Error::Missing { feature: Feature::Swap, .. }) if limits.swap.0 == 0 && !self.has_swap() => {}
@@ -389,8 +391,8 @@ fn block_devices(limits: &Limits) -> Result<Vec<(u64, u64)>> {
 }
 
 /// Writes one setting and checks that the file shows it.
-pub(super) fn write(folder: &str, setting: &Setting, page: u64) -> Result<()> {
-    let path = || format!("{folder}/{}", setting.file);
+pub(super) fn write(folder: &file::Folder<'_>, setting: &Setting, page: u64) -> Result<()> {
+    let path = || format!("{}/{}", folder.path, setting.file);
     let shows = match file::write_and_read(folder, setting.file, &setting.value) {
         Ok(shows) => shows,
         Err(Errno(libc::ENOENT)) => {

@@ -45,7 +45,7 @@ pub fn inherit_cpuset(path: &str) -> Result<()> {
 
 /// Writes `memory.limit_in_bytes`, which may never exceed `memory.memsw.limit_in_bytes`: where the limit of a group in
 /// use is raised, the latter goes first.
-pub fn write_memory(folder: &str, setting: &Setting, all: &[Setting], page: u64) -> Result<()> {
+pub fn write_memory(folder: &file::Folder<'_>, setting: &Setting, all: &[Setting], page: u64) -> Result<()> {
     match tree::write(folder, setting, page) {
         Err(Error::Refused { errno: Errno(libc::EINVAL), .. }) => {}
         other => return other,

@@ -23,6 +23,8 @@ pub struct Base {
     pub path: String,
     /// The common folder beneath it, if groups are in one.
     folder: Option<String>,
+    /// What it hands down, as far as that was looked at.
+    on: String,
     /// Controllers that are enabled down to where groups are made.
     enabled: Vec<Controller>,
     /// What was switched on in the base here, and the leaf that this process moved to because of it.
@@ -61,6 +63,7 @@ impl Base {
         let mut base = Base {
             path: place.own.clone(),
             folder: prefix.strip_suffix('/').map(str::to_string),
+            on: String::new(),
             enabled: Vec::new(),
             moved: None,
         };
@@ -79,7 +82,8 @@ impl Base {
     fn hand_down(&mut self, prefix: &str, names: &[&'static str]) -> Result<()> {
         let failed =
             |path: &str, errno| Error::Failed { doing: "hand down controllers from", path: path.to_string(), errno };
-        match switch_on(&self.path, names) {
+        self.on.clear();
+        match switch_on(&self.path, names, &mut self.on) {
             Err(Errno(libc::EBUSY)) => {}
             other => return other.map(|_| ()).map_err(|errno| failed(&self.path, errno)),
         }
@@ -94,7 +98,7 @@ impl Base {
         let leaf = format!("{}/{prefix}{SUPERVISOR}", self.path);
         file::make(&leaf)?;
         file::write(&leaf, "cgroup.procs", "0").map_err(|errno| failed(&leaf, errno))?;
-        match switch_on(&self.path, names) {
+        match switch_on(&self.path, names, &mut self.on) {
             Ok(on) => {
                 self.moved = Some((leaf, on));
                 Ok(())
@@ -138,7 +142,7 @@ impl Base {
     }
 
     fn enable_in(&mut self, folder: Option<&str>, names: &[&'static str]) -> crate::sys::Result<()> {
-        let on = switch_on(&self.path, names)?;
+        let on = switch_on(&self.path, names, &mut self.on)?;
         if let Some((_, switched)) = &mut self.moved {
             switched.extend(on);
         }
@@ -166,10 +170,14 @@ fn enclosing<'a>(own: &'a str, mount: &'a str) -> impl Iterator<Item = &'a str> 
     std::iter::successors(Some(own), outward)
 }
 
-/// Adds controllers to what the group hands down; the answer are those that were not handed down before.
-fn switch_on(path: &str, names: &[&'static str]) -> crate::sys::Result<Vec<&'static str>> {
-    let now = file::read(path, "cgroup.subtree_control")?;
-    let new: Vec<&'static str> = names.iter().copied().filter(|name| !now.split(' ').any(|on| on == *name)).collect();
+/// Adds controllers to what the group hands down; the answer are those that were not handed down before. `known` is what
+/// it hands down as far as that is known: it is looked at again only for more.
+fn switch_on(path: &str, names: &[&'static str], known: &mut String) -> crate::sys::Result<Vec<&'static str>> {
+    let missing = |known: &str, name: &str| !known.split(' ').any(|on| on == name);
+    if names.iter().any(|name| missing(known, name)) {
+        *known = file::read(path, "cgroup.subtree_control")?;
+    }
+    let new: Vec<&'static str> = names.iter().copied().filter(|name| missing(known, name)).collect();
     if !new.is_empty() {
         write_on(path, &new)?;
     }

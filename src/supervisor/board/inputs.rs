@@ -3,7 +3,7 @@
 
 use super::Files;
 use crate::base::limits::ENV_FILE_BYTES;
-use crate::plan::{Condition, Root, Service};
+use crate::plan::{Condition, Device, Root, Service};
 use crate::sandbox::command::{PATH, programs};
 use crate::sandbox::{env_file, secrets};
 use nix::libc;
@@ -41,13 +41,26 @@ pub fn awaited(service: &Service) -> Vec<PathBuf> {
     paths
 }
 
-/// Reports what of it is missing or cannot be used. `here`: the board is this machine; on a build host nobody knows what
-/// its data partition will hold.
-pub(super) fn check(service: &Service, files: &Files, here: bool, add: &mut impl FnMut(String, String)) {
+/// Whether a file that is not there on a build host will not be there on the board either: nobody knows what its own
+/// partitions, its state folder and its memory will hold.
+fn will_be_missing(path: &str, device: &Device, files: &Files) -> bool {
+    let path = Path::new(path);
+    let own = device.boot.mounts.iter().map(|mount| &*mount.target).chain([&*device.state]);
+    files.known(path) && !own.into_iter().any(|folder| path.starts_with(folder))
+}
+
+/// Reports what of it is missing or cannot be used. `here`: the board is this machine.
+pub(super) fn check(
+    device: &Device,
+    service: &Service,
+    files: &Files,
+    here: bool,
+    add: &mut impl FnMut(String, String),
+) {
     for file in &service.env_files {
         let place = files.place(Path::new(&**file));
-        if here || place.is_ok() {
-            let place = place.unwrap_or_else(|_| PathBuf::from(&**file));
+        if here || place.is_ok() || will_be_missing(file, device, files) {
+            let place = place.unwrap_or_else(|_| PathBuf::from(files.shown(Path::new(&**file))));
             if let Err((message, hint)) = env_of(file, &place) {
                 add(message, hint);
             }
@@ -59,9 +72,21 @@ pub(super) fn check(service: &Service, files: &Files, here: bool, add: &mut impl
             "secrets are for services with an image: on the host's root there is nobody to hide them from".into(),
             hint.into(),
         );
-    } else if here {
+    } else {
         for secret in &service.secrets {
-            if let Err(why) = secrets::open(&secret.file) {
+            let path = Path::new(&*secret.file);
+            let why = match here {
+                true => secrets::open(&secret.file).err(),
+                false if !files.exists(path) => {
+                    will_be_missing(&secret.file, device, files).then(|| "is missing".to_owned())
+                }
+                // The last part is not followed: a link there is refused.
+                false => path.parent().zip(path.file_name()).and_then(|(folder, name)| {
+                    let place = files.place(folder).ok()?.join(name);
+                    secrets::open(&place.to_string_lossy()).err()
+                }),
+            };
+            if let Some(why) = why {
                 let hint = "put the file there, and the service starts";
                 add(format!("the secret {} {why}", secret.file), hint.into());
             }
@@ -126,7 +151,7 @@ mod tests {
 
     fn told(service: &Service, here: bool) -> Vec<String> {
         let mut told = Vec::new();
-        check(service, &Files::here(), here, &mut |message, _| told.push(message));
+        check(&Device::default(), service, &Files::here(), here, &mut |message, _| told.push(message));
         told
     }
 
@@ -156,9 +181,41 @@ mod tests {
         assert!(env_entries(&one).unwrap_err().starts_with(&format!("the env file {}:2: ", at("b"))));
         one.env_files.push(at("none"));
         assert_eq!(told(&one, true)[1], format!("the env file {} is missing", at("none")));
-        assert_eq!(told(&one, false).len(), 1, "on a build host a missing file is none of its business");
         one.env_files = vec![dir.path().to_str().unwrap().into()];
         assert!(told(&one, true)[0].ends_with("is no regular file of at most 64K"));
+    }
+
+    #[test]
+    fn secrets_and_env_files_are_checked_on_the_build_host_too() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        fs::create_dir_all(at("etc/keys")).unwrap();
+        fs::create_dir_all(at("factory")).unwrap();
+        fs::write(at("factory/empty"), "").unwrap();
+        std::os::unix::fs::symlink("/factory", at("etc/factory")).unwrap();
+        std::os::unix::fs::symlink("/etc/keys", at("etc/link")).unwrap();
+        let told = |env: &str, secret: &str| {
+            let mut one = service(Root::Image("x".into()));
+            one.env_files = vec![env.into()];
+            one.secrets = vec![Secret { file: secret.into(), target: "/run/secrets/x".into() }];
+            let device = Device { state: "/data/coracle".into(), ..Device::default() };
+            let mut told = Vec::new();
+            check(&device, &one, &Files::beneath(root.path()), false, &mut |message, _| told.push(message));
+            told
+        };
+        assert_eq!(
+            told("/etc/none.env", "/etc/factory/none"),
+            ["the env file /etc/none.env is missing", "the secret /etc/factory/none is missing"]
+        );
+        assert_eq!(
+            told("/data/coracle/none.env", "/data/coracle/key"),
+            [""; 0],
+            "the board's own folder is not known here"
+        );
+        assert_eq!(told("/run/none.env", "/tmp/key"), [""; 0], "nor is its memory");
+        assert_eq!(told("/run/none.env", "/etc/factory/empty"), ["the secret /etc/factory/empty is empty"]);
+        let linked = told("/run/none.env", "/etc/link");
+        assert!(linked[0].ends_with("is a symbolic link; name the file itself"), "{linked:?}");
     }
 
     #[test]
