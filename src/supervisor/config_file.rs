@@ -156,7 +156,7 @@ fn matches(pattern: &str, files: &Files) -> Result<Vec<(String, PathBuf)>, Strin
                 return Err(format!("{pattern:?} stands for more than the {CONFIG_FILES} files of a config"));
             }
         }
-        names.sort_unstable();
+        crate::base::sort::sort(&mut names);
     } else {
         names.push(last.into());
     }
