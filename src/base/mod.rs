@@ -7,6 +7,7 @@ pub mod json;
 pub mod limits;
 pub mod mountinfo;
 pub mod name;
+pub mod read;
 pub mod signal;
 pub mod sort;
 pub mod suggest;

@@ -1,27 +1,64 @@
-//! Sorting, with the machinery once: std's sort is 4 KB for each type that it sorts, so that the places are sorted.
+//! Sorting, with the machinery once: std's sort is 4 to 6 KB for each type that it sorts, so that places are sorted here.
 #![forbid(unsafe_code)]
 
 use core::cmp::Ordering;
 
 /// Sorts by the elements' own order. Equal ones stay in theirs.
-pub fn sort<T: Ord>(list: &mut Vec<T>) {
+pub fn sort<T: Ord>(list: &mut [T]) {
     sort_by(list, T::cmp);
 }
 
 /// Sorts by `compare`. Equal elements stay in their order.
-pub fn sort_by<T>(list: &mut Vec<T>, compare: impl Fn(&T, &T) -> Ordering) {
-    let places = places(list.len(), &|a, b| match (list.get(a), list.get(b)) {
+pub fn sort_by<T>(list: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
+    let swaps = swaps(list.len(), &|a, b| match (list.get(a), list.get(b)) {
         (Some(a), Some(b)) => compare(a, b),
         _ => Ordering::Equal,
     });
-    let mut slots: Vec<Option<T>> = core::mem::take(list).into_iter().map(Some).collect();
-    list.extend(places.into_iter().filter_map(|place| slots.get_mut(place)?.take()));
+    swaps.into_iter().for_each(|(a, b)| list.swap(a, b));
 }
 
-/// The places from 0 to `count` in sorted order.
+/// What has to be swapped, in this order, to sort `count` things.
+fn swaps(count: usize, compare: &dyn Fn(usize, usize) -> Ordering) -> Vec<(usize, usize)> {
+    let mut places = places(count, compare);
+    let mut swaps = Vec::new();
+    for start in 0..count {
+        // Round the circle of places of which each gets what is at the next one.
+        let mut at = start;
+        while let Some(place) = places.get_mut(at) {
+            let from = core::mem::replace(place, at);
+            if from == start {
+                break;
+            }
+            swaps.push((at, from));
+            at = from;
+        }
+    }
+    swaps
+}
+
+/// The places from 0 to `count` in sorted order: runs of one are merged into runs of two, of four and so on.
 fn places(count: usize, compare: &dyn Fn(usize, usize) -> Ordering) -> Vec<usize> {
     let mut places: Vec<usize> = (0..count).collect();
-    places.sort_by(|a, b| compare(*a, *b));
+    let mut run = 1;
+    while run < count {
+        let mut merged = Vec::with_capacity(count);
+        for pair in places.chunks(run * 2) {
+            let (mut left, mut right) = pair.split_at(run.min(pair.len()));
+            while let ([a, left_rest @ ..], [b, right_rest @ ..]) = (left, right) {
+                if compare(*b, *a) == Ordering::Less {
+                    merged.push(*b);
+                    right = right_rest;
+                } else {
+                    merged.push(*a);
+                    left = left_rest;
+                }
+            }
+            merged.extend_from_slice(left);
+            merged.extend_from_slice(right);
+        }
+        places = merged;
+        run *= 2;
+    }
     places
 }
 

@@ -51,7 +51,7 @@ impl fmt::Display for Bytes {
         };
         match self.0 % unit {
             0 => write!(f, "{}{letter}", self.0 / unit),
-            rest => write!(f, "{}.{}{letter}", self.0 / unit, rest as u128 * 10 / unit as u128),
+            rest => write!(f, "{}.{}{letter}", self.0 / unit, rest * 10 / unit),
         }
     }
 }

@@ -3,9 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::cause::{Cause, Ending, Mark, NO_BOOT, decide};
+use crate::base::read::read_text;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -59,13 +60,11 @@ fn path(state: &Path) -> PathBuf {
 }
 
 fn read(state: &Path) -> io::Result<Option<Mark>> {
-    let file = match File::open(path(state)) {
+    let mut file = match File::open(path(state)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let mut text = String::new();
-    file.take(LONGEST).read_to_string(&mut text)?;
-    Ok(Mark::of_text(&text))
+    Ok(Mark::of_text(&read_text(&mut file, LONGEST)?))
 }
 
 fn write(state: &Path, mark: &Mark) -> io::Result<()> {

@@ -6,6 +6,7 @@
 //! into the firmware for every board, is mixed in and never counts.
 #![forbid(unsafe_code)]
 
+use crate::base::read::read_up_to;
 use crate::supervisor::keeper::Say;
 use crate::sys::board::{self, SEED_BYTES};
 use sha2::{Digest as _, Sha256};
@@ -50,13 +51,11 @@ fn derive(old: &[u8], fresh: &Seed) -> Seed {
 pub fn load(state: &Path, say: Say<'_>) {
     // Without it, what follows says so.
     let _ = DirBuilder::new().recursive(true).mode(0o700).create(state);
-    let mut old = Vec::new();
-    match File::open(state.join(NAME)).and_then(|file| file.take(LARGEST).read_to_end(&mut old)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return say(format!("{NAME} in {} cannot be read: {error}", state.display()));
-        }
-        _ => {}
-    }
+    let old = match File::open(state.join(NAME)).and_then(|mut file| read_up_to(&mut file, LARGEST)) {
+        Ok(old) => old,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return say(format!("{NAME} in {} cannot be read: {error}", state.display())),
+    };
     let Ok(mut pool) = OpenOptions::new().read(true).write(true).open("/dev/urandom") else { return };
     // Mixed in whatever it is worth.
     let _ = pool.write_all(&old);

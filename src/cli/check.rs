@@ -4,6 +4,7 @@ use super::output;
 use super::table::Table;
 use crate::base::exit;
 use crate::base::json::Quoted;
+use crate::base::read::read_up_to;
 use crate::base::units::{self, Bytes};
 use crate::config::Problem;
 use crate::image::platform::Platform;
@@ -15,7 +16,6 @@ use crate::supervisor::config_file::{self, Fault, Texts};
 use argh::FromArgs;
 use std::fmt::Write;
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Show every problem of a config file and of the board, or the plan: the services in start order with their limits.
@@ -56,9 +56,8 @@ pub struct CheckArgs {
 pub fn profile(file: &Path) -> Result<Profile, u8> {
     /// Some 60 features, and device nodes of a hundred bytes each.
     const PROFILE_BYTES: u64 = 1 << 20;
-    let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|file| file.take(PROFILE_BYTES).read_to_end(&mut bytes));
-    let profile = read.map_err(|error| error.to_string()).and_then(|_| Profile::from_json(&bytes));
+    let read = File::open(file).and_then(|mut file| read_up_to(&mut file, PROFILE_BYTES));
+    let profile = read.map_err(|error| error.to_string()).and_then(|bytes| Profile::from_json(&bytes));
     profile.map_err(|error| {
         output::complain(&format!("cannot use the board's profile {}: {error}", file.display()));
         exit::FAILED

@@ -84,8 +84,7 @@ fn columns() -> usize {
 }
 
 fn percent(done: u64, total: u64) -> u64 {
-    let hundredths = u128::from(done.min(total)) * 100 / u128::from(total.max(1));
-    u64::try_from(hundredths).unwrap_or(100)
+    done.min(total).saturating_mul(100) / total.max(1)
 }
 
 fn plain(label: &str, done: u64, total: Option<u64>) -> String {

@@ -3,6 +3,7 @@
 
 use super::{RUN_DIR, output};
 use crate::base::exit;
+use crate::base::read::read_up_to;
 use crate::boot::under::Under;
 use crate::control::client::{Answer, Client};
 use crate::control::wire::Verb;
@@ -158,9 +159,7 @@ fn ready(mut reader: PipeReader) -> Result<(), String> {
     match reader.read(&mut first) {
         Ok(1) if first == READY => Ok(()),
         Ok(1) => {
-            let mut rest = Vec::from(first);
-            // A sentence that is cut short is still better than none.
-            let _ = reader.read_to_end(&mut rest);
+            let rest = read_up_to(&mut first.chain(reader), 4096).unwrap_or_default();
             Err(String::from_utf8_lossy(&rest).into_owned())
         }
         _ => Err("the supervisor ended before it answered".to_owned()),

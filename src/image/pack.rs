@@ -62,8 +62,9 @@ fn failed(action: &str, path: &Path, error: io::Error) -> ImageError {
 }
 
 /// Writes the archive to `out`. The folder is read twice: for the digest, which names the layer, and for the bytes.
-pub fn pack(what: &Pack<'_>, out: impl Write) -> Result<Packed, ImageError> {
-    let first = layer(what, io::sink())?;
+pub fn pack(what: &Pack<'_>, out: &mut dyn Write) -> Result<Packed, ImageError> {
+    let mut nowhere = io::sink();
+    let first = layer(what, &mut nowhere)?;
     let (sockets, entries, bytes, diff) = (first.sockets, first.entries, first.sink.length, first.sink.digest());
     let config = config_json(what, &diff);
     let manifest = manifest_json(&config, &diff, bytes);
@@ -117,19 +118,19 @@ fn member(name: &str, size: u64) -> Entry {
 }
 
 /// Counts and digests what passes.
-struct Measured<W> {
-    inner: W,
+struct Measured<'a> {
+    inner: &'a mut dyn Write,
     hash: Sha256,
     length: u64,
 }
 
-impl<W> Measured<W> {
+impl Measured<'_> {
     fn digest(&self) -> Digest {
         Digest(self.hash.clone().finalize().into())
     }
 }
 
-impl<W: Write> Write for Measured<W> {
+impl Write for Measured<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = self.inner.write(bytes)?;
         self.hash.update(bytes.get(..length).unwrap_or_default());
@@ -142,14 +143,14 @@ impl<W: Write> Write for Measured<W> {
     }
 }
 
-struct Layer<W> {
-    sink: W,
+struct Layer<'a> {
+    sink: Measured<'a>,
     entries: u64,
     sockets: u64,
 }
 
 /// Writes the folder as one layer.
-fn layer<W: Write>(what: &Pack<'_>, out: W) -> Result<Layer<Measured<W>>, ImageError> {
+fn layer<'a>(what: &Pack<'_>, out: &'a mut dyn Write) -> Result<Layer<'a>, ImageError> {
     let mut writer = Writer::new(Measured { inner: out, hash: Sha256::new(), length: 0 });
     let mut links = Inodes::default();
     let (mut entries, mut sockets) = (0, 0);

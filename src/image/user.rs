@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::ImageError;
+use crate::base::read::read_up_to;
 use crate::plan::UserSpec;
 use crate::sys::xattr;
 use nix::errno::Errno;
@@ -14,7 +15,6 @@ use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, major, minor};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;
@@ -150,9 +150,8 @@ fn is_whiteout(kind: SFlag, stat: &FileStat) -> bool {
 }
 
 fn content(file: OwnedFd, path: &str, cap: u64) -> Result<Vec<u8>, ImageError> {
-    let mut bytes = Vec::new();
-    let read = File::from(file).take(cap.saturating_add(1)).read_to_end(&mut bytes);
-    read.map_err(|error| ImageError::failed(format!("cannot read /{path} of the image: {error}")))?;
+    let read = read_up_to(&mut File::from(file), cap.saturating_add(1));
+    let bytes = read.map_err(|error| ImageError::failed(format!("cannot read /{path} of the image: {error}")))?;
     match bytes.len() as u64 > cap {
         true => Err(ImageError::invalid(format!("/{path} of the image has more than {cap} bytes"))),
         false => Ok(bytes),

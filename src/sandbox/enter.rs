@@ -8,13 +8,13 @@ use super::command;
 use super::ids::Ids;
 use super::spec::Main;
 use super::stage::Failure;
+use crate::base::read::read_up_to;
 use crate::plan::{CapSet, RlimitKind, Seccomp, UserSpec};
 use crate::seccomp;
 use crate::sys::path;
 use crate::sys::process::{self, CStrings};
 use nix::fcntl::OFlag;
 use std::ffi::CString;
-use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// Largest passwd or group file read, in bytes.
@@ -158,15 +158,13 @@ pub fn find_user(user: &str) -> Result<Ids, String> {
 
 /// A file of the image, empty if it is missing, no regular file, or far too large.
 fn small_file(path: &std::ffi::CStr) -> Vec<u8> {
-    let mut bytes = Vec::new();
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    if let Ok(file) = path::open(path, flags).map(std::fs::File::from)
-        && file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= SMALL_FILE_BYTES)
-        && file.take(SMALL_FILE_BYTES).read_to_end(&mut bytes).is_err()
-    {
-        bytes.clear();
+    match path::open(path, flags).map(std::fs::File::from) {
+        Ok(mut file) if file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= SMALL_FILE_BYTES) => {
+            read_up_to(&mut file, SMALL_FILE_BYTES).unwrap_or_default()
+        }
+        _ => Vec::new(),
     }
-    bytes
 }
 
 /// The resource limits of process `pid` from `/proc/PID/limits`, which unlike prlimit(2) needs no capability.

@@ -11,6 +11,7 @@ use super::root::Disk;
 use super::secrets;
 use super::spec::{Bind, Main, Net, Node, Place, Source, Spec, Stdio};
 use super::steps::{self, Found, FoundMount, FoundRoot, Lower, SCRATCH};
+use crate::base::read::read_up_to;
 use crate::image::config::ImageConfig;
 use crate::plan::{DeviceNode, Memory, MountKind, Network, Ready, RlimitKind, RootFs, Service, UserSpec};
 use crate::seccomp;
@@ -21,7 +22,6 @@ use crate::sys::terminal;
 use core::fmt;
 use nix::fcntl::OFlag;
 use std::ffi::{CStr, CString};
-use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 
@@ -242,13 +242,10 @@ fn ids(order: &Order<'_>) -> Result<Ids> {
 fn host_file(name: &CStr) -> Result<Vec<u8>> {
     let path = format!("/{}", lossy(name));
     let fail = |error: std::io::Error| Error::Failed(format!("{path} cannot be read: {error}"));
-    let file = match std::fs::File::open(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        file => file.map_err(fail)?,
-    };
-    let mut bytes = Vec::new();
-    file.take(SMALL_FILE_BYTES).read_to_end(&mut bytes).map_err(fail)?;
-    Ok(bytes)
+    match std::fs::File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        file => read_up_to(&mut file.map_err(fail)?, SMALL_FILE_BYTES).map_err(fail),
+    }
 }
 
 /// A small file of the image, read from its read-only layers: the highest that has it counts. Only a regular file is
@@ -261,7 +258,7 @@ fn image_file(root: &Root, name: &CStr) -> Result<Vec<u8>> {
     };
     for folder in folders.iter().rev() {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let file = match path::open_beneath(folder.as_fd(), name, flags, Links::Refuse) {
+        let mut file = match path::open_beneath(folder.as_fd(), name, flags, Links::Refuse) {
             Ok(file) => std::fs::File::from(file),
             Err(Errno(libc::ENOENT | libc::ENOTDIR)) => continue,
             // A whiteout is a device that no driver serves: the file was removed by this layer.
@@ -278,9 +275,8 @@ fn image_file(root: &Root, name: &CStr) -> Result<Vec<u8>> {
             let most = SMALL_FILE_BYTES >> 10;
             return Err(Error::Wrong(format!("the image's /{name} is no regular file of at most {most}K")));
         }
-        let mut bytes = Vec::new();
-        let read = file.take(SMALL_FILE_BYTES).read_to_end(&mut bytes);
-        return read.map(|_| bytes).map_err(|error| Error::Failed(format!("/{}: {error}", lossy(name))));
+        let read = read_up_to(&mut file, SMALL_FILE_BYTES);
+        return read.map_err(|error| Error::Failed(format!("/{}: {error}", lossy(name))));
     }
     Ok(Vec::new())
 }
@@ -441,11 +437,7 @@ pub fn device_rules(service: &Service) -> Vec<DeviceRule> {
 /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`: on the host's network the host's own, else what holds without
 /// any network.
 fn files(hostname: &str, network: Network) -> Vec<(&'static CStr, Vec<u8>)> {
-    let host = |path: &str| -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        std::fs::File::open(path).ok()?.take(16 << 10).read_to_end(&mut bytes).ok()?;
-        Some(bytes)
-    };
+    let host = |path: &str| read_up_to(&mut std::fs::File::open(path).ok()?, 16 << 10).ok();
     let (resolv, host_names) = match network {
         Network::Host => (host("/etc/resolv.conf").unwrap_or_default(), host("/etc/hosts")),
         Network::None => (Vec::new(), None),

@@ -2,11 +2,12 @@
 
 use super::board::Files;
 use crate::base::limits::{CONFIG_BYTES, CONFIG_FILES};
+use crate::base::read::read_up_to;
 use crate::config::{self, Input, Problems, Source, Value, Warning, include};
 use crate::plan::Plan;
 use core::fmt;
 use std::fs::{Metadata, OpenOptions};
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -202,7 +203,7 @@ fn matches(pattern: &str, files: &Files) -> Result<Vec<(String, PathBuf)>, Strin
                 return Err(format!("{pattern:?} stands for more than the {CONFIG_FILES} files of a config"));
             }
         }
-        names.sort_unstable();
+        crate::base::sort::sort(&mut names);
     } else {
         names.push(last.into());
     }
@@ -228,9 +229,7 @@ fn value(file: Box<str>, files: &Files) -> Option<Value> {
         regular(std::fs::metadata(&place)?)?;
         let mut opened = open(&place)?;
         regular(opened.metadata()?)?;
-        let mut bytes = Vec::new();
-        opened.by_ref().take(VAR_FILE_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        read_up_to(&mut opened, VAR_FILE_BYTES)
     };
     match files.place(Path::new(&*file)).and_then(start) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -256,10 +255,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut file = open(path).map_err(|error| fail("open", error))?;
     let before = file.metadata().map_err(|error| fail("look at", error))?;
     regular(path, &before)?;
-    let most = CONFIG_BYTES as u64 + 1;
-    // Room for one byte more than it has shows at the first look that it has no more.
-    let mut bytes = Vec::with_capacity(before.size().min(most) as usize + 64);
-    file.by_ref().take(most).read_to_end(&mut bytes).map_err(|error| fail("read", error))?;
+    let bytes = read_up_to(&mut file, CONFIG_BYTES as u64 + 1).map_err(|error| fail("read", error))?;
     if bytes.len() > CONFIG_BYTES {
         return Err(format!("the config file {shown} has more than the {CONFIG_BYTES} bytes that a config may have"));
     }

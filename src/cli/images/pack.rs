@@ -127,7 +127,7 @@ fn write(what: &Pack<'_>, target: &Path) -> u8 {
             return exit::FAILED;
         }
     };
-    let packed = pack(what, BufWriter::with_capacity(64 << 10, file));
+    let packed = pack(what, &mut BufWriter::with_capacity(64 << 10, file));
     let code = match packed {
         Ok(packed) => match sync(&beside).and_then(|()| fs::rename(&beside, target)) {
             Ok(()) => {

@@ -5,6 +5,7 @@ use super::names::{self, Names, Target};
 use super::shape::normal;
 use super::sink::{Done, Sink};
 use super::{Blobs, unreadable};
+use crate::base::read::read_up_to;
 use crate::base::units::Bytes;
 use crate::image::ImageError;
 use crate::image::tar::{Kind, Reader};
@@ -69,7 +70,9 @@ impl<'a> Members<'a> {
 
 impl Blobs for Members<'_> {
     fn document(&mut self, name: &str) -> Result<Option<Vec<u8>>, ImageError> {
-        self.find(name).map(|section| document(name, section.end - section.offset, section, self.cap)).transpose()
+        self.find(name)
+            .map(|mut section| document(name, section.end - section.offset, &mut section, self.cap))
+            .transpose()
     }
 
     fn size(&mut self, name: &str) -> Result<Option<u64>, ImageError> {
@@ -83,12 +86,11 @@ impl Blobs for Members<'_> {
 }
 
 /// Reads a small member whole.
-fn document(name: &str, size: u64, source: impl Read, cap: Bytes) -> Result<Vec<u8>, ImageError> {
+fn document(name: &str, size: u64, source: &mut dyn Read, cap: Bytes) -> Result<Vec<u8>, ImageError> {
     if size > cap.0 {
         return Err(too_large(name, size, cap));
     }
-    let mut bytes = Vec::with_capacity(size as usize);
-    source.take(size).read_to_end(&mut bytes).map_err(unreadable)?;
+    let bytes = read_up_to(source, size).map_err(unreadable)?;
     match bytes.len() as u64 == size {
         true => Ok(bytes),
         false => Err(ImageError::invalid(format!("is cut short within {}; copy it again", name.escape_debug()))),
@@ -162,7 +164,7 @@ impl Layout {
 
 impl Blobs for Layout {
     fn document(&mut self, name: &str) -> Result<Option<Vec<u8>>, ImageError> {
-        self.open(name)?.map(|(file, size)| document(name, size, file, self.cap)).transpose()
+        self.open(name)?.map(|(mut file, size)| document(name, size, &mut file, self.cap)).transpose()
     }
 
     fn size(&mut self, name: &str) -> Result<Option<u64>, ImageError> {

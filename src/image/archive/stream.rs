@@ -9,6 +9,7 @@ use super::names::{self, Names, Target};
 use super::shape::normal;
 use super::sink::{Done, Sink};
 use super::{Blobs, unreadable};
+use crate::base::read::read_up_to;
 use crate::base::units::Bytes;
 use crate::image::ImageError;
 use crate::image::decompress::{Decoder, Wanted};
@@ -83,8 +84,7 @@ fn content(
     sink: Option<&mut Sink<'_>>,
 ) -> Result<Member, ImageError> {
     let mut data = reader.data();
-    let mut head = Vec::with_capacity(512);
-    (&mut data).take(512).read_to_end(&mut head).map_err(unreadable)?;
+    let mut head = read_up_to(&mut data, 512).map_err(unreadable)?;
     if is_layer(&head) {
         let Some(sink) = sink else { return Ok(Member::Large(size)) };
         return match sink.unpack(&mut head.chain(data)) {
@@ -96,7 +96,7 @@ fn content(
     if size > caps.manifest.0 {
         return Ok(Member::Large(size));
     }
-    data.read_to_end(&mut head).map_err(unreadable)?;
+    head.extend(read_up_to(&mut data, size).map_err(unreadable)?);
     Ok(Member::Document(head))
 }
 

@@ -10,10 +10,10 @@ use nix::sys::stat::{Mode, UtimensatFlags, major, minor, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::mkfifo;
 use sha2::{Digest as _, Sha256};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 /// The name under which the merged tree of an image is kept.
@@ -90,7 +90,8 @@ fn link(source: &Path, target: &Path, meta: &Metadata) -> io::Result<()> {
     } else if kind.is_fifo() {
         mkfifo(target, Mode::S_IRUSR | Mode::S_IWUSR)?;
     } else {
-        fs::copy(source, target)?;
+        let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)?;
+        io::copy(&mut File::open(source)?, &mut copy)?;
         return finish(source, target, meta);
     }
     lchown(target, Some(meta.uid()), Some(meta.gid()))?;

@@ -29,10 +29,11 @@ use super::ImageError;
 use super::digest::Digest;
 use super::record::{ImageRecord, LayerRecord, Root, SourceId};
 use super::reference::Reference;
+use crate::base::read::read_up_to;
 use crate::plan::Device;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -313,9 +314,8 @@ impl Store {
 
 /// A record's bytes.
 fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(RECORD_BYTES).read_to_end(&mut bytes));
-    read.map(|_| bytes).map_err(|error| fail("read", path, error))
+    let read = File::open(path).and_then(|mut file| read_up_to(&mut file, RECORD_BYTES));
+    read.map_err(|error| fail("read", path, error))
 }
 
 /// Whether the tree in a layer's folder is what its record says.

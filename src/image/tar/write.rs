@@ -23,38 +23,14 @@ impl<W: Write> Writer<W> {
     /// Adds an entry; for a file, exactly `entry.size` bytes of `data` follow it.
     ///
     /// Errors: those of sink and data; `UnexpectedEof` if `data` is shorter than the entry says.
-    pub fn append(&mut self, entry: &Entry, data: impl Read) -> io::Result<()> {
-        let size = self.begin(entry)?;
-        let copied = io::copy(&mut data.take(size), &mut self.sink)?;
-        if copied != size {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.pad(size)
+    pub fn append(&mut self, entry: &Entry, mut data: impl Read) -> io::Result<()> {
+        append(&mut self.sink, entry, &mut data)
     }
 
     /// Adds the headers of an entry alone and gives the number of bytes that must follow: write them to
     /// [`Writer::sink`], then call [`Writer::pad`] with that number.
     pub fn begin(&mut self, entry: &Entry) -> io::Result<u64> {
-        let mut path = entry.path.clone();
-        if entry.kind == Kind::Directory && !path.ends_with(b"/") {
-            path.push(b'/');
-        }
-        let link: &[u8] = match &entry.kind {
-            Kind::Symlink(target) | Kind::HardLink(target) => target,
-            _ => b"",
-        };
-        let size = if entry.kind == Kind::File { entry.size } else { 0 };
-        let records = records(entry, &path, link, size);
-        if !records.is_empty() {
-            let header = Fields { path: b"PaxHeaders/entry", link: b"", size: records.len() as u64, typeflag: b'x' };
-            self.sink.write_all(&header.block(&Entry { mode: 0o644, ..plain() }))?;
-            self.sink.write_all(&records)?;
-            self.pad(records.len() as u64)?;
-        }
-        let fields =
-            Fields { path: &path, link, size: if size > OCTAL_11 { 0 } else { size }, typeflag: flag(&entry.kind) };
-        self.sink.write_all(&fields.block(entry))?;
-        Ok(size)
+        begin(&mut self.sink, entry)
     }
 
     /// Where an entry's data goes after [`Writer::begin`].
@@ -70,9 +46,45 @@ impl<W: Write> Writer<W> {
 
     /// Fills the last block of an entry of `size` bytes.
     pub fn pad(&mut self, size: u64) -> io::Result<()> {
-        let rest = (size % BLOCK as u64) as usize;
-        if rest == 0 { Ok(()) } else { self.sink.write_all(&[0; BLOCK][rest..]) }
+        pad(&mut self.sink, size)
     }
+}
+
+fn append(sink: &mut dyn Write, entry: &Entry, data: &mut dyn Read) -> io::Result<()> {
+    let size = begin(sink, entry)?;
+    let copied = io::copy(&mut data.take(size), sink)?;
+    if copied != size {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    pad(sink, size)
+}
+
+fn begin(sink: &mut dyn Write, entry: &Entry) -> io::Result<u64> {
+    let mut path = entry.path.clone();
+    if entry.kind == Kind::Directory && !path.ends_with(b"/") {
+        path.push(b'/');
+    }
+    let link: &[u8] = match &entry.kind {
+        Kind::Symlink(target) | Kind::HardLink(target) => target,
+        _ => b"",
+    };
+    let size = if entry.kind == Kind::File { entry.size } else { 0 };
+    let records = records(entry, &path, link, size);
+    if !records.is_empty() {
+        let header = Fields { path: b"PaxHeaders/entry", link: b"", size: records.len() as u64, typeflag: b'x' };
+        sink.write_all(&header.block(&Entry { mode: 0o644, ..plain() }))?;
+        sink.write_all(&records)?;
+        pad(sink, records.len() as u64)?;
+    }
+    let fields =
+        Fields { path: &path, link, size: if size > OCTAL_11 { 0 } else { size }, typeflag: flag(&entry.kind) };
+    sink.write_all(&fields.block(entry))?;
+    Ok(size)
+}
+
+fn pad(sink: &mut dyn Write, size: u64) -> io::Result<()> {
+    let rest = (size % BLOCK as u64) as usize;
+    if rest == 0 { Ok(()) } else { sink.write_all(&[0; BLOCK][rest..]) }
 }
 
 /// An entry with nothing set.

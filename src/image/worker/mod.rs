@@ -22,6 +22,7 @@ use super::platform::Platform;
 use super::record::{ImageRecord, Root, SourceId};
 use super::reference::{Reference, Select};
 use super::store::{Staging, Store, is_layout, source_id};
+use crate::base::read::read_up_to;
 use crate::plan::device::ImageCaps;
 use crate::sys::process::{self, Forked};
 use crate::sys::wait::send_signal;
@@ -294,9 +295,8 @@ fn read_result(staging: &Staging) -> Result<ImageRecord, ImageError> {
     let path = staging.path().join(RESULT);
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
-    let mut bytes = Vec::new();
-    let read = options.open(&path).and_then(|file| file.take(4 << 20).read_to_end(&mut bytes));
-    read.map_err(|error| ImageError::failed(format!("cannot read the unpacker's result: {error}")))?;
+    let read = options.open(&path).and_then(|mut file| read_up_to(&mut file, 4 << 20));
+    let bytes = read.map_err(|error| ImageError::failed(format!("cannot read the unpacker's result: {error}")))?;
     ImageRecord::from_json(&bytes)
 }
 

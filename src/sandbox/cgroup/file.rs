@@ -1,18 +1,17 @@
 //! Reading and writing the small files of the cgroup file system.
 
 use super::Error;
+use crate::base::read::read_text;
 use crate::sys::{Errno, Result, path};
 use nix::fcntl::OFlag;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 /// Longest file that is read whole, in bytes; `memory.stat` has 1.5 KiB, `cgroup.procs` more with many processes.
 const FILE_BYTES: u64 = 1 << 20;
-/// Bytes asked for at first: most files then take one read.
-const READ_BYTES: usize = 2048;
 
 /// `folder/name`, opened. Never creates a file.
 pub fn open(folder: &str, name: &str, flags: OFlag) -> Result<File> {
@@ -22,8 +21,7 @@ pub fn open(folder: &str, name: &str, flags: OFlag) -> Result<File> {
 
 /// The text of `folder/name`, without the last newline.
 pub fn read(folder: &str, name: &str) -> Result<String> {
-    let mut text = String::with_capacity(READ_BYTES);
-    open(folder, name, OFlag::O_RDONLY)?.take(FILE_BYTES).read_to_string(&mut text)?;
+    let mut text = read_text(&mut open(folder, name, OFlag::O_RDONLY)?, FILE_BYTES)?;
     text.truncate(text.trim_end().len());
     Ok(text)
 }

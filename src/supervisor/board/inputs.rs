@@ -3,12 +3,13 @@
 
 use super::Files;
 use crate::base::limits::ENV_FILE_BYTES;
+use crate::base::read::read_up_to;
 use crate::plan::{Condition, Device, Root, Service};
 use crate::sandbox::command::{PATH, programs};
 use crate::sandbox::{env_file, secrets};
 use nix::libc;
 use std::fs::OpenOptions;
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -115,7 +116,7 @@ fn host_programs(service: &Service) -> Vec<String> {
 /// The entries of one environment file that lies at `place`; else what is wrong, and the way out.
 fn env_of(file: &str, place: &Path) -> Result<Vec<String>, (String, String)> {
     let wrong = |why: &str, hint: &str| Err((format!("the env file {file} {why}"), hint.to_owned()));
-    let opened = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(place) {
+    let mut opened = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(place) {
         Ok(opened) => opened,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return wrong("is missing", "put it there, and the service starts");
@@ -123,16 +124,15 @@ fn env_of(file: &str, place: &Path) -> Result<Vec<String>, (String, String)> {
         Err(error) => return wrong(&format!("cannot be opened: {error}"), "change its owner or mode"),
     };
     let large = format!("is no regular file of at most {}K", ENV_FILE_BYTES >> 10);
-    let mut bytes = Vec::new();
     match opened.metadata() {
         Ok(found) if found.is_file() => {}
         _ => return wrong(&large, "name a file with KEY=value lines"),
     }
-    match opened.take(ENV_FILE_BYTES as u64 + 1).read_to_end(&mut bytes) {
-        Ok(count) if count <= ENV_FILE_BYTES => {}
+    let bytes = match read_up_to(&mut opened, ENV_FILE_BYTES as u64 + 1) {
+        Ok(bytes) if bytes.len() <= ENV_FILE_BYTES => bytes,
         Ok(_) => return wrong(&large, "name a file with KEY=value lines"),
         Err(error) => return wrong(&format!("cannot be read: {error}"), "look at the file system that it is on"),
-    }
+    };
     let named =
         |why: String| (format!("the env file {file}:{why}"), "correct the file, and the service starts".to_owned());
     env_file::parse(&bytes).map_err(named)
