@@ -45,7 +45,7 @@ impl Bench {
 
 fn line(id: u32, service: &str) -> Vec<u8> {
     let mut buffer = [0; 512];
-    let request = Request { v: VERSION, id, verb: Verb::Start, service, signal: 0 };
+    let request = Request { v: VERSION, id, verb: Verb::Start, service, signal: 0, seconds: 0 };
     let used = write_line(&request, &mut buffer).unwrap();
     buffer[..used].to_vec()
 }

@@ -82,6 +82,8 @@ struct Day {
     started: Vec<Millis>,
     climbs: Vec<(Rung, u32)>,
     seen_looping: bool,
+    /// When the watchdog was first not to be fed, and after how many starts.
+    lacking: Option<(Millis, u32)>,
 }
 
 impl Day {
@@ -95,7 +97,7 @@ impl Day {
             )
         };
         let services = vec![
-            Service { restart: point.restart, ..service("fails", &[]) },
+            Service { restart: point.restart, critical: true, ..service("fails", &[]) },
             service("needs-it", &[FAILS]),
             service("stranger", &[]),
             Service { lifeline: true, ..service("lifeline", &[]) },
@@ -114,6 +116,7 @@ impl Day {
             started: Vec::new(),
             climbs: Vec::new(),
             seen_looping: false,
+            lacking: None,
         }
     }
 
@@ -128,6 +131,9 @@ impl Day {
             }
             let failing = &self.state.services()[0];
             self.seen_looping |= failing.phase == Phase::Backoff && failing.backoff.is_looping();
+            if self.state.lacking(&self.plan, self.now).is_some() {
+                self.lacking.get_or_insert((self.now, self.starts[0]));
+            }
             let ends = self.ends.map(|(at, _)| at);
             let Some(next) = ends.into_iter().chain(self.state.next_deadline()).min().filter(|at| *at <= end) else {
                 break;
@@ -142,6 +148,7 @@ impl Day {
                 None => self.queue.push_back(Event::Timer),
             }
         }
+        self.now = end;
     }
 
     fn perform(&mut self, action: Action) {
@@ -221,6 +228,23 @@ impl Day {
         if fast && life.heals_at.is_none() && may_restart {
             assert_eq!(self.climbs.len(), rungs.len(), "{at:?}");
             assert!(self.seen_looping || restart.then == Then::Stop, "a crash loop is not shown: {at:?}");
+        }
+        // The watchdog is fed until recovery is used up, and no longer than it lasts.
+        let lacks = self.state.lacking(&self.plan, self.now);
+        let recovers = failing.phase == Phase::Running && life.heals_at.is_some();
+        assert!(!recovers || lacks.is_none(), "{at:?}");
+        let well = life.runs > restart.max_delay && may_restart && failing.phase != Phase::Failed;
+        if !recovers && !well {
+            assert_eq!(lacks, Some(FAILS), "{at:?}");
+        }
+        if let Some((when, starts)) = self.lacking {
+            let ways = rungs.len().clamp(1, 3) as u32;
+            let ways = if restart.then == Then::Dependants { 2 } else { ways };
+            let late = when.since(Millis(1000)).0 > restart.within.0 * u64::from(ways);
+            let tried = restart.tries > 0 && starts > u32::from(restart.tries) * ways;
+            let late = late || failing.phase == Phase::Failed;
+            let longest = restart.tries == 0 && self.seen_looping;
+            assert!(late || tried || longest, "given up after {starts} starts at {when:?} in {at:?}");
         }
         // Others are started again by the rungs alone.
         let climbed = |rung| self.climbs.iter().filter(|(climbed, _)| *climbed == rung).count() as u32;

@@ -3,7 +3,7 @@
 
 mod busybox_board;
 
-use busybox_board::{Board, IDLE, said, service};
+use busybox_board::{Board, IDLE, board, said, service};
 
 /// A restart policy with these keys.
 fn restart(keys: &str) -> String {
@@ -11,7 +11,7 @@ fn restart(keys: &str) -> String {
 }
 
 /// The codes of a service's events, in order.
-fn codes(board: &Board, service: &str) -> Vec<String> {
+fn codes(board: &board::Board, service: &str) -> Vec<String> {
     let json = said(&board.coracle(&["events", "--json", service]));
     let field = |line: &str, key: &str| {
         let rest = line.split_once(&format!("\"{key}\":\"")).map_or("", |(_, rest)| rest);
@@ -117,9 +117,7 @@ fn root_a_storm_is_put_off_and_the_first_restart_of_a_healthy_service_is_not() {
     board.up();
     board.until("the storm is told", |board| board.says(&["events"]).contains("put-off/budget"));
     board.until_running("healthy");
-    let booked = |board: &busybox_board::board::Board| {
-        ["a", "b", "c"].map(|name| board.field(name, "next_ms").parse().unwrap_or(0))
-    };
+    let booked = |board: &board::Board| ["a", "b", "c"].map(|name| board.field(name, "next_ms").parse().unwrap_or(0));
     board.until("all of the storm waits", |board| booked(board).iter().all(|ms: &u64| *ms > 1000));
     board.says(&["kill", "healthy"]);
     board.until("it runs again", |board| {
@@ -166,4 +164,59 @@ fn root_what_does_not_die_is_named_and_the_next_instance_does_not_wait_for_it() 
     assert!(left.is_empty(), "{left:?}");
     board.down();
     assert!(!board.path("run").exists());
+}
+
+#[test]
+fn root_hands_off_means_no_restart_until_the_time_is_over_and_is_loud() {
+    let name = "root_hands_off_means_no_restart_until_the_time_is_over_and_is_loud";
+    let keys = format!(r#"{} "watchdog": "1s","#, restart(r#""delay": "10ms""#));
+    let web = service("web", IDLE, &restart(r#""delay": "10ms""#));
+    // It never pings: its watchdog would abort it.
+    let mute = service("mute", IDLE, &keys);
+    let Some(mut board) = Board::new(name, &[web, mute]) else { return };
+    board.up();
+    board.until("mute's watchdog", |board| codes(board, "mute").contains(&"stopping/watchdog".to_owned()));
+    board.says(&["hold", "--all", "--for", "1h"]);
+    board.until_running("web");
+    board.says(&["kill", "web"]);
+    board.until("its end", |board| board.field("web", "state") == "backoff");
+    let next: u64 = board.field("web", "next_ms").parse().unwrap();
+    assert!(next > 3_000_000, "it starts again in {next} ms");
+    let ps = said(&board.coracle(&["ps"]));
+    assert!(ps.contains("HANDS OFF for ") && ps.contains("DEGRADED: hands off web for "), "{ps}");
+    assert!(codes(&board, "web").contains(&"on-hold".to_owned()));
+    // What someone asks for is done.
+    board.says(&["start", "mute"]);
+    let pid = board.field("mute", "pid");
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    assert_eq!(board.field("mute", "pid"), pid, "its watchdog was not held off");
+
+    board.says(&["hold", "--for", "0", "web"]);
+    board.until_running("web");
+    board.says(&["hold", "--for", "1s", "mute"]);
+    board.until("mute's watchdog again", |board| board.field("mute", "pid") != pid);
+    assert!(codes(&board, "mute").contains(&"off-hold".to_owned()));
+    assert!(!said(&board.coracle(&["ps"])).contains("HANDS OFF"));
+    for (words, code) in [(vec!["hold", "wbe"], 4), (vec!["hold"], 2), (vec!["hold", "--for", "soon", "web"], 2)] {
+        assert_eq!(board.coracle(&words).status.code(), Some(code), "{words:?}");
+    }
+}
+
+#[test]
+fn root_a_board_that_is_not_ours_to_reboot_is_named_as_degraded() {
+    let name = "root_a_board_that_is_not_ours_to_reboot_is_named_as_degraded";
+    let policy = restart(r#""delay": "10ms", "max_delay": "1h", "tries": 1, "within": "1h", "then": "reboot""#);
+    let line = service("line", IDLE, r#""lifeline": true,"#);
+    let services = [service("bad", &["sh", "-c", "exit 3"], &policy), service("other", IDLE, ""), line];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    board.until("the end of its way", |board| codes(board, "bad").contains(&"escalation/reboot".to_owned()));
+    board.until_running("other");
+    let steps: Vec<String> = codes(&board, "bad").into_iter().filter(|code| code.starts_with("escalation/")).collect();
+    assert_eq!(steps, ["escalation/dependants", "escalation/everything", "escalation/reboot"]);
+    assert!(board.says(&["events", "bad"]).contains("not the board's first process and cannot reboot it"));
+    let ps = said(&board.coracle(&["ps"]));
+    assert!(ps.contains("DEGRADED: bad does not recover, and the board is not rebooted for it"), "{ps}");
+    assert_eq!(board.field("bad", "state"), "crash-loop");
+    assert_eq!((board.field("other", "restarts"), board.field("line", "restarts")), ("1".into(), "0".into()));
 }

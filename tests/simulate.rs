@@ -267,6 +267,12 @@ impl World {
                     }
                 }
             }
+            Action::OnHold(index, on) => {
+                if let Some(body) = self.alive.get_mut(&index).filter(|_| !on) {
+                    // Whatever was held up has its whole time again.
+                    body.pinged = self.now;
+                }
+            }
             Action::Changed(..) | Action::PutOff(_) | Action::Climbed(..) => {}
         }
     }
@@ -385,7 +391,8 @@ impl World {
         let index = self.random.below(self.plan.services.len() as u64) as Index;
         let orders =
             [Order::Start, Order::Stop, Order::Restart, Order::Kill(9), Order::Kill(1), Order::Pause, Order::Unpause];
-        let order = orders[self.random.below(7) as usize];
+        let hold = Order::Hold(Millis(self.random.below(3) * 20_000));
+        let order = orders.get(self.random.below(8) as usize).copied().unwrap_or(hold);
         let id = self.asked.len() as u32;
         self.asked.insert(id, false);
         let token = Token { client: 1, id };
@@ -409,7 +416,7 @@ impl World {
                 Phase::Starting | Phase::Started | Phase::Running => {
                     assert!(body.is_some(), "{index} is {:?} without a process", service.phase);
                     assert!(service.phase == Phase::Running || service.deadline.is_some());
-                    let silent = |body: &Body| body.runs && !body.frozen && !service.paused;
+                    let silent = |body: &Body| body.runs && !body.frozen && !service.paused && service.hold.is_none();
                     if let Some(body) = body.filter(|body| silent(body))
                         && let Some(period) = body.period
                     {

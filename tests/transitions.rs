@@ -127,6 +127,12 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
                 Event::Instance(1, 2, InitGone(None)),
             ]),
         ),
+        ("hands off", watched(), ready(&[ask(Order::Hold(Millis(60_000)))])),
+        (
+            "hands off while it ended",
+            watched(),
+            ready(&[ask(Order::Hold(Millis(60_000))), instance(1, InitGone(Some(Status::Code(3))))]),
+        ),
         ("misconfigured", always(), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
     ]
 }
@@ -143,6 +149,8 @@ fn events() -> Vec<(&'static str, Event)> {
         ("restart", ask(Order::Restart)),
         ("kill 9", ask(Order::Kill(9))),
         ("kill 10", ask(Order::Kill(10))),
+        ("hands off", ask(Order::Hold(Millis(60_000)))),
+        ("no longer hands off", ask(Order::Hold(Millis(0)))),
         ("pause", ask(Order::Pause)),
         ("unpause", ask(Order::Unpause)),
         ("wait", Event::WaitSettled(LATER)),

@@ -115,10 +115,17 @@ pub struct Mark {
     pub boot_id: Box<str>,
     /// Why it began.
     pub cause: Cause,
+    /// Resets in a row before it that we announced or the watchdog caused.
+    pub resets: u8,
+    /// The service for which a reset is announced, as long as it is.
+    pub announced: Option<Box<str>>,
 }
 
 /// Stands for a boot that the kernel gives no boot_id: no other boot's either.
 pub const NO_BOOT: &str = "-";
+
+/// Stands for no service.
+const NONE: &str = "-";
 
 /// The format's version, the first word of a mark.
 const VERSION: &str = "1";
@@ -127,7 +134,8 @@ impl Mark {
     /// The mark as the file has it: version, how it ended, boot, cause.
     pub fn to_text(&self) -> String {
         let ended = self.ended.map_or("running", |ending| Cause::Orderly(ending).word());
-        format!("{VERSION} {ended} {} {}\n", self.boot_id, self.cause.word())
+        let announced = self.announced.as_deref().unwrap_or(NONE);
+        format!("{VERSION} {ended} {} {} {} {announced}\n", self.boot_id, self.cause.word(), self.resets)
     }
 
     /// Reads a mark; `None` if it is damaged or of another version. Words behind those known are skipped.
@@ -144,8 +152,29 @@ impl Mark {
             },
         };
         let boot_id = words.next()?.into();
-        Some(Mark { ended, boot_id, cause: Cause::of(words.next()?)? })
+        let cause = Cause::of(words.next()?)?;
+        // Not there in the marks of an earlier version.
+        let resets = words.next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        let announced = words.next().filter(|word| *word != NONE).map(Box::from);
+        Some(Mark { ended, boot_id, cause, resets, announced })
     }
+}
+
+/// How many resets in a row have been announced or caused by the watchdog, and for which service the last one was: what
+/// tells a board that resets itself for ever from one whose power is cut. `cause` is that of this boot.
+///
+/// What nobody knows the cause of counts for nothing; someone who ends the board in order has acted, so that it starts anew.
+pub fn count_resets(last: Option<&Mark>, cause: Cause, boot_id: &str) -> (u8, Option<Box<str>>) {
+    let Some(mark) = last else { return (u8::from(cause == Cause::Watchdog), None) };
+    if *mark.boot_id == *boot_id && boot_id != NO_BOOT {
+        // A new supervisor of the same boot.
+        return (mark.resets, None);
+    }
+    let by_itself = matches!(mark.ended, None | Some(Ending::Reboot));
+    if cause == Cause::Watchdog || mark.announced.is_some() && by_itself {
+        return (mark.resets.saturating_add(1), mark.announced.clone());
+    }
+    (if matches!(cause, Cause::Orderly(_)) { 0 } else { mark.resets }, None)
 }
 
 /// Decides why the board was last reset. `status` is the driver's boot status, 0 if there is no driver or it does not
@@ -175,7 +204,32 @@ mod tests {
     const ENDINGS: [Option<Ending>; 4] = [None, Some(Ending::Reboot), Some(Ending::PowerOff), Some(Ending::Halt)];
 
     fn mark(ended: Option<Ending>, cause: Cause) -> Mark {
-        Mark { ended, boot_id: "before".into(), cause }
+        Mark { ended, boot_id: "before".into(), cause, resets: 0, announced: None }
+    }
+
+    #[test]
+    fn resets_in_a_row_are_those_that_were_announced_or_that_the_watchdog_caused() {
+        for before in [0, 1, 2, u8::MAX] {
+            for ended in ENDINGS {
+                for cause in Cause::ALL {
+                    for announced in [None, Some("web")] {
+                        let last = Mark { resets: before, announced: announced.map(Box::from), ..mark(ended, cause) };
+                        let (resets, whose) = count_resets(Some(&last), cause, "now");
+                        let by_itself = announced.is_some() && matches!(ended, None | Some(Ending::Reboot));
+                        let expected = match cause {
+                            _ if by_itself || cause == Cause::Watchdog => before.saturating_add(1),
+                            Cause::Orderly(_) => 0,
+                            _ => before,
+                        };
+                        assert_eq!(resets, expected, "{last:?}");
+                        assert!(whose.is_none() || announced.is_some());
+                        assert_eq!(count_resets(Some(&last), cause, "before"), (before, None), "the same boot");
+                    }
+                }
+            }
+        }
+        assert_eq!(count_resets(None, Cause::Watchdog, "now").0, 1);
+        assert_eq!(count_resets(None, Cause::Unknown, "now").0, 0);
     }
 
     #[test]
@@ -228,8 +282,10 @@ mod tests {
     fn a_mark_reads_as_it_is_written() {
         for ended in ENDINGS {
             for cause in Cause::ALL {
-                let mark = mark(ended, cause);
-                assert_eq!(Mark::of_text(&mark.to_text()), Some(mark));
+                for (resets, announced) in [(0, None), (3, Some("web".into())), (255, None)] {
+                    let mark = Mark { resets, announced, ..mark(ended, cause) };
+                    assert_eq!(Mark::of_text(&mark.to_text()), Some(mark));
+                }
             }
         }
     }
@@ -242,6 +298,7 @@ mod tests {
         }
         assert_eq!(Mark::of_text("2 running before unknown\n"), None);
         assert_eq!(Mark::of_text("1 watchdog before unknown\n"), None);
-        assert_eq!(Mark::of_text("1 running before unknown later words\n"), Some(mark(None, Cause::Unknown)));
+        assert_eq!(Mark::of_text("1 running before unknown\n"), Some(mark(None, Cause::Unknown)), "an earlier one");
+        assert_eq!(Mark::of_text("1 running before unknown 0 - later words\n"), Some(mark(None, Cause::Unknown)));
     }
 }

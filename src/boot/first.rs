@@ -1,13 +1,14 @@
 //! The keeper of a first process: it feeds the watchdog, takes the signals of an init, and knows when rescue is over.
 #![forbid(unsafe_code)]
 
-use super::cause::{Cause, Ending, NO_BOOT, decide};
+use super::cause::{Ending, NO_BOOT, decide};
+use super::choose;
+use super::mark::{self, Past};
 use super::watchdog::Watchdog;
-use super::{choose, mark};
 use crate::base::units::Millis;
 use crate::image::text::quote;
 use crate::plan::Rescue;
-use crate::supervisor::keeper::{End, Keeper, Moment, Say};
+use crate::supervisor::keeper::{End, Keeper, Moment, Say, Standing};
 use crate::supervisor::report::Places;
 use crate::supervisor::run::monotonic;
 use nix::sys::signal::Signal;
@@ -15,6 +16,9 @@ use std::path::{Path, PathBuf};
 
 /// The longest that everything may take to stop before what is left is killed: a board that is told to reboot does so.
 pub const SHUTDOWN: Millis = Millis::from_secs(90);
+
+/// How long a boot has to go well until the resets before it count no longer.
+const PROOF: Millis = Millis::from_secs(600);
 
 /// What a signal asks of a first process, as of BusyBox init; Ctrl-Alt-Del comes as SIGINT. Pure.
 pub fn asked(signal: Signal) -> Option<End> {
@@ -33,8 +37,18 @@ pub struct First {
     pub places: Places,
     /// The hardware watchdog.
     pub watchdog: Option<Watchdog>,
-    /// Why the board was last reset, once that is known.
-    pub cause: Option<Cause>,
+    /// What is known of the boots before.
+    pub past: Option<Past>,
+    /// The state folder, where the next boot reads of this one, if it is kept.
+    pub state: Option<PathBuf>,
+    /// The service for which a reset is announced.
+    pub announced: Option<Box<str>>,
+    /// Resets in a row after which there is no further one.
+    pub max_resets: u8,
+    /// Whether the board is being rebooted for that service.
+    pub rebooting: bool,
+    /// When the resets before this boot are forgotten, if all is well.
+    pub forget_at: Option<Millis>,
     /// What is not as the config says.
     pub degraded: Vec<String>,
     /// Whether the time of day was guessed.
@@ -56,31 +70,73 @@ impl First {
     pub fn feed(&mut self, say: Say<'_>) {
         let now = monotonic();
         if let Some(watchdog) = &mut self.watchdog {
-            watchdog.tend(now, say);
+            watchdog.tend(now, true, say);
         }
     }
 
     /// Asks the driver, and the mark in the state folder if that is kept, why the board was last reset; marks this boot.
     pub fn look_back(&mut self, state: Option<&Path>, say: Say<'_>) {
         let status = self.watchdog.as_ref().map_or(0, Watchdog::boot_status);
-        let (cause, why) = match state {
+        let (past, why) = match state {
             Some(state) => mark::begin(state, status),
-            None => (decide(status, None, NO_BOOT), None),
+            // Nothing could be counted.
+            None => (Past { cause: decide(status, None, NO_BOOT), resets: 0, announced: None }, None),
         };
-        self.cause = Some(cause);
-        say(format!("last reset: {cause}"));
+        say(format!("last reset: {}", past.cause));
+        self.forget_at = (past.resets > 0).then(|| monotonic().plus(PROOF));
+        (self.past, self.state) = (Some(past), state.map(Path::to_owned));
         why.into_iter().for_each(say);
     }
 
+    /// Why nothing resets the board any more, if it has been reset too often; `lifelines`: they run alone.
+    pub fn loop_of_resets(&self, lifelines: bool) -> Option<String> {
+        let past = self.past.as_ref().filter(|_| self.is_guarded())?;
+        let whose = past.announced.as_deref().map_or(String::new(), |name| format!(", the last one because of {name}"));
+        let what = if lifelines { "only lifelines run" } else { "there are no lifelines, so everything runs" };
+        let resets = past.resets;
+        Some(format!(
+            "{resets} resets in a row{whose}: {what}, and nothing resets the board; correct it, then `coracle reboot`"
+        ))
+    }
+
+    fn is_guarded(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.resets >= self.max_resets.max(1))
+    }
+
+    /// Tells the next boot for which service this one is about to be reset, or that it is not.
+    fn announce(&mut self, service: Option<&str>, say: Say<'_>) {
+        self.announced = service.map(Box::from);
+        if let (Some(state), Some(past)) = (&self.state, &self.past)
+            && let Err(why) = mark::write_mark(state, past, None, self.announced.clone())
+        {
+            say(why);
+        }
+    }
+
+    /// The board has been well for long enough: the resets before this boot count no longer.
+    fn forget(&mut self, now: Millis, standing: Standing<'_>, say: Say<'_>) {
+        if self.forget_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let well = standing == Standing::default() && !self.is_guarded();
+        self.forget_at = (!well && !self.is_guarded()).then(|| now.plus(PROOF));
+        if let Some(past) = self.past.as_mut().filter(|_| well) {
+            past.resets = 0;
+            self.announce(None, say);
+        }
+    }
+
     /// Everything is stopped and about to be unmounted: marks that the board ended in order.
-    pub fn mark_end(&mut self, state: &Path, end: &End, say: Say<'_>) {
+    pub fn mark_end(&mut self, end: &End, say: Say<'_>) {
         let ending = match end {
             End::PowerOff => Ending::PowerOff,
             End::Halt => Ending::Halt,
             End::Reboot(_) | End::Exit => Ending::Reboot,
         };
-        if let Some(cause) = self.cause
-            && let Err(why) = mark::end(state, cause, ending)
+        // Whoever powers it off has acted.
+        let announced = self.announced.take().filter(|_| ending == Ending::Reboot);
+        if let (Some(state), Some(past)) = (&self.state, &self.past)
+            && let Err(why) = mark::write_mark(state, past, Some(ending), announced)
         {
             say(why);
         }
@@ -134,16 +190,35 @@ impl Keeper for First {
     }
 
     fn next_deadline(&self) -> Option<Millis> {
-        self.watchdog.as_ref().and_then(Watchdog::next).into_iter().chain(self.reboot_at).min()
+        let feed = self.watchdog.as_ref().and_then(Watchdog::next);
+        feed.into_iter().chain(self.reboot_at).chain(self.forget_at).min()
     }
 
-    fn act(&mut self, now: Millis, say: Say<'_>) -> Option<End> {
-        if let Some(watchdog) = &mut self.watchdog {
-            watchdog.tend(now, say);
+    fn act(&mut self, now: Millis, standing: Standing<'_>, say: Say<'_>) -> Option<End> {
+        // Announced before it is felt: what is written now is what the next boot knows. A reboot that is under way stays
+        // announced.
+        if self.is_watched() && !self.rebooting && self.announced.as_deref() != standing.lacking {
+            self.announce(standing.lacking, say);
         }
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.tend(now, self.announced.is_none() || self.rebooting, say);
+        }
+        self.forget(now, standing, say);
         self.reboot_at.filter(|at| *at <= now)?;
         self.reboot_at = None;
         Some(End::Reboot("".into()))
+    }
+
+    fn is_watched(&self) -> bool {
+        !self.is_guarded() && self.watchdog.as_ref().is_some_and(Watchdog::is_armed)
+    }
+
+    fn may_reset(&mut self, service: &str) -> Result<(), &'static str> {
+        if self.is_guarded() {
+            return Err("the board has been reset for too often in a row and is left as it is");
+        }
+        (self.announced, self.rebooting) = (Some(service.into()), true);
+        Ok(())
     }
 
     fn moment(&mut self, moment: Moment, say: Say<'_>) {
@@ -169,10 +244,14 @@ impl Keeper for First {
     fn facts(&self) -> Vec<(&'static str, String)> {
         let mut facts = Vec::new();
         facts.extend(self.watchdog.as_ref().map(watchdog_facts));
-        if let Some(cause) = self.cause {
+        if let Some(past) = &self.past {
             let mut word = String::new();
-            quote(&mut word, cause.word());
+            quote(&mut word, past.cause.word());
             facts.push(("last_reset", word));
+            facts.push(("resets", past.resets.to_string()));
+            word = String::new();
+            quote(&mut word, past.announced.as_deref().unwrap_or_default());
+            facts.push(("reset_for", word));
         }
         facts
     }
@@ -202,9 +281,9 @@ mod tests {
         let mut first = First::default();
         first.begin_rescue(Rescue { shell: false, reboot_after: Millis(1) });
         let at = first.next_deadline().unwrap();
-        assert_eq!(first.act(Millis(at.0 - 1), &mut |_| {}), None);
-        assert_eq!(first.act(at, &mut |_| {}), Some(End::Reboot("".into())));
-        assert_eq!((first.act(at, &mut |_| {}), first.next_deadline()), (None, None));
+        assert_eq!(first.act(Millis(at.0 - 1), Standing::default(), &mut |_| {}), None);
+        assert_eq!(first.act(at, Standing::default(), &mut |_| {}), Some(End::Reboot("".into())));
+        assert_eq!((first.act(at, Standing::default(), &mut |_| {}), first.next_deadline()), (None, None));
         first.begin_rescue(Rescue { shell: false, reboot_after: Millis(0) });
         assert_eq!(first.next_deadline(), None);
     }

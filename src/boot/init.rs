@@ -13,7 +13,7 @@ use super::{clock, console, early, lifeline, mark, modules, mounts, root, seed, 
 use crate::plan::{Plan, Rescue};
 use crate::sandbox::sealed;
 use crate::supervisor::config_file;
-use crate::supervisor::keeper::{End, Keeper as _, Say};
+use crate::supervisor::keeper::{End, Keeper as _, Say, Standing};
 use crate::supervisor::run::{Refused, Supervisor, monotonic};
 use crate::supervisor::rundir;
 use crate::sys::board::{Reboot, reboot};
@@ -152,7 +152,17 @@ fn settle_board(plan: &Plan, say: Say<'_>) {
 
 /// Supervises until someone asks for the board's end.
 fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voice) -> End {
-    let Choice { plan, rescue, .. } = choice;
+    let Choice { mut plan, rescue, .. } = choice;
+    first.max_resets = plan.device.max_resets;
+    let lifelines = plan.services.iter().any(|service| service.lifeline && service.enabled);
+    if let Some(why) = first.loop_of_resets(lifelines).filter(|_| !rescue) {
+        voice.say(format_args!("LOOP OF RESETS: {why}"));
+        first.degraded.push(why);
+        first.unproven = None;
+        if lifelines {
+            plan = lifeline::only(plan, false);
+        }
+    }
     let why = if rescue {
         reasons(&first.degraded)
     } else {
@@ -204,7 +214,7 @@ fn wait_for_end(first: &mut First, say: Say<'_>) -> End {
     let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).ok();
     loop {
         while let Ok(Some(_)) = wait_any() {}
-        if let Some(end) = first.act(monotonic(), say) {
+        if let Some(end) = first.act(monotonic(), Standing::default(), say) {
             return end;
         }
         let heard = signals.as_ref().and_then(|signals| signals.read_signal().ok().flatten());
@@ -222,7 +232,7 @@ fn finish(first: &mut First, state: Option<&Path>, end: &End, voice: &mut Voice)
     let say: Say<'_> = &mut |sentence| voice.say(sentence);
     if let Some(state) = state {
         shutdown::save(state, say);
-        first.mark_end(state, end, say);
+        first.mark_end(end, say);
     }
     shutdown::unmount(say);
     say(format!("everything is stopped: {}", end.words()));

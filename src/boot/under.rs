@@ -6,7 +6,7 @@ use super::first::watchdog_facts;
 use super::watchdog::Watchdog;
 use crate::base::units::Millis;
 use crate::plan;
-use crate::supervisor::keeper::{End, Keeper, Moment, Say};
+use crate::supervisor::keeper::{End, Keeper, Moment, Say, Standing};
 use crate::supervisor::run::monotonic;
 use nix::sys::signal::Signal;
 use std::ffi::OsStr;
@@ -71,11 +71,15 @@ impl Keeper for Under {
         self.watchdog.as_ref().and_then(Watchdog::next)
     }
 
-    fn act(&mut self, now: Millis, say: Say<'_>) -> Option<End> {
+    fn act(&mut self, now: Millis, standing: Standing<'_>, say: Say<'_>) -> Option<End> {
         if let Some(watchdog) = &mut self.watchdog {
-            watchdog.tend(now, say);
+            watchdog.tend(now, standing.lacking.is_none(), say);
         }
         None
+    }
+
+    fn is_watched(&self) -> bool {
+        self.watchdog.as_ref().is_some_and(Watchdog::is_armed)
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {

@@ -138,13 +138,19 @@ impl Watchdog {
         }
     }
 
-    /// Does what is due.
-    pub fn tend(&mut self, now: Millis, say: Say<'_>) {
+    /// Whether there is a device, so that it counts whether it is fed.
+    pub fn is_armed(&self) -> bool {
+        matches!(self.state, State::Armed(_))
+    }
+
+    /// Does what is due; `fed`: unless the board is to be reset.
+    pub fn tend(&mut self, now: Millis, fed: bool, say: Say<'_>) {
         if self.next().is_none_or(|next| now < next) {
             return;
         }
         match &mut self.state {
-            State::Armed(armed) => armed.feed(now, say),
+            State::Armed(armed) if fed => armed.feed(now, say),
+            State::Armed(armed) => armed.next = now.plus(period(armed.timeout)),
             State::Missing { looks, .. } => {
                 *looks += 1;
                 self.look(now, say);

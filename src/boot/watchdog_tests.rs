@@ -104,7 +104,7 @@ fn open(timeout: Millis, device: Option<&str>) -> (Watchdog, Vec<String>) {
 
 fn tend(watchdog: &mut Watchdog, now: u64) -> Vec<String> {
     let mut said = Vec::new();
-    watchdog.tend(Millis(now), &mut |line| said.push(line));
+    watchdog.tend(Millis(now), true, &mut |line| said.push(line));
     said
 }
 

@@ -3,8 +3,9 @@
 
 use super::{RUN_DIR, output};
 use crate::base::suggest::did_you_mean;
+use crate::base::units::{Millis, parse_duration};
 use crate::base::{exit, signal};
-use crate::control::client::Client;
+use crate::control::client::{Answer, Client};
 use crate::control::wire::Verb;
 use argh::FromArgs;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,27 @@ act! {
     UnpauseArgs, "unpause"
 }
 
+/// Leave services alone for a while: no restart, no watchdog, no timeout of their start, no escalation, so that someone can
+/// debug them. The hardware watchdog is fed meanwhile. Ends by itself.
+///
+/// Example: coracle hold --for 30m broker
+#[derive(FromArgs)]
+#[argh(subcommand, name = "hold", help_triggers("-h", "--help"))]
+pub struct HoldArgs {
+    /// for how long (30m); 0 ends it
+    #[argh(option, long = "for", default = "String::from(\"30m\")")]
+    time: String,
+    /// all services
+    #[argh(switch)]
+    all: bool,
+    /// the supervisor's run directory
+    #[argh(option, default = "RUN_DIR.into()")]
+    run_dir: PathBuf,
+    /// names of services
+    #[argh(positional, arg_name = "service")]
+    services: Vec<String>,
+}
+
 /// Send a signal to the main process of services. What happens when that ends them is up to their restart policy.
 ///
 /// Example: coracle kill -s HUP broker
@@ -98,10 +120,34 @@ pub fn unpause(args: &UnpauseArgs) -> u8 {
     act(&args.run_dir, Verb::Unpause, 0, &args.services)
 }
 
+/// `coracle hold`.
+pub fn hold(args: &HoldArgs) -> u8 {
+    let time = if args.time == "0" { Some(Millis(0)) } else { parse_duration(&args.time).ok() };
+    let Some(seconds) = time.and_then(|time| u32::try_from(time.0.div_ceil(1000)).ok()) else {
+        output::complain(&format!("'{}' is no duration for a hold: write 90s, 30m or 2h, or 0 to end it", args.time));
+        return exit::USAGE;
+    };
+    let mut services = args.services.clone();
+    if args.all {
+        let listed = Client::connect(&args.run_dir).and_then(|mut client| {
+            client.ask(Verb::List, "", 0, &mut |answer| {
+                if let Answer::Service(line) = answer {
+                    services.push(line.name.to_string());
+                }
+            })
+        });
+        if let Err(error) = listed {
+            output::complain(&error.to_string());
+            return error.code();
+        }
+    }
+    act(&args.run_dir, Verb::Hold, seconds, &services)
+}
+
 /// `coracle kill`.
 pub fn kill(args: &KillArgs) -> u8 {
     match parse_signal(&args.signal) {
-        Ok(signal) => act(&args.run_dir, Verb::Kill, signal, &args.services),
+        Ok(signal) => act(&args.run_dir, Verb::Kill, signal.into(), &args.services),
         Err(sentence) => {
             output::complain(&sentence);
             exit::USAGE
@@ -110,7 +156,7 @@ pub fn kill(args: &KillArgs) -> u8 {
 }
 
 /// Asks for each service in turn; the first failure gives the exit code, the others are still tried.
-fn act(run_dir: &Path, verb: Verb, signal: u8, services: &[String]) -> u8 {
+fn act(run_dir: &Path, verb: Verb, number: u32, services: &[String]) -> u8 {
     if services.is_empty() {
         output::complain("name at least one service; `coracle ps` lists them");
         return exit::USAGE;
@@ -124,7 +170,7 @@ fn act(run_dir: &Path, verb: Verb, signal: u8, services: &[String]) -> u8 {
     };
     let mut code = exit::OK;
     for service in services {
-        let failed = match client.ask(verb, service, signal, &mut |_| {}) {
+        let failed = match client.ask(verb, service, number, &mut |_| {}) {
             Ok(done) if done.ok => {
                 output::line(crate::log::format::Safe(done.message.as_bytes()));
                 continue;

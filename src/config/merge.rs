@@ -65,7 +65,7 @@ macro_rules! replace {
 fn replace<'a>(base: &mut raw::Service<'a>, over: raw::Service<'a>) {
     replace!(base, over, image root kind command user env env_files secrets tty working_dir hostname rlimits);
     replace!(base, over, oom_score_adj root_fs mounts needs start_timeout network capabilities seccomp devices);
-    replace!(base, over, ready ready_fd notify_access watchdog enabled lifeline);
+    replace!(base, over, ready ready_fd notify_access watchdog enabled lifeline critical);
     replace!(base.when, over.when, exists missing);
     replace!(base.limits, over.limits, memory memory_high swap pids cpu cpu_weight cpus io);
     replace!(base.restart, over.restart, policy delay max_delay tries within then);

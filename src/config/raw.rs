@@ -52,6 +52,7 @@ objects! {
         pub watchdog: Option<Watchdog<'a>>,
         pub rescue: Rescue<'a>,
         pub restarts_per_minute: Option<u16>,
+        pub max_resets: Option<u8>,
         pub log: DeviceLog<'a>,
         pub image_caps: ImageCaps<'a>,
     }
@@ -143,6 +144,7 @@ objects! {
         pub log: Log<'a>,
         pub enabled: Option<bool>,
         pub lifeline: Option<bool>,
+        pub critical: Option<bool>,
     }
 
     /// A service's `when`.

@@ -10,7 +10,7 @@ use crate::plan::{
     Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Secret, Service, Stop,
 };
 
-/// Restarts before `then` happens, where it is written without `tries`.
+/// Restarts before `then` happens, where that is written, or the service is critical, without `tries`.
 const TRIES: u16 = 10;
 
 /// The service without its needs, or `None` if something mandatory is missing, which the scanner has reported.
@@ -23,7 +23,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let rlimits = rlimits(context, list(&raw.rlimits));
     let mounts = mounts(context, list(&raw.mounts), limits.as_ref());
     let kind = raw.kind.unwrap_or(Kind::Daemon);
-    let restart = restart(context, &raw.restart, kind);
+    let restart = restart(context, &raw.restart, kind, raw.critical == Some(true));
     let signal = context.read(raw.stop.signal, values::stop_signal);
     let stop_timeout = context.duration(raw.stop.timeout);
     let devices = devices(context, list(&raw.devices));
@@ -80,6 +80,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
         log,
         enabled: raw.enabled.unwrap_or(default.enabled),
         lifeline: raw.lifeline.unwrap_or(default.lifeline),
+        critical: raw.critical.unwrap_or(default.critical),
         ..default
     })
 }
@@ -202,7 +203,7 @@ fn rlimits(context: &mut Context<'_, '_, '_>, raw: &[raw::Rlimit<'_>]) -> Vec<Rl
     list
 }
 
-fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind) -> Restart {
+fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind, critical: bool) -> Restart {
     let default = Restart::default();
     let delay = context.duration(raw.delay).unwrap_or(default.delay);
     let typed_max = context.duration(raw.max_delay);
@@ -214,7 +215,7 @@ fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind
         context.sink.problem(span, message, Some("waits begin at \"delay\" and double up to \"max_delay\"".into()));
     }
     let within = context.duration(raw.within).unwrap_or(default.within);
-    let tries = raw.tries.unwrap_or(if raw.then.is_some() { TRIES } else { default.tries });
+    let tries = raw.tries.unwrap_or(if critical || raw.then.is_some() { TRIES } else { default.tries });
     if let Some(typed) = raw.within.filter(|_| tries == 0) {
         let span = context.span(typed);
         let hint = "add \"tries\", the number of restarts that are too many";

@@ -283,7 +283,7 @@ pub fn path(text: &str) -> Read<()> {
     if !text.starts_with('/') {
         return wrong_hint(
             format!("is {text:?}, which is not absolute"),
-            format!("write \"/{text}\" or the full path"),
+            format!("write \"/{}\" or the full path", text.escape_debug()),
         );
     }
     components(text)

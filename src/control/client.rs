@@ -89,7 +89,7 @@ impl Client {
         &mut self,
         verb: Verb,
         service: &str,
-        signal: u8,
+        number: u32,
         each: &mut dyn FnMut(Answer<'_>),
     ) -> Result<DoneLine, ClientError> {
         let id = self.next_id;
@@ -97,7 +97,8 @@ impl Client {
         let patience =
             matches!(verb, Verb::List | Verb::Inspect | Verb::Steps | Verb::Reboot | Verb::Poweroff | Verb::Halt)
                 .then_some(QUICK);
-        let request = Request { v: VERSION, id, verb, service, signal };
+        let (signal, seconds) = if verb == Verb::Hold { (0, number) } else { (number as u8, 0) };
+        let request = Request { v: VERSION, id, verb, service, signal, seconds };
         let mut buffer = [0; wire::REQUEST_BYTES];
         let used = wire::write_line(&request, &mut buffer)
             .ok_or_else(|| ClientError::Broken(format!("the name {service:?} is too long for a service")))?;

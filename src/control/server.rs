@@ -42,6 +42,8 @@ pub struct Received {
     pub service: heapless::String<NAME_BYTES>,
     /// The signal of [`Verb::Kill`].
     pub signal: u8,
+    /// The time of [`Verb::Hold`].
+    pub seconds: u32,
 }
 
 #[derive(Debug)]
@@ -152,6 +154,7 @@ impl Server {
                         verb: request.verb,
                         service,
                         signal: request.signal,
+                        seconds: request.seconds,
                     };
                     (request.id, service.map(received))
                 });

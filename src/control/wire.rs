@@ -52,6 +52,8 @@ pub enum Verb {
     Pause,
     /// Let a frozen service go on.
     Unpause,
+    /// Do nothing for a service by itself for `seconds`; 0: go on.
+    Hold,
     /// Answered once every service that is started at boot runs, is done, or cannot run: one `service` line for each of
     /// the latter, and then `ok` is false.
     Wait,
@@ -78,6 +80,8 @@ pub struct Request<'a> {
     pub service: &'a str,
     /// The signal of [`Verb::Kill`], a number of the running architecture.
     pub signal: u8,
+    /// The time of [`Verb::Hold`].
+    pub seconds: u32,
 }
 
 /// What a service is doing, in a word.
@@ -155,7 +159,7 @@ pub struct Head {
 words! {
     Verb {
         "list" => List, "inspect" => Inspect, "steps" => Steps, "start" => Start, "stop" => Stop, "restart" => Restart,
-        "kill" => Kill, "pause" => Pause, "unpause" => Unpause, "wait" => Wait, "shutdown" => Shutdown,
+        "kill" => Kill, "pause" => Pause, "unpause" => Unpause, "hold" => Hold, "wait" => Wait, "shutdown" => Shutdown,
         "reboot" => Reboot, "poweroff" => Poweroff, "halt" => Halt,
     }
     StateWord {
@@ -173,6 +177,7 @@ objects! {
         verb: Option<Verb>,
         service: Option<&'a str>,
         signal: Option<u8>,
+        seconds: Option<u32>,
     }
 
     /// An answer line of any kind, as typed.
@@ -276,11 +281,18 @@ const NO_REQUEST: &str = "this is no request: one JSON object with v, id, verb, 
 pub fn parse_request(line: &[u8]) -> Result<Request<'_>, &'static str> {
     let mut raw = RawRequest::default();
     let filled = fill(line, Unknown::Skipped, raw.slot());
-    let RawRequest { v: Some(v), id: Some(id), verb: Some(verb), service, signal } = raw else {
+    let RawRequest { v: Some(v), id: Some(id), verb: Some(verb), service, signal, seconds } = raw else {
         return Err(NO_REQUEST);
     };
     filled.map_err(|_| NO_REQUEST)?;
-    let request = Request { v, id, verb, service: service.unwrap_or_default(), signal: signal.unwrap_or_default() };
+    let request = Request {
+        v,
+        id,
+        verb,
+        service: service.unwrap_or_default(),
+        signal: signal.unwrap_or_default(),
+        seconds: seconds.unwrap_or_default(),
+    };
     if request.v != VERSION {
         return Err(
             "the supervisor speaks version 1 of the control protocol; use the coracle binary that it was started from",
@@ -380,7 +392,7 @@ mod tests {
 
     #[test]
     fn requests_read_as_they_are_written() {
-        let request = Request { v: VERSION, id: 7, verb: Verb::Kill, service: "web-1", signal: 9 };
+        let request = Request { v: VERSION, id: 7, verb: Verb::Kill, service: "web-1", signal: 9, seconds: 7 };
         let mut buffer = [0; REQUEST_BYTES];
         let used = write_line(&request, &mut buffer).unwrap();
         assert_eq!(parse_request(&buffer[..used]), Ok(request));

@@ -72,6 +72,8 @@ pub struct Service {
     pub enabled: bool,
     /// Whether it also runs in rescue: what makes a board reachable.
     pub lifeline: bool,
+    /// Whether the hardware watchdog is fed only while it is well, or may still recover.
+    pub critical: bool,
 }
 
 impl Service {
@@ -117,6 +119,7 @@ impl Service {
             log: LogPolicy::default(),
             enabled: true,
             lifeline: false,
+            critical: false,
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Action {
     /// The service does not recover by what was done so far: recovery goes on from this rung. On the last one the board
     /// is to be rebooted, if it may.
     Climbed(Index, Rung),
+    /// Nothing is done for the service by itself any more (`true`), or it is again.
+    OnHold(Index, bool),
     /// Answer a request.
     Answer(Token, Verdict),
     /// Everything has ended: end.
@@ -45,6 +47,8 @@ pub enum Verdict {
     Done(Index),
     /// The signal is on its way.
     Sent(Index),
+    /// Nothing is done for it by itself any more (`true`), or it is again.
+    OnHold(Index, bool),
     /// The service could not be brought there; its phase and reason say why.
     Failed(Index),
     /// The request does not fit what the service is doing: it does not run, is paused, and so on.

@@ -142,7 +142,10 @@ pub fn service_line(
         kind: Kind::Service,
         name: cut(name(plan, index)),
         state: state_word(service),
-        reason: cut(&Why(plan, service).to_string()),
+        reason: cut(&match service.hold {
+            Some(until) => format!("HANDS OFF for {}; {}", until.since(now), Why(plan, service)),
+            None => Why(plan, service).to_string(),
+        }),
         image: cut(configured.and_then(plan::Service::image).unwrap_or_default()),
         pid: pids.0,
         init: pids.1,
@@ -165,6 +168,8 @@ pub fn done_line(id: u32, plan: &Plan, services: &[Service], verdict: Verdict) -
     match verdict {
         Verdict::Done(index) => DoneLine::ok(id, &standing(index)),
         Verdict::Sent(index) => DoneLine::ok(id, &format!("the signal was sent to {}", name(plan, index))),
+        Verdict::OnHold(index, true) => DoneLine::ok(id, &format!("hands off {}", name(plan, index))),
+        Verdict::OnHold(index, false) => DoneLine::ok(id, &format!("{} is supervised again", name(plan, index))),
         Verdict::Failed(index) => failed(&standing(index)),
         Verdict::Refused(index, refusal) => failed(&match refusal {
             Refusal::NotRunning => format!("{}, so there is nothing to act on", standing(index)),

@@ -8,7 +8,7 @@
 
 use super::escalation::{Climb, Rung, climb};
 use crate::base::units::Millis;
-use crate::plan::Restart;
+use crate::plan::{Restart, Then};
 
 /// The shortest wait, whatever the config says: a service that fails at once may not keep a core busy.
 const FLOOR: Millis = Millis(10);
@@ -28,6 +28,10 @@ pub struct Backoff {
     looping: bool,
     /// How far its recovery has gone.
     rung: Rung,
+    /// Whether all that may be done for its recovery has been.
+    exhausted: bool,
+    /// Since when it has not been well.
+    since: Option<Millis>,
 }
 
 /// What comes of one end of a service.
@@ -46,7 +50,7 @@ impl Backoff {
     pub fn next(&mut self, policy: &Restart, ran: Millis, now: Millis, random: u32) -> Next {
         let healthy = ran > policy.max_delay;
         if healthy {
-            self.failures = 0;
+            (self.failures, self.exhausted, self.since) = (0, false, Some(now));
         }
         let over = now.since(self.window) > policy.within;
         if over && healthy && !self.spent {
@@ -61,12 +65,16 @@ impl Backoff {
         if !used_up {
             let wait = self.wait(policy, random);
             // Without tries that could be used up the longest wait tells.
-            self.looping = !healthy && (self.looping || policy.tries == 0 && self.failures > 0 && self.at_cap(policy));
+            let at_the_longest = policy.tries == 0 && self.failures > 0 && self.at_cap(policy);
+            self.looping = !healthy && (self.looping || at_the_longest);
+            self.exhausted |= at_the_longest;
             self.failures = self.failures.saturating_add(1);
             return Next::Wait(wait);
         }
         (self.spent, self.looping) = (true, true);
-        match climb(self.rung, policy.then) {
+        let climb = climb(self.rung, policy.then);
+        self.exhausted |= matches!(climb, Climb::Stay | Climb::GiveUp | Climb::To(Rung::Reboot));
+        match climb {
             Climb::GiveUp => Next::GiveUp,
             Climb::Stay => {
                 self.failures = self.failures.saturating_add(1);
@@ -96,6 +104,22 @@ impl Backoff {
     /// Whether its last run was a healthy one, so that this is its first restart for a while.
     pub fn is_first(&self) -> bool {
         self.failures <= 1 && !self.looping
+    }
+
+    /// It begins a start: from now on it is expected to become well.
+    pub fn begin(&mut self, now: Millis) {
+        self.since.get_or_insert(now);
+    }
+
+    /// Whether all that may be done for it has been, or it has taken longer than that may take.
+    pub fn is_exhausted(&self, policy: &Restart, now: Millis) -> bool {
+        let rungs = match policy.then {
+            Then::KeepTrying | Then::Stop => 1,
+            Then::Dependants => 2,
+            Then::Reboot => 3,
+        };
+        let longest = Millis(policy.within.0.saturating_mul(rungs));
+        self.exhausted || self.since.is_some_and(|since| now.since(since) > longest)
     }
 
     /// How far its recovery has gone.
@@ -131,7 +155,7 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{RestartPolicy, Then};
+    use crate::plan::RestartPolicy;
 
     fn waits(policy: &Restart, ran: Millis, count: usize) -> Vec<Next> {
         let mut backoff = Backoff::default();

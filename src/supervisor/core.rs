@@ -6,6 +6,7 @@
 //! - a service that ends is started again as its policy says, and each wait is twice the one before ([`super::backoff`]);
 //! - one that does not recover takes others with it, step by step, as its config says ([`super::escalation`]), and all
 //!   restarts together are bounded ([`super::budget`]);
+//! - what someone holds their hand over is left alone: no restart, no watchdog, no timeout of its start ([`Order::Hold`]);
 //! - a oneshot is done once it has ended with exit code 0, and again started by hand alone; what is skipped is done too;
 //! - needs are about starting ([`super::graph`]); someone who starts a service starts what it needs as well;
 //! - an end takes three steps: the stop signal, after `stop.timeout` SIGKILL for everything (and at last for its init), and
@@ -82,7 +83,7 @@ impl State {
 
     /// When [`Event::Timer`] is due; `None`: nothing happens by itself.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.services.iter().flat_map(|service| [service.deadline, service.ping_by]).flatten().min()
+        self.services.iter().flat_map(|service| [service.deadline, service.ping_by, service.hold]).flatten().min()
     }
 }
 
@@ -144,6 +145,9 @@ impl Step<'_> {
     fn timer(&mut self) {
         for index in self.indices() {
             let now = self.now;
+            if self.on_hold(index) {
+                continue;
+            }
             let Some(service) = self.service(index) else { continue };
             if let Some(ping_by) = service.ping_by.take_if(|at| *at <= now) {
                 self.overdue(index, ping_by);
@@ -209,6 +213,7 @@ impl Step<'_> {
                 self.actions.push(Action::Signal(index, number, Some(signal)));
                 self.actions.push(Action::Answer(token, Verdict::Sent(index)));
             }
+            Order::Hold(time) => self.hold_off(token, index, time),
             Order::Pause | Order::Unpause => {
                 let freeze = order == Order::Pause;
                 if phase != Phase::Running {
@@ -263,6 +268,10 @@ impl Step<'_> {
 
     /// Begins a start: waits for what is needed, then has the image prepared.
     fn begin(&mut self, index: Index) {
+        let now = self.now;
+        if let Some(service) = self.service(index) {
+            service.backoff.begin(now);
+        }
         match graph::unmet(self.plan, &self.state.services, index) {
             _ if self.state.shutdown => {}
             Some(needed) => self.enter(index, Phase::Waiting, Reason::Needs(needed), None),

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::notify::Notice;
+use crate::base::units::Millis;
 
 /// The index of a service in the plan.
 pub type Index = u16;
@@ -42,6 +43,8 @@ pub enum Order {
     Pause,
     /// Let it go on.
     Unpause,
+    /// Do nothing for it by itself for so long; 0: go on.
+    Hold(Millis),
 }
 
 /// What happened.

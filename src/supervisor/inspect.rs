@@ -95,7 +95,8 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
         .text("root", if configured.root == Root::Host { "host" } else { "image" })
         .text("image", configured.image().unwrap_or_default())
         .text("type", if configured.kind == Kind::Oneshot { "oneshot" } else { "daemon" })
-        .raw("lifeline", configured.lifeline);
+        .raw("lifeline", configured.lifeline)
+        .raw("critical", configured.critical);
     let group = slot.and_then(|slot| slot.group.as_ref()).map(|group| group.record()).unwrap_or_default();
     let folders = group.split('\t').filter_map(|dir| dir.splitn(3, ':').nth(2));
     object.list("cgroup", folders);
@@ -147,7 +148,7 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
     );
     let filters = board.kernel.as_ref().is_some_and(|kernel| kernel.has("seccomp.filter"));
     object.raw("overlayfs", has_overlayfs()).raw("seccomp", filters).text("log_ring", device.log_ring);
-    object.raw("restarts_per_minute", device.restarts_per_minute);
+    object.raw("restarts_per_minute", device.restarts_per_minute).raw("max_resets", device.max_resets);
     object.list("degraded", supervisor.keeper.degraded().iter().map(String::as_str));
     for (key, value) in supervisor.keeper.facts() {
         object.raw(key, value);

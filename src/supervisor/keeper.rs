@@ -45,6 +45,15 @@ pub enum Moment {
 /// Takes a sentence for the log.
 pub type Say<'a> = &'a mut dyn FnMut(String);
 
+/// How the services are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing<'a> {
+    /// A critical service that is not well and has used up what may be done for it.
+    pub lacking: Option<&'a str>,
+    /// Whether any service is on its way to recovery.
+    pub recovering: bool,
+}
+
 /// What the loop asks and tells.
 pub trait Keeper {
     /// Signals to be heard of beyond TERM, INT, HUP and QUIT.
@@ -73,9 +82,22 @@ pub trait Keeper {
         None
     }
 
-    /// Does what is due at `now`. What it gives is to happen as if it had been asked for.
-    fn act(&mut self, _now: Millis, _say: Say<'_>) -> Option<End> {
+    /// Does what is due at `now`, knowing how the services are. What it gives is to happen as if it had been asked for.
+    fn act(&mut self, _now: Millis, _state: Standing<'_>, _say: Say<'_>) -> Option<End> {
         None
+    }
+
+    /// Whether there is a watchdog that is fed only while no service is lacking.
+    fn is_watched(&self) -> bool {
+        false
+    }
+
+    /// A service does not recover: whether the board is rebooted for it, which is then remembered as announced.
+    ///
+    /// # Errors
+    /// Why not, as half a sentence.
+    fn may_reset(&mut self, _service: &str) -> Result<(), &'static str> {
+        Err("this supervisor is not the board's first process and cannot reboot it")
     }
 
     /// Hears of a moment.

@@ -11,7 +11,7 @@ use super::events::Code;
 use super::images::Standing;
 use super::init;
 use super::instance::{self, Instance, Process};
-use super::keeper::Moment;
+use super::keeper::{End, Moment};
 use super::lookout;
 use super::notify::{Counts, Line};
 use super::run::{KEEPER, Supervisor};
@@ -85,6 +85,12 @@ impl Supervisor<'_> {
                 self.report.line(sentence);
             }
             Action::Climbed(index, rung) => self.climbed(index, rung),
+            Action::OnHold(index, on) => {
+                let name = answer::name(&self.plan, index);
+                let (code, what) = if on { ("on-hold", "hands off") } else { ("off-hold", "no longer hands off") };
+                self.notes.note(format_args!("{code}"), name, format_args!("{what} {name}"));
+                self.report.line(format_args!("{what} {name}"));
+            }
             Action::Answer(token, verdict) => self.answer(token, verdict),
             Action::Complete => self.complete = true,
         }
@@ -246,18 +252,26 @@ impl Supervisor<'_> {
         }
     }
 
-    /// A service does not recover.
+    /// A service does not recover. The board is rebooted for it where the keeper says so.
     fn climbed(&mut self, index: Index, rung: Rung) {
         let name = answer::name(&self.plan, index);
+        let mut refused = None;
         let what = match rung {
             Rung::Alone => return,
             Rung::Dependants => "those that need it are started again with it",
             Rung::Everything => "everything but lifelines is started again",
-            Rung::Reboot => "the board is to be rebooted",
+            Rung::Reboot => {
+                refused = self.keeper.may_reset(name).err();
+                refused.unwrap_or("the board reboots")
+            }
         };
         let sentence = format_args!("{name} does not recover: {what}");
         self.notes.note(format_args!("escalation/{}", rung.code()), name, sentence);
         self.report.line(sentence);
+        if rung == Rung::Reboot && refused.is_none() {
+            let why = format!("{name} does not recover");
+            self.stop_all(End::Reboot("".into()), why);
+        }
     }
 
     fn remove_group(&mut self, index: Index) {

@@ -1,12 +1,14 @@
 //! What comes in over the control socket, turned into events or answered at once.
 #![forbid(unsafe_code)]
 
+use super::escalation::Rung;
 use super::event::{Event, Index, Order, Token};
 use super::inspect;
 use super::keeper::End;
 use super::run::Supervisor;
 use crate::base::exit;
 use crate::base::suggest::did_you_mean;
+use crate::base::units::Millis;
 use crate::control::server::Received;
 use crate::control::wire::{DoneLine, Verb, inspect_line};
 use crate::image::text::quote;
@@ -34,7 +36,18 @@ impl Supervisor<'_> {
             Verb::List => {
                 let all = 0..self.plan.services.len() as Index;
                 all.filter(|i| !named || *i == index).for_each(|i| self.send_service(token, i));
-                let degraded = self.keeper.degraded().join("; ");
+                let mut degraded = self.keeper.degraded().join("; ");
+                for (service, configured) in self.state.services().iter().zip(&self.plan.services) {
+                    let more = match service.hold {
+                        Some(until) => format!("hands off {} for {}", configured.name, until.since(self.now)),
+                        None if service.backoff.rung() == Rung::Reboot => {
+                            format!("{} does not recover, and the board is not rebooted for it", configured.name)
+                        }
+                        None => continue,
+                    };
+                    degraded += if degraded.is_empty() { "" } else { "; " };
+                    degraded += &more;
+                }
                 return self.server.done(request.client, &DoneLine::ok(request.id, &degraded), self.now);
             }
             Verb::Wait => return self.events.push_back(Event::WaitSettled(token)),
@@ -69,6 +82,7 @@ impl Supervisor<'_> {
             Verb::Kill => Order::Kill(request.signal),
             Verb::Pause => Order::Pause,
             Verb::Unpause => Order::Unpause,
+            Verb::Hold => Order::Hold(Millis::from_secs(u64::from(request.seconds))),
             // They name no service and were answered above.
             Verb::Shutdown | Verb::Reboot | Verb::Poweroff | Verb::Halt => return,
         };

@@ -15,12 +15,12 @@ use super::awaited::{self, Awaited};
 use super::board::Board;
 use super::core::{KILL_TIME, SWEEP_TIME, State, step};
 use super::event::{Event, Index, InstanceEvent, Token};
-use super::events::Events;
+use super::events::{self, Events};
 use super::graph::stop_time;
 use super::images::Images;
 use super::init;
 use super::instance;
-use super::keeper::{End, Keeper, Moment};
+use super::keeper::{End, Keeper, Moment, Standing};
 use super::leftover;
 use super::lookout::{self, Lookout};
 use super::report::Report;
@@ -116,6 +116,8 @@ pub struct Supervisor<'k> {
     pub(super) notes: Events,
     pub(super) now: Millis,
     pub(super) complete: bool,
+    /// The critical service for which the watchdog is not fed.
+    lacking: Option<Index>,
     actions: Actions,
     pub(super) epoll: Epoll,
     timer: TimerFd,
@@ -160,7 +162,7 @@ impl<'k> Supervisor<'k> {
         let tree = Tree::discover(&run.cgroup_folder()).map_err(|error| Refused::Failed(error.to_string()))?;
         let mut say = |sentence: &str| {
             report.line(sentence);
-            keeper.act(monotonic(), &mut |sentence| report.line(sentence));
+            keeper.act(monotonic(), Standing::default(), &mut |sentence| report.line(sentence));
         };
         if !leftover::take_down(&run, Some(&tree), &mut say) {
             report.line("not everything that an earlier supervisor left could be removed");
@@ -210,6 +212,7 @@ impl<'k> Supervisor<'k> {
             notes,
             now: monotonic(),
             complete: false,
+            lacking: None,
             actions: Actions::default(),
             epoll,
             timer,
@@ -315,9 +318,32 @@ impl<'k> Supervisor<'k> {
         if self.keeper.next_deadline().is_none_or(|deadline| deadline > self.now) {
             return;
         }
+        let lacking = self.state.lacking(&self.plan, self.now).filter(|_| self.keeper.is_watched());
+        if std::mem::replace(&mut self.lacking, lacking) != lacking {
+            self.tell_lacking();
+        }
+        let lacking = lacking.map(|index| answer::name(&self.plan, index));
+        let standing = Standing { lacking, recovering: self.state.is_recovering() };
         let report = &mut self.report;
-        if let Some(end) = self.keeper.act(self.now, &mut |sentence| report.line(sentence)) {
+        if let Some(end) = self.keeper.act(self.now, standing, &mut |sentence| report.line(sentence)) {
             self.stop_all(end, "its time is up");
+        }
+    }
+
+    /// Tells that the watchdog is no longer fed, or is again.
+    fn tell_lacking(&mut self) {
+        match self.lacking.map(|index| answer::name(&self.plan, index)) {
+            Some(name) => {
+                let sentence =
+                    format_args!("{name} is critical and does not recover: THE HARDWARE WATCHDOG IS NO LONGER FED");
+                self.notes.note(format_args!("watchdog/withheld"), name, sentence);
+                self.report.line(sentence);
+            }
+            None => {
+                let sentence = format_args!("the hardware watchdog is fed again");
+                self.notes.note(format_args!("watchdog/fed"), events::BOARD, sentence);
+                self.report.line(sentence);
+            }
         }
     }
 

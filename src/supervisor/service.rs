@@ -227,6 +227,8 @@ pub struct Service {
     pub wanted: bool,
     /// How often and how long its restarts are put off.
     pub backoff: Backoff,
+    /// Until when nothing is done for it but what someone asks for.
+    pub hold: Option<Millis>,
     /// Whether its next restart has its place in the device's budget.
     pub booked: bool,
     /// Times that the kernel killed it for want of memory.
@@ -256,6 +258,7 @@ impl Service {
             oom: false,
             wanted: false,
             backoff: Backoff::default(),
+            hold: None,
             booked: false,
             oom_kills: 0,
             detail: None,

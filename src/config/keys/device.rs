@@ -104,6 +104,14 @@ pub static DEVICE: Object = Object {
             "Restarts after failures that the whole board has in a minute, a tenth of them at once; further ones are put \
              off. The first one after a healthy run is never put off. 0: no bound.",
         ),
+        optional(
+            "max_resets",
+            Kind::Integer(1, 100),
+            "3",
+            "3",
+            "Resets in a row by the watchdog, or because a service did not recover, after which the board runs its lifelines \
+             alone and is reset no more. A power cut does not count.",
+        ),
         optional("log", Kind::Object(&DEVICE_LOG), "as its keys say", "{ \"ring\": \"32K\" }", "Logs of all services."),
         optional(
             "image_caps",

@@ -235,6 +235,14 @@ pub static SERVICE: Object = Object {
             "false: known and shown, not started at boot; `coracle start` starts it.",
         ),
         optional(
+            "critical",
+            Kind::Bool,
+            "false",
+            "true",
+            "Whether `device.watchdog` is fed only while it is well or its recovery is not used up: `restart.tries` within \
+             `restart.within`, on each step of `restart.then`. After that the board is reset.",
+        ),
+        optional(
             "lifeline",
             Kind::Bool,
             "false",
@@ -439,7 +447,7 @@ static RESTART: Object = Object {
         optional(
             "tries",
             Kind::Integer(0, 10_000),
-            "0 (no bound); 10 if `then` is written",
+            "0 (no bound); 10 with `then` or `critical`",
             "10",
             "Restarts within `within` before `then` happens.",
         ),

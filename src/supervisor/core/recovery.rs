@@ -1,16 +1,42 @@
 //! Whether and when a service that has ended is started again, and what else is when that does not help.
 #![forbid(unsafe_code)]
 
-use super::Step;
+use super::{State, Step};
 use crate::base::exit;
 use crate::base::units::Millis;
-use crate::plan::{Kind, RestartPolicy};
-use crate::supervisor::action::Action;
+use crate::plan::{Kind, Plan, RestartPolicy, Service as Configured};
+use crate::supervisor::action::{Action, Verdict};
 use crate::supervisor::backoff::Next;
 use crate::supervisor::escalation::Rung;
-use crate::supervisor::event::{Index, Status};
+use crate::supervisor::event::{Index, Status, Token};
 use crate::supervisor::graph::{self, Marks};
-use crate::supervisor::service::{After, Phase, Reason};
+use crate::supervisor::service::{After, Phase, Reason, Service};
+
+impl State {
+    /// The first critical service that is neither well nor within what may be done for its recovery: as long as there is
+    /// one, the board's watchdog is not to be fed.
+    pub fn lacking(&self, plan: &Plan, now: Millis) -> Option<Index> {
+        let lacks = |(configured, service): (&Configured, &Service)| {
+            let policy = &configured.restart;
+            let well = match service.phase {
+                // A run proves itself by lasting.
+                Phase::Running => !service.backoff.is_looping() || now.since(service.since) > policy.max_delay,
+                phase => phase == Phase::Done,
+            };
+            let left_alone = !service.wanted || service.hold.is_some();
+            let hopeless = service.phase == Phase::Failed || service.backoff.is_exhausted(policy, now);
+            configured.critical && !left_alone && !well && hopeless
+        };
+        let lacking = plan.services.iter().zip(&self.services).position(lacks);
+        lacking.filter(|_| !self.shutdown).map(|index| index as Index)
+    }
+
+    /// Whether a service fails again and again, or others have been started again for it.
+    pub fn is_recovering(&self) -> bool {
+        let looping = |service: &Service| service.backoff.is_looping() || service.backoff.rung() > Rung::Alone;
+        self.services.iter().any(looping)
+    }
+}
 
 impl Step<'_> {
     pub(super) fn by_policy(&mut self, index: Index, reason: Reason) {
@@ -26,6 +52,9 @@ impl Step<'_> {
         if !again {
             let phase = if reason.is_failure() { Phase::Failed } else { Phase::Done };
             return self.enter(index, phase, reason, None);
+        }
+        if let Some(until) = self.service(index).and_then(|service| service.hold) {
+            return self.enter(index, Phase::Backoff, reason, Some(until));
         }
         let (now, random) = (self.now, self.random());
         let Some(service) = self.service(index) else { return };
@@ -75,10 +104,58 @@ impl Step<'_> {
         }
     }
 
+    /// Someone wants `index` left alone for `time`, or no longer.
+    pub(super) fn hold_off(&mut self, token: Token, index: Index, time: Millis) {
+        let until = (time.0 > 0).then(|| self.now.plus(time));
+        let now = self.now;
+        if let Some(service) = self.service(index) {
+            service.hold = Some(until.unwrap_or(now));
+        }
+        self.actions.push(Action::Answer(token, Verdict::OnHold(index, until.is_some())));
+        match until {
+            Some(_) => self.actions.push(Action::OnHold(index, true)),
+            None => drop(self.on_hold(index)),
+        }
+    }
+
+    /// Whether `index` is left alone: what is due for it then waits. Ends it when its time is over.
+    pub(super) fn on_hold(&mut self, index: Index) -> bool {
+        let (now, configured) = (self.now, self.plan.services.get(usize::from(index)));
+        let timeout = configured.map_or(Millis(0), |configured| configured.start_timeout);
+        let Some(service) = self.service(index) else { return false };
+        let Some(until) = service.hold else { return false };
+        let over = until <= now;
+        if over {
+            service.hold = None;
+        }
+        // Whatever was held up has its whole time again.
+        let alive = matches!(service.phase, Phase::Started | Phase::Running) && !service.paused;
+        let again = if over { now } else { until };
+        if over && alive || service.ping_by.is_some_and(|at| at <= now) {
+            service.ping_by = service.period.map(|period| again.plus(period));
+        }
+        let later = match service.phase {
+            Phase::Starting | Phase::Started => again.plus(timeout),
+            Phase::Backoff => again,
+            // What is being ended is ended.
+            _ => return over && self.held_over(index),
+        };
+        if over || service.deadline.is_some_and(|at| at <= now) {
+            service.deadline = service.deadline.map(|_| later);
+        }
+        if over { self.held_over(index) } else { true }
+    }
+
+    fn held_over(&mut self, index: Index) -> bool {
+        self.actions.push(Action::OnHold(index, false));
+        false
+    }
+
     /// Ends the marked services that run, to start them again.
     fn restart_along(&mut self, with: Index, marks: &Marks) {
         for index in self.indices().filter(|index| *index != with && graph::marked(marks, *index)) {
-            if matches!(self.phase(index), Some(Phase::Starting | Phase::Started | Phase::Running)) {
+            let on_hold = self.service(index).is_some_and(|service| service.hold.is_some());
+            if !on_hold && matches!(self.phase(index), Some(Phase::Starting | Phase::Started | Phase::Running)) {
                 self.stop(index, Reason::Escalated(with), After::Along);
             }
         }
