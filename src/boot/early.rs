@@ -157,40 +157,46 @@ fn nodes(say: Say<'_>) {
 /// The controllers of v1, those together that people expect together.
 const V1: [&str; 7] = ["memory", "pids", "cpu,cpuacct", "cpuset", "devices", "freezer", "blkio"];
 const CGROUPS: &CStr = c"/sys/fs/cgroup";
+/// What /proc/self/cgroup and mountinfo say of the first process and a v2 tree that it has mounted itself.
+const UNIFIED: (&str, &str) = ("0::/\n", "1 1 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
 
 /// Mounts the cgroup hierarchies: v2 with all its controllers handed down, or v1 where the kernel has memory and pids
-/// only there. `before`: what is mounted.
-pub fn cgroups(before: &str, say: Say<'_>) {
+/// only there. `before`: what is mounted. Gives what is known about them then, for [`crate::sandbox::cgroup::Tree::known`].
+pub fn cgroups(before: &str, say: Say<'_>) -> Option<(&'static str, &'static str)> {
     let root = text(CGROUPS);
     if before.lines().filter_map(Mounted::parse).any(|mount| matches!(mount.kind, "cgroup" | "cgroup2")) {
-        return;
+        return None;
     }
     let flags = NO_SUID | NO_DEV | NO_EXEC;
     let unified = mount::mount(c"cgroup2", CGROUPS, flags, c"");
     let given = if unified.is_ok() { read(&format!("{root}/cgroup.controllers")) } else { String::new() };
     if has_essential(&given, |_| true) {
-        return hand_down(&given);
+        hand_down(&given);
+        return Some(UNIFIED);
     }
     let known = read("/proc/cgroups");
     if !given.is_empty() && has_essential(&given, |name| is_enabled(&known, name)) {
-        return hand_down(&given);
+        hand_down(&given);
+        return Some(UNIFIED);
     }
     let wanted: Vec<String> = v1(&known);
     if wanted.is_empty() {
-        return match unified {
+        match unified {
             Ok(()) => say(format!(
                 "{root} has neither memory nor pids: what limits them is held; boot a kernel with CONFIG_MEMCG and CONFIG_CGROUP_PIDS"
             )),
             Err(errno) => {
                 say(format!("no cgroups can be mounted on {root}: {errno}; boot a kernel with CONFIG_CGROUPS"))
             }
-        };
+        }
+        return None;
     }
     if unified.is_ok() {
         let _ = mount::unmount(CGROUPS);
     }
     if let Err(errno) = mount::mount(c"tmpfs", CGROUPS, flags, c"mode=0755") {
-        return say(format!("tmpfs cannot be mounted on {root}: {errno}"));
+        say(format!("tmpfs cannot be mounted on {root}: {errno}"));
+        return None;
     }
     for names in wanted {
         let target = format!("{root}/{names}");
@@ -200,6 +206,7 @@ pub fn cgroups(before: &str, say: Say<'_>) {
             say(format!("the cgroup controllers {names} cannot be mounted on {target}: {errno}"));
         }
     }
+    None
 }
 
 /// Hands all controllers down: together, and where the kernel refuses that, each that it does not refuse alone.

@@ -57,6 +57,8 @@ pub struct First {
     pub unproven: Option<(PathBuf, Vec<u8>)>,
     /// When rescue is over.
     pub reboot_at: Option<Millis>,
+    /// What is known about the cgroups without a look.
+    pub cgroups: Option<(&'static str, &'static str)>,
 }
 
 impl First {
@@ -187,6 +189,10 @@ impl Keeper for First {
 
     fn places(&self) -> Places {
         self.places
+    }
+
+    fn cgroups(&self) -> Option<(&'static str, &'static str)> {
+        self.cgroups
     }
 
     fn next_deadline(&self) -> Option<Millis> {

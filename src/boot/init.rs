@@ -38,10 +38,10 @@ pub fn run(words: &[OsString]) -> ! {
     let faults = faults(words);
     arm(faults);
     let mut said = Vec::new();
-    let unsealed = begin(words, &mut |sentence| said.push(sentence));
+    let (unsealed, cgroups) = begin(words, &mut |sentence| said.push(sentence));
     let line = early::read("/proc/cmdline");
     let cmdline = Cmdline::parse(&line);
-    let mut first = First { places: cmdline.places, ..First::default() };
+    let mut first = First { places: cmdline.places, cgroups, ..First::default() };
     let mut voice = Voice::new(first.places);
     said.iter().chain(&cmdline.problems).for_each(|sentence| voice.say(sentence));
     if faults > FAULTS {
@@ -107,8 +107,8 @@ fn arm(faults: u32) {
 }
 
 /// What a process needs before it can read, write and start others. Gives the reason where containers could write to
-/// this program's file: then none is started.
-fn begin(words: &[OsString], say: Say<'_>) -> Option<String> {
+/// this program's file: then none is started; and what is known about the cgroups.
+fn begin(words: &[OsString], say: Say<'_>) -> (Option<String>, Option<(&'static str, &'static str)>) {
     process::umask(0);
     // A leader already, if it is not the kernel that started it.
     let _ = process::new_session();
@@ -127,7 +127,7 @@ fn begin(words: &[OsString], say: Say<'_>) -> Option<String> {
     // Comes back only where there is nothing to do or it cannot be done.
     let unsealed = sealed::ensure(words).err();
     early::rest(&before, say);
-    early::cgroups(&before, say);
+    let cgroups = early::cgroups(&before, say);
     process::umask(0o022);
     console::connect();
     title::rename(c"coracle");
@@ -137,7 +137,7 @@ fn begin(words: &[OsString], say: Say<'_>) -> Option<String> {
     if let Err(errno) = process::loopback_up() {
         say(format!("the loopback interface cannot be brought up: {errno}"));
     }
-    unsealed
+    (unsealed, cgroups)
 }
 
 /// What the chosen config says about the board beside its services.

@@ -77,6 +77,11 @@ pub trait Keeper {
         Places::Console
     }
 
+    /// What `/proc/self/cgroup` and `/proc/self/mountinfo` say of the cgroups, where that is known already.
+    fn cgroups(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
     /// When [`Keeper::act`] is due.
     fn next_deadline(&self) -> Option<Millis> {
         None

@@ -159,7 +159,11 @@ impl<'k> Supervisor<'k> {
         let report = report.filter(Report::is_kept);
         let mut report = report.unwrap_or_else(|| Report::open(Some(run.path()), keeper.places()));
         let notes = Events::open(run.path(), &mut report);
-        let tree = Tree::discover(&run.cgroup_folder()).map_err(|error| Refused::Failed(error.to_string()))?;
+        let tree = match keeper.cgroups() {
+            Some((own, mounts)) => Ok(Tree::known(own, mounts, &run.cgroup_folder())),
+            None => Tree::discover(&run.cgroup_folder()),
+        };
+        let tree = tree.map_err(|error| Refused::Failed(error.to_string()))?;
         let mut say = |sentence: &str| {
             report.line(sentence);
             keeper.act(monotonic(), Standing::default(), &mut |sentence| report.line(sentence));

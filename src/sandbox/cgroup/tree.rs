@@ -39,6 +39,11 @@ impl Tree {
         Tree::with_prefix(format!("{folder}/"))
     }
 
+    /// The same from what `/proc/self/cgroup` and `/proc/self/mountinfo` are known to say.
+    pub fn known(own: &str, mounts: &str, folder: &str) -> Tree {
+        Tree::from_text(own, mounts, None, format!("{folder}/"))
+    }
+
     /// The tree for one short-lived group: its folder is called `PREFIX-NAME`, directly beneath this process's cgroup.
     /// Making and removing it costs half as much as with a common folder.
     pub fn discover_flat(prefix: &str) -> Result<Tree> {
