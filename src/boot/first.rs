@@ -10,6 +10,7 @@ use crate::plan::Rescue;
 use crate::supervisor::keeper::{End, Keeper, Moment, Say};
 use crate::supervisor::report::Places;
 use crate::supervisor::run::monotonic;
+use crate::sys::fault;
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,8 @@ pub struct First {
     pub unproven: Option<(PathBuf, Vec<u8>)>,
     /// When rescue is over.
     pub reboot_at: Option<Millis>,
+    /// When a failure of this process is no longer the next one in a row.
+    pub calm_at: Option<Millis>,
 }
 
 impl First {
@@ -134,12 +137,16 @@ impl Keeper for First {
     }
 
     fn next_deadline(&self) -> Option<Millis> {
-        self.watchdog.as_ref().and_then(Watchdog::next).into_iter().chain(self.reboot_at).min()
+        let own = [self.reboot_at, self.calm_at];
+        self.watchdog.as_ref().and_then(Watchdog::next).into_iter().chain(own.into_iter().flatten()).min()
     }
 
     fn act(&mut self, now: Millis, say: Say<'_>) -> Option<End> {
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.tend(now, say);
+        }
+        if self.calm_at.take_if(|at| *at <= now).is_some() {
+            let _ = fault::arm(1);
         }
         self.reboot_at.filter(|at| *at <= now)?;
         self.reboot_at = None;

@@ -10,6 +10,7 @@ use super::first::{First, asked};
 use super::voice::Voice;
 use super::watchdog::Watchdog;
 use super::{clock, console, early, lifeline, mark, modules, mounts, root, seed, shutdown};
+use crate::base::units::Millis;
 use crate::plan::{Plan, Rescue};
 use crate::sandbox::sealed;
 use crate::supervisor::config_file;
@@ -21,13 +22,14 @@ use crate::sys::wait::wait_any;
 use crate::sys::{Errno, fault, process, title};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The word behind which the number of failures stands, when this program has executed itself after one.
-const AFTER_FAULT: &str = "--after-fault";
-/// Failures of the first process after which the board is rebooted at once.
+/// A failure of the first process so soon after one is another of the same kind: it does not go on, but is in rescue.
+const CALM: Millis = Millis::from_secs(10);
+/// Failures of the first process in a row after which the board is rebooted at once.
 const FAULTS: u32 = 3;
 /// Between two looks of a first process that can do nothing but wait.
 const LOOK: Duration = Duration::from_millis(100);
@@ -36,16 +38,18 @@ const LOOK: Duration = Duration::from_millis(100);
 /// an error, since the kernel hands on what it does not know.
 pub fn run(words: &[OsString]) -> ! {
     let faults = faults(words);
-    arm(faults);
+    // Without memory for a stack nothing can be done about a failure.
+    let _ = fault::arm(faults.saturating_add(1));
     let mut said = Vec::new();
     let unsealed = begin(words, &mut |sentence| said.push(sentence));
     let line = early::read("/proc/cmdline");
     let cmdline = Cmdline::parse(&line);
-    let mut first = First { places: cmdline.places, ..First::default() };
+    let calm_at = (faults == 1).then(|| monotonic().plus(CALM));
+    let mut first = First { places: cmdline.places, calm_at, ..First::default() };
     let mut voice = Voice::new(first.places);
     said.iter().chain(&cmdline.problems).for_each(|sentence| voice.say(sentence));
     if faults > FAULTS {
-        voice.say("the first process has failed again and again: the board reboots");
+        voice.say("the first process has failed even in rescue: the board reboots");
         finish(&mut first, None, &End::Reboot("".into()), &mut voice);
     }
     let say: Say<'_> = &mut |sentence| voice.say(sentence);
@@ -72,7 +76,7 @@ pub fn run(words: &[OsString]) -> ! {
     let mut choice = choose::choose(firmware, say);
     let reason = match (unsealed, faults) {
         (Some(why), _) => Some(why),
-        (_, 1..) => Some("the first process has failed".into()),
+        (_, 2..) => Some("the first process has failed again and again".into()),
         _ if cmdline.rescue => Some("the kernel's command line asks for it".into()),
         _ => None,
     };
@@ -89,21 +93,15 @@ pub fn run(words: &[OsString]) -> ! {
     finish(&mut first, kept, &end, &mut voice)
 }
 
-/// How often the first process has failed before. Pure.
+/// How often in a row the first process has failed before. Pure.
 fn faults(words: &[OsString]) -> u32 {
     let number = match words {
-        [_, word, number, ..] if word == AFTER_FAULT => number.to_str().and_then(|number| number.parse().ok()),
+        [_, word, number, ..] if word.as_bytes() == fault::WORD.to_bytes() => {
+            number.to_str().and_then(|number| number.parse().ok())
+        }
         _ => None,
     };
     number.unwrap_or(0)
-}
-
-/// From here on a failure of this process is a rescue.
-fn arm(faults: u32) {
-    let words = [c"coracle".into(), CString::new(AFTER_FAULT).unwrap_or_default()];
-    let next = CString::new(faults.saturating_add(1).to_string()).unwrap_or_default();
-    // Without memory for a stack there is no rescue, and none is needed more.
-    let _ = fault::arm(words.into_iter().chain([next]).collect());
 }
 
 /// What a process needs before it can read, write and start others. Gives the reason where containers could write to

@@ -103,6 +103,30 @@ impl Backoff {
         self.rung
     }
 
+    /// What it comes to as numbers, for who goes on with it.
+    pub fn numbers(&self) -> [u64; 4] {
+        let standing = (self.rung as u64) << 2 | u64::from(self.looping) << 1 | u64::from(self.spent);
+        [self.failures.into(), self.counted.into(), self.window.0, standing]
+    }
+
+    /// What [`Backoff::numbers`] gave.
+    pub fn of_numbers([failures, counted, window, standing]: [u64; 4]) -> Backoff {
+        let count = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
+        Backoff {
+            failures: count(failures),
+            counted: count(counted),
+            window: Millis(window),
+            spent: standing & 1 != 0,
+            looping: standing & 2 != 0,
+            rung: match standing >> 2 {
+                0 => Rung::Alone,
+                1 => Rung::Dependants,
+                2 => Rung::Everything,
+                _ => Rung::Reboot,
+            },
+        }
+    }
+
     /// Someone asked for a start: the past is forgotten.
     pub fn reset(&mut self) {
         *self = Backoff::default();

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 use super::action::Actions;
+use super::adopt;
 use super::answer;
 use super::awaited::{self, Awaited};
 use super::board::Board;
@@ -20,7 +21,6 @@ use super::images::Images;
 use super::init;
 use super::instance;
 use super::keeper::{End, Keeper, Moment};
-use super::leftover;
 use super::lookout::{self, Lookout};
 use super::report::Report;
 use super::rundir::{RunDir, Unclaimed};
@@ -65,6 +65,7 @@ enum Source {
     Lookout,
     Channel(Index),
     Memory(Index),
+    Init(Index),
 }
 
 impl Source {
@@ -79,6 +80,7 @@ impl Source {
             Source::Lookout => 8 << 32,
             Source::Channel(index) => 5 << 32 | u64::from(index),
             Source::Memory(index) => 6 << 32 | u64::from(index),
+            Source::Init(index) => 9 << 32 | u64::from(index),
         }
     }
 
@@ -92,6 +94,7 @@ impl Source {
             (7, _) => Source::Awaited,
             (8, _) => Source::Lookout,
             (5, index) => Source::Channel(index),
+            (9, index) => Source::Init(index),
             (_, index) => Source::Memory(index),
         }
     }
@@ -115,7 +118,11 @@ pub struct Supervisor<'k> {
     pub(super) notes: Events,
     pub(super) now: Millis,
     pub(super) complete: bool,
-    actions: Actions,
+    pub(super) actions: Actions,
+    /// Checksums of what the instances of each service are made of.
+    pub(super) prints: Vec<u64>,
+    /// The process that ends what the config no longer has.
+    pub(super) ending: Option<i32>,
     pub(super) epoll: Epoll,
     timer: TimerFd,
     armed: Option<Millis>,
@@ -138,7 +145,7 @@ pub enum Refused {
 }
 
 impl<'k> Supervisor<'k> {
-    /// Claims the run directory, takes down what a dead supervisor left there, and listens. Nothing is started yet.
+    /// Claims the run directory, takes over what a dead supervisor left there, and listens. Nothing is started yet.
     /// `report`: one that is open already, with its ring in that directory.
     ///
     /// # Errors
@@ -157,13 +164,6 @@ impl<'k> Supervisor<'k> {
         let mut report = report.unwrap_or_else(|| Report::open(Some(run.path()), keeper.places()));
         let notes = Events::open(run.path(), &mut report);
         let tree = Tree::discover(&run.cgroup_folder()).map_err(|error| Refused::Failed(error.to_string()))?;
-        let mut say = |sentence: &str| {
-            report.line(sentence);
-            keeper.act(monotonic(), &mut |sentence| report.line(sentence));
-        };
-        if !leftover::take_down(&run, Some(&tree), &mut say) {
-            report.line("not everything that an earlier supervisor left could be removed");
-        }
         let signals = block_signals(keeper.signals()).map_err(|errno| failed("watch", "signals", errno))?;
         // Orphans of a dead init come to us and are waited for.
         nix::sys::prctl::set_child_subreaper(true).map_err(|errno| failed("become", "the subreaper", errno))?;
@@ -191,8 +191,8 @@ impl<'k> Supervisor<'k> {
         }
         let lookout = Lookout::new(&plan, keeper.clock_is_guessed());
         lookout.join(&epoll, Source::Lookout.mark()).map_err(|errno| failed("watch", "the board", errno))?;
-        let board = Board::around(&tree, &plan);
-        Ok(Supervisor {
+        let (board, prints) = (Board::around(&tree, &plan), adopt::prints(&plan));
+        let mut supervisor = Supervisor {
             state: State::new(&plan, seed()),
             slots: plan.services.iter().map(|_| Slot::default()).collect(),
             left: Vec::new(),
@@ -210,6 +210,8 @@ impl<'k> Supervisor<'k> {
             now: monotonic(),
             complete: false,
             actions: Actions::default(),
+            prints,
+            ending: None,
             epoll,
             timer,
             armed: None,
@@ -218,7 +220,9 @@ impl<'k> Supervisor<'k> {
             keeper,
             end: None,
             given_up: None,
-        })
+        };
+        supervisor.adopt();
+        Ok(supervisor)
     }
 
     /// Starts what is enabled and supervises until everything is stopped; gives what is to happen then.
@@ -279,10 +283,15 @@ impl<'k> Supervisor<'k> {
     fn settle(&mut self) {
         loop {
             while let Some(event) = self.events.pop_front() {
+                self.touch(event.service());
                 step(&self.plan, &mut self.state, event, self.now, &mut self.actions);
                 let mut actions = std::mem::take(&mut self.actions);
-                actions.drain().for_each(|action| self.perform(action));
+                for action in actions.drain() {
+                    self.touch(action.service());
+                    self.perform(action);
+                }
                 self.actions = actions;
+                self.save_touched();
             }
             self.now = monotonic();
             if self.state.next_deadline().is_some_and(|deadline| deadline <= self.now) {
@@ -303,6 +312,21 @@ impl<'k> Supervisor<'k> {
             }
             if self.events.is_empty() {
                 return;
+            }
+        }
+    }
+
+    fn touch(&mut self, index: Option<Index>) {
+        if let Some(slot) = index.and_then(|index| self.slots.get_mut(usize::from(index))) {
+            slot.touched = true;
+        }
+    }
+
+    /// Writes down what has become of the services that something happened to.
+    fn save_touched(&mut self) {
+        for index in 0..self.slots.len() {
+            if self.slots.get_mut(index).is_some_and(|slot| std::mem::take(&mut slot.touched)) {
+                self.save(index as Index);
             }
         }
     }
@@ -333,6 +357,7 @@ impl<'k> Supervisor<'k> {
             }
             Source::Channel(index) => self.hear(index),
             Source::Memory(index) => self.memory_short(index),
+            Source::Init(index) => self.init_ended(index),
         }
     }
 
@@ -350,7 +375,7 @@ impl<'k> Supervisor<'k> {
         }
     }
 
-    fn reap(&mut self) {
+    pub(super) fn reap(&mut self) {
         while let Ok(Some(pid)) = ended_child() {
             if self.images.pid() == Some(pid) {
                 self.worker(true);
@@ -365,11 +390,14 @@ impl<'k> Supervisor<'k> {
                 self.events.push_back(Event::Instance(left.index, left.number, InstanceEvent::InitGone(None)));
             }
             // Waited for last: until here the number is its own.
-            let _ = wait_for(pid);
+            let status = wait_for(pid);
+            if self.ending.take_if(|ending| *ending == pid).is_some() && status != Ok(0) {
+                self.report.line("not all of what the config no longer has could be stopped");
+            }
         }
     }
 
-    fn init_ended(&mut self, index: Index) {
+    pub(super) fn init_ended(&mut self, index: Index) {
         self.hear_out(index);
         self.memory_kills(index);
         let name = answer::name(&self.plan, index);
@@ -399,6 +427,13 @@ impl<'k> Supervisor<'k> {
     fn look_for_memory_kills(&mut self) {
         for index in 0..self.slots.len() {
             let Some(live) = self.slots.get_mut(index).and_then(|slot| slot.live.as_mut()) else { continue };
+            if live.gone_look.take_if(|look| *look <= self.now).is_some() {
+                if live.is_gone() {
+                    self.init_ended(index as Index);
+                    continue;
+                }
+                live.gone_look = Some(self.now.plus(adopt::GONE_LOOK)).filter(|_| live.looks_needed());
+            }
             if live.oom_look.is_none_or(|look| look > self.now) {
                 continue;
             }
@@ -450,6 +485,9 @@ impl<'k> Supervisor<'k> {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Channel(index).mark());
             let _ = self.epoll.add(channel, event);
         }
+        if let Some(pidfd) = live.adopted.as_ref().and_then(|handle| handle.pidfd.as_ref()) {
+            let _ = self.epoll.add(pidfd, EpollEvent::new(EpollFlags::EPOLLIN, Source::Init(index).mark()));
+        }
         if let Some(oom) = &live.oom {
             let _ = self.epoll.add(oom.fd(), EpollEvent::new(oom.events(), Source::Memory(index).mark()));
         }
@@ -480,7 +518,8 @@ impl<'k> Supervisor<'k> {
 
     /// Sets the timer to the earliest deadline; it is touched only when that has changed.
     fn arm(&mut self) {
-        let looks = self.slots.iter().filter_map(|slot| slot.live.as_ref().and_then(|live| live.oom_look));
+        let live = self.slots.iter().filter_map(|slot| slot.live.as_ref());
+        let looks = live.flat_map(|live| [live.oom_look, live.gone_look]).flatten();
         let own = self.state.next_deadline().into_iter().chain(self.server.next_deadline());
         let next = looks.chain(own).chain(self.keeper.next_deadline()).chain(self.given_up).min();
         if next == self.armed {
@@ -500,6 +539,9 @@ impl<'k> Supervisor<'k> {
 
     /// Everything is stopped: nothing of it stays.
     fn finish(mut self) {
+        if let Some(ending) = self.ending.take() {
+            let _ = wait_for(ending);
+        }
         let groups =
             self.slots.iter_mut().map(|slot| &mut slot.group).chain(self.left.iter_mut().map(|left| &mut left.group));
         for group in groups {
