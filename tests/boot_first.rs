@@ -9,6 +9,7 @@ use machine::{Board, Machine};
 boards!(
     signals_of_an_init_end_the_board,
     a_first_process_that_fails_goes_on_and_soon_after_that_is_a_rescue,
+    another_program_takes_the_place_of_the_first_process,
     a_partition_that_is_missing_is_shown_as_degraded,
     an_edited_config_is_used_and_a_broken_one_is_not,
     rescue_can_be_asked_for_and_ends_by_itself,
@@ -83,6 +84,29 @@ fn a_first_process_that_fails_goes_on_and_soon_after_that_is_a_rescue(arch: &'st
     machine.begin(&["/sbin/poweroff"]);
     let console = machine.off();
     assert!(console.contains("web runs on and is supervised again"), "{console}");
+}
+
+fn another_program_takes_the_place_of_the_first_process(arch: &'static str) {
+    let services =
+        r#"{ "name": "web", "image": "demo.tar", "command": ["/bin/demo", "sleep"], "limits": { "memory": "4M" } },"#;
+    let firmware = Board::new(arch).build("upgrade", services);
+    let mut machine = firmware.boot();
+    machine.hello();
+    let before = machine.await_state("web", "running");
+    let place = |line: &str| line.split_once("\"pid\":").unwrap().1.split(',').next().unwrap().to_owned();
+    for _ in 0..2 {
+        machine.coracle(&["upgrade", "/sbin/coracle"]);
+        assert_eq!(place(&machine.await_state("web", "running")), place(&before));
+    }
+    let (code, said) = machine.run(&["/sbin/coracle", "upgrade", "/bin/demo"]);
+    assert!(code == 1 && said.contains("nothing has changed"), "{said}");
+    machine.coracle(&["kill", "--signal", "9", "web"]);
+    machine.until("its restart", |machine| {
+        (place(&machine.await_state("web", "running")) != place(&before)).then_some(())
+    });
+    machine.begin(&["/sbin/poweroff"]);
+    let console = machine.off();
+    assert_eq!(console.matches("web runs on and is supervised again").count(), 2, "{console}");
 }
 
 fn a_partition_that_is_missing_is_shown_as_degraded(arch: &'static str) {

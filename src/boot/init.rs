@@ -14,9 +14,11 @@ use crate::base::units::Millis;
 use crate::plan::{Plan, Rescue};
 use crate::sandbox::sealed;
 use crate::supervisor::config_file;
+use crate::supervisor::handover::{Call, Inherited, Origin, Text};
 use crate::supervisor::keeper::{End, Keeper as _, Say};
 use crate::supervisor::run::{Refused, Supervisor, monotonic};
 use crate::supervisor::rundir;
+use crate::supervisor::upgrade;
 use crate::sys::board::{Reboot, reboot};
 use crate::sys::wait::wait_any;
 use crate::sys::{Errno, fault, process, title};
@@ -37,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Brings the board up, supervises, and ends the board. `words`: those that this process was started with; none is ever
 /// an error, since the kernel hands on what it does not know.
 pub fn run(words: &[OsString]) -> ! {
-    let faults = faults(words);
+    let (faults, call) = (faults(words), Call::of(words));
     // Without memory for a stack nothing can be done about a failure.
     let _ = fault::arm(faults.saturating_add(1));
     let mut said = Vec::new();
@@ -88,7 +90,7 @@ pub fn run(words: &[OsString]) -> ! {
     first.unproven = choice.unproven.take().map(|bytes| (state.clone(), bytes));
     settle_board(&choice.plan, say);
 
-    let end = supervise(choice, &mut first, cmdline.rescue, &mut voice);
+    let end = supervise(choice, &mut first, cmdline.rescue, &mut voice, call);
     let kept = mark::outlives_boot(&state).then_some(&*state);
     finish(&mut first, kept, &end, &mut voice)
 }
@@ -148,14 +150,32 @@ fn settle_board(plan: &Plan, say: Say<'_>) {
     }
 }
 
-/// Supervises until someone asks for the board's end.
-fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voice) -> End {
+/// Whether this program would find a config, on a board that runs already.
+///
+/// # Errors
+/// A sentence: it would be in rescue.
+pub fn check() -> Result<(), String> {
+    let cmdline = Cmdline::parse(&early::read("/proc/cmdline"));
+    let path = cmdline.config.as_deref().unwrap_or(config_file::DEFAULT);
+    let mut said = Vec::new();
+    let say: Say<'_> = &mut |sentence| said.push(sentence);
+    let firmware = choose::firmware(Path::new(path), say);
+    match choose::choose(firmware, say).rescue && !cmdline.rescue {
+        true => Err(said.join("\n")),
+        false => Ok(()),
+    }
+}
+
+/// Supervises until someone asks for the board's end; `call`: what it goes on with in the place of another program.
+fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voice, call: Option<Call>) -> End {
     let Choice { plan, rescue, .. } = choice;
     let why = if rescue {
-        first.degraded.join("; ")
+        let why = first.degraded.join("; ");
+        call.iter().for_each(|call| call.go_back(&why));
+        why
     } else {
         // The plan is needed once more if this fails; its size is that of the file.
-        match attempt(plan.clone(), first, voice) {
+        match attempt(plan.clone(), first, voice, call) {
             Ok(end) => return end,
             Err(why) => {
                 first.degraded.push(format!("rescue: {why}"));
@@ -170,7 +190,7 @@ fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voi
         _ => format!("for {reboot_after}, then the board reboots"),
     };
     voice.say(format_args!("RESCUE: {why}; only lifelines run, {then}"));
-    match attempt(lifeline::only(plan, shell && asked_for), first, voice) {
+    match attempt(lifeline::only(plan, shell && asked_for), first, voice, None) {
         Ok(end) => end,
         Err(why) => {
             voice.say(format_args!("not even a rescue can run: {why}"));
@@ -179,13 +199,29 @@ fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voi
     }
 }
 
-fn attempt(plan: Plan, first: &mut First, voice: &mut Voice) -> Result<End, String> {
+fn attempt(plan: Plan, first: &mut First, voice: &mut Voice, call: Option<Call>) -> Result<End, String> {
+    let inherited = call.as_ref().and_then(inherit);
     let dir = Path::new(rundir::DEFAULT);
-    let supervisor = Supervisor::new(plan, dir, first, voice.rest()).map_err(|refused| match refused {
-        Refused::Taken => format!("another supervisor has the run directory {}", dir.display()),
-        Refused::Failed(sentence) => sentence,
+    let from = (Origin::default(), inherited);
+    let supervisor = Supervisor::new(plan, dir, first, voice.rest(), from).map_err(|refused| {
+        let why = match refused {
+            Refused::Taken => format!("another supervisor has the run directory {}", dir.display()),
+            Refused::Failed(sentence) => sentence,
+        };
+        call.iter().for_each(|call| call.go_back(&why));
+        why
     })?;
+    if let Some(call) = call {
+        upgrade::arrived(dir, call.refused.as_deref());
+        call.close();
+    }
     supervisor.supervise()
+}
+
+/// What another program hands over. What cannot be read goes back, where there is a program to go back to; else what is
+/// missing can be made anew.
+fn inherit(call: &Call) -> Option<Inherited> {
+    Text::of(&call.text).and_then(|text| text.take()).map_err(|why| call.go_back(&why)).ok()
 }
 
 /// All that is left to do without a loop: reap, feed the watchdog, and hear what someone wants.

@@ -85,7 +85,14 @@ impl Server {
         let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
         let listener = UnixListener::bind(path);
         nix::sys::stat::umask(before);
-        let listener = listener?;
+        Server::of(listener?)
+    }
+
+    /// Goes on with a socket that listens already.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn of(listener: UnixListener) -> io::Result<Server> {
         listener.set_nonblocking(true)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
@@ -95,6 +102,11 @@ impl Server {
     /// Readable when [`Server::serve`] has something to do.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
+    }
+
+    /// The socket that listens.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
     }
 
     /// The descriptor that listens.

@@ -31,8 +31,6 @@ use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 
-/// The file's name in the directory of a service.
-const STATE: &str = "state";
 /// Between two looks at an init of which the kernel does not tell that it ended.
 pub(super) const GONE_LOOK: Millis = Millis(20);
 
@@ -85,6 +83,7 @@ impl Supervisor<'_> {
             }
         }
         self.end_apart(unwanted);
+        self.handed.clear();
         (0..self.slots.len()).for_each(|at| self.save(at as Index));
     }
 
@@ -135,7 +134,12 @@ impl Supervisor<'_> {
                 && let Some(service) = self.plan.services.get(usize::from(index))
             {
                 // What fails here is tried again, and said, at its start.
-                slot.sockets = sockets::listen(&service.sockets).unwrap_or_default();
+                let handed = self.handed.extract_if(.., |(name, _)| *name == service.name.as_str());
+                slot.sockets.extend(handed.map(|(_, socket)| socket).take(service.sockets.len()));
+                if !same || slot.sockets.len() < service.sockets.len() {
+                    slot.sockets.clear();
+                    slot.sockets = sockets::listen(&service.sockets).unwrap_or_default();
+                }
             }
             return;
         }
@@ -200,7 +204,7 @@ impl Supervisor<'_> {
     fn read_state(&mut self, index: Index) -> Option<Saved> {
         let name = answer::name(&self.plan, index);
         let mut bytes = [0; saved::MOST_BYTES];
-        let file = File::open(service_dir(self.run.path(), name).join(STATE)).ok()?;
+        let file = File::open(service_dir(self.run.path(), name).join(saved::NAME)).ok()?;
         let mut read = 0;
         while let Ok(count @ 1..) = (&file).read(bytes.get_mut(read..)?) {
             read += count;
@@ -210,6 +214,22 @@ impl Supervisor<'_> {
             self.report.line(format_args!("what was written of the state of {name} cannot be read; it begins anew"));
         }
         saved
+    }
+
+    /// Something happens to service `index`: what is known of it may change.
+    pub(super) fn touch(&mut self, index: Option<Index>) {
+        if let Some(slot) = index.and_then(|index| self.slots.get_mut(usize::from(index))) {
+            slot.touched = true;
+        }
+    }
+
+    /// Writes down what has become of the services that something happened to.
+    pub(super) fn save_touched(&mut self) {
+        for index in 0..self.slots.len() {
+            if self.slots.get_mut(index).is_some_and(|slot| std::mem::take(&mut slot.touched)) {
+                self.save(index as Index);
+            }
+        }
     }
 
     /// Writes what the next supervisor has to know of service `index`, if that has changed.
@@ -222,7 +242,7 @@ impl Supervisor<'_> {
         let sum = saved::checksum(&bytes);
         if slot.state.is_none() {
             let name = answer::name(&self.plan, index);
-            let path = service_dir(self.run.path(), name).join(STATE);
+            let path = service_dir(self.run.path(), name).join(saved::NAME);
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_CLOEXEC);
             match self.run.service(name).and_then(|_| options.open(path)) {

@@ -37,6 +37,7 @@ impl Supervisor<'_> {
                 let degraded = self.keeper.degraded().join("; ");
                 return self.server.done(request.client, &DoneLine::ok(request.id, &degraded), self.now);
             }
+            Verb::Upgrade => return self.upgrade(token),
             Verb::Wait => return self.events.push_back(Event::WaitSettled(token)),
             _ if !named => {
                 let line = DoneLine::failed(request.id, exit::USAGE, "this request names no service");

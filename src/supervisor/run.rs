@@ -17,6 +17,7 @@ use super::board::Board;
 use super::core::{State, step};
 use super::event::{Event, Index, InstanceEvent, Token};
 use super::events::Events;
+use super::handover::{Inherited, Origin};
 use super::images::Images;
 use super::init;
 use super::instance;
@@ -26,6 +27,7 @@ use super::report::Report;
 use super::rundir::{RunDir, Unclaimed};
 use super::service::Phase;
 use super::slot::{self, Left, Slot};
+use super::upgrade::Upgrade;
 use crate::base::units::Millis;
 use crate::control::server::Server;
 use crate::control::wire::SOCKET;
@@ -43,7 +45,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use std::collections::VecDeque;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 /// Between two looks whether a shortage of memory has cost a process, and how many looks.
@@ -123,6 +125,12 @@ pub struct Supervisor<'k> {
     pub(super) prints: Vec<u64>,
     /// The process that ends what the config no longer has.
     pub(super) ending: Option<i32>,
+    /// How it was started, for a program that takes over.
+    pub(super) origin: Origin,
+    /// A program that was asked to take over.
+    pub(super) upgrade: Option<Upgrade>,
+    /// Sockets of services that did not run when the program before gave way.
+    pub(super) handed: Vec<(String, OwnedFd)>,
     pub(super) epoll: Epoll,
     timer: TimerFd,
     armed: Option<Millis>,
@@ -146,7 +154,8 @@ pub enum Refused {
 
 impl<'k> Supervisor<'k> {
     /// Claims the run directory, takes over what a dead supervisor left there, and listens. Nothing is started yet.
-    /// `report`: one that is open already, with its ring in that directory.
+    /// `report`: one that is open already, with its ring in that directory. What is inherited is of the program before, in
+    /// this process.
     ///
     /// # Errors
     /// The run directory is taken, or something that every service needs cannot be had.
@@ -155,8 +164,13 @@ impl<'k> Supervisor<'k> {
         run_dir: &Path,
         keeper: &'k mut dyn Keeper,
         report: Option<Report>,
+        (origin, inherited): (Origin, Option<Inherited>),
     ) -> Result<Supervisor<'k>, Refused> {
-        let run = RunDir::claim(run_dir).map_err(|error| match error {
+        let (held, control, handed) = match inherited {
+            Some(Inherited { lock, control, sockets }) => (Some(lock), Some(control), sockets),
+            None => (None, None, Vec::new()),
+        };
+        let run = RunDir::claim(run_dir, held).map_err(|error| match error {
             Unclaimed::Taken => Refused::Taken,
             Unclaimed::Failed(error) => failed("use the run directory", run_dir.display(), error),
         })?;
@@ -173,7 +187,8 @@ impl<'k> Supervisor<'k> {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(|errno| failed("make", "a timer", errno))?;
         let socket = run.path().join(SOCKET);
-        let server = Server::bind(&socket).map_err(|error| failed("listen at", socket.display(), error))?;
+        let server = control.map_or_else(|| Server::bind(&socket), |control| Server::of(control.into()));
+        let server = server.map_err(|error| failed("listen at", socket.display(), error))?;
         let (folders, awaited) = (awaited::folders(&plan), Awaited::new());
         let add = |fd: std::os::fd::BorrowedFd<'_>, source: Source| {
             epoll
@@ -212,6 +227,9 @@ impl<'k> Supervisor<'k> {
             actions: Actions::default(),
             prints,
             ending: None,
+            origin,
+            upgrade: None,
+            handed,
             epoll,
             timer,
             armed: None,
@@ -311,22 +329,7 @@ impl<'k> Supervisor<'k> {
                 self.request(&request);
             }
             if self.events.is_empty() {
-                return;
-            }
-        }
-    }
-
-    fn touch(&mut self, index: Option<Index>) {
-        if let Some(slot) = index.and_then(|index| self.slots.get_mut(usize::from(index))) {
-            slot.touched = true;
-        }
-    }
-
-    /// Writes down what has become of the services that something happened to.
-    fn save_touched(&mut self) {
-        for index in 0..self.slots.len() {
-            if self.slots.get_mut(index).is_some_and(|slot| std::mem::take(&mut slot.touched)) {
-                self.save(index as Index);
+                return self.give_way();
             }
         }
     }
@@ -379,6 +382,9 @@ impl<'k> Supervisor<'k> {
         while let Ok(Some(pid)) = ended_child() {
             if self.images.pid() == Some(pid) {
                 self.worker(true);
+                continue;
+            }
+            if self.upgrade.is_some() && self.has_answered(pid) {
                 continue;
             }
             let found = self.slots.iter().position(|slot| slot.live.as_ref().is_some_and(|live| live.init == pid));

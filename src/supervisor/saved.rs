@@ -10,6 +10,9 @@ use super::service::{After, Ending, Phase, Reason, Service};
 use crate::base::units::Millis;
 use crate::log::entry::crc32;
 
+/// The file's name in the directory of its service.
+pub const NAME: &str = "state";
+
 /// Numbers that this version knows.
 const WORDS: usize = 18;
 /// Numbers that a record may have: room for later versions.
