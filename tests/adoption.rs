@@ -251,9 +251,11 @@ fn root_a_supervisor_that_dies_again_and_again_loses_nothing() {
     println!("{deaths} deaths, {started} starts, {restarts} restarts, {told} ends told, {anew} starts begun anew");
     let restarts: usize = restarts.parse().unwrap();
     let (least, most) = (restarts - anew, restarts + 1 + anew);
-    assert!((least..=most).contains(&started), "{started} starts, {restarts} restarts, {anew} anew");
+    let history: Vec<&str> = reports.lines().filter(|line| !line.contains("chatty")).collect();
+    let history = history.join("\n");
+    assert!((least..=most).contains(&started), "{started} starts, {restarts} restarts, {anew} anew\n{history}");
     // Told and not yet written down is told once more.
-    assert!((least..restarts + 3).contains(&told), "{told} ends were told of {restarts}");
+    assert!((least..restarts + 3).contains(&told), "{told} ends were told of {restarts}\n{history}");
     let notes = board.logs("ends").matches("ended: ").count();
     assert!(notes.abs_diff(started) <= 1 + anew, "{notes} ends of {started} starts are in the log");
     board.down();

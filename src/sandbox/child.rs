@@ -19,6 +19,7 @@ use crate::sys::wait::send_signal;
 use crate::sys::{Errno, path, stack, title};
 use core::fmt::Write as _;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::Backlog;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -152,6 +153,10 @@ pub(super) fn run(
         Some(pids) => Reach::Namespace(pids),
         None => Reach::Group(core::mem::take(&mut outlets.killer)),
     };
+    if let Some(contact) = &outlets.contact {
+        // Once more, so that whoever connects learns that this is the process behind it (unix(7), SO_PEERCRED).
+        let _ = nix::sys::socket::listen(contact, Backlog::MAXCONN);
+    }
     for fd in &spec.closed {
         // Nothing in the child uses it or its number.
         let _ = nix::unistd::close(*fd);

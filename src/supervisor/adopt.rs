@@ -11,12 +11,12 @@ use super::contact;
 use super::core::{Found, KILL_TIME};
 use super::event::Index;
 use super::inspect;
-use super::instance::{Instance, service_dir};
+use super::instance::{self, Instance, service_dir};
 use super::leftover::{self, Handle};
 use super::run::Supervisor;
 use super::saved::{self, Saved};
 use super::service::Phase;
-use super::slot::Live;
+use super::slot::{self, Live};
 use super::wire::ToInit;
 use crate::base::units::Millis;
 use crate::plan::Network;
@@ -88,16 +88,25 @@ impl Supervisor<'_> {
     }
 
     /// Verifies what a record tells of, and connects to it.
-    fn take_over(&mut self, at: usize, record: Instance) -> Found {
+    fn take_over(&mut self, at: usize, mut record: Instance) -> Found {
         let (Some(slot), Some(service)) = (self.slots.get_mut(at), self.plan.services.get(at)) else {
             return Found::Nothing;
         };
         let Ok(group) = Group::open(&record.cgroup) else { return Found::Nothing };
+        let channel = self.run.service(&record.service).ok().and_then(|dir| contact::find(&dir).ok());
+        if record.init.pid == 0 {
+            // Its supervisor died before it wrote down who the init is, or before there was one.
+            record.init = channel.as_ref().and_then(contact::process).unwrap_or_default();
+            let exit = slot::exit_record(&service_dir(self.run.path(), &record.service));
+            if record.init.pid == 0 && exit.is_none() {
+                let _ = std::fs::remove_file(instance::path(self.run.path(), &record.service));
+                return Found::Nothing;
+            }
+        }
         let (number, handle) = (record.number, Handle::of(record.init));
         let frozen = group.frozen();
         slot.group = Some(group);
         let mut live = Live::new(number, record.init.pid, record.main.pid, record.stop_signal);
-        let channel = self.run.service(&record.service).ok().and_then(|dir| contact::find(&dir).ok());
         // Looked at after the descriptor was made, and after the connection.
         let running = record.init.is_alive();
         if running && channel.is_none() {
@@ -149,7 +158,10 @@ impl Supervisor<'_> {
         match found {
             Found::Running(..) => {
                 let name = answer::name(&self.plan, index);
-                self.report.line(format_args!("{name} runs on and is supervised again (init {})", live.init));
+                let init = live.init;
+                let sentence = format_args!("{name} runs on and is supervised again (init {init})");
+                self.report.line(sentence);
+                self.notes.note(format_args!("adopted"), name, sentence);
                 self.watch_instance(index);
                 self.memory_kills(index);
             }

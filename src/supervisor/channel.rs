@@ -105,13 +105,29 @@ impl Supervisor<'_> {
         };
         let Some(live) = &mut slot.live else { return };
         live.main = main.pid;
-        let Some(Launch { record, spec }) = live.launch.take() else { return };
+        let Some(Launch { record, spec }) = live.launch.take() else { return self.main_is(index, main) };
         if spec.net == Net::New {
             // Without it every instance has a new one, which only costs time.
             slot.net = File::open(format!("/proc/{}/ns/net", live.init)).ok().map(OwnedFd::from);
         }
         let init = Process::find(live.init).unwrap_or_default();
-        if let Err(error) = (Instance { init, main, ..record }).write(self.run.path()) {
+        self.write_record(index, Instance { init, main, ..record });
+    }
+
+    /// An instance that was made before has this main: its record may name another, or its init not yet.
+    fn main_is(&mut self, index: Index, main: Process) {
+        let Some(live) = self.slots.get(usize::from(index)).and_then(|slot| slot.live.as_ref()) else { return };
+        let (number, init) = (live.number, Process::find(live.init).unwrap_or_default());
+        match Instance::read(self.run.path(), answer::name(&self.plan, index)) {
+            Ok(Some(record)) if record.number == number && (record.init, record.main) != (init, main) => {
+                self.write_record(index, Instance { init, main, ..record });
+            }
+            _ => {}
+        }
+    }
+
+    fn write_record(&mut self, index: Index, record: Instance) {
+        if let Err(error) = record.write(self.run.path()) {
             let name = answer::name(&self.plan, index);
             self.report.line(format_args!("the record of {name} cannot be written: {error}"));
         }

@@ -4,7 +4,10 @@
 //! once that has ended. It lies in a folder that root alone may enter.
 #![forbid(unsafe_code)]
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use super::instance::Process;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket, sockopt,
+};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fs::File;
@@ -12,8 +15,6 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 /// The socket's name in the directory of its service.
 const NAME: &str = "contact";
-/// Connections that an init has not looked at yet: a supervisor each that died meanwhile.
-const WAITING: i32 = 8;
 
 /// Makes the socket in the directory of a service; one of an earlier instance gives way.
 ///
@@ -24,7 +25,7 @@ pub fn make(dir: &File) -> nix::Result<OwnedFd> {
     let made = new()?;
     fchmod(&made, Mode::from_bits_truncate(0o600))?;
     bind(made.as_raw_fd(), &address(dir)?)?;
-    listen(&made, Backlog::new(WAITING)?)?;
+    listen(&made, Backlog::MAXCONN)?;
     Ok(made)
 }
 
@@ -36,6 +37,15 @@ pub fn find(dir: &File) -> nix::Result<OwnedFd> {
     let made = new()?;
     connect(made.as_raw_fd(), &address(dir)?)?;
     Ok(made)
+}
+
+/// The process behind a connection of [`find`], if that is an init already.
+pub fn process(connection: &OwnedFd) -> Option<Process> {
+    let pid = getsockopt(connection, sockopt::PeerCredentials).ok()?.pid();
+    let process = Process::find(pid)?;
+    // Until it has listened itself, the connection names the supervisor that made it.
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    (name.trim_end() == "coracle-init").then_some(process)
 }
 
 /// Removes the socket's name.

@@ -185,6 +185,10 @@ impl Supervisor<'_> {
         let stop_signal = service.stop.signal.or(material.image.stop_signal).unwrap_or(TERM);
         let order = self.plan.start_order.iter().position(|i| *i == index).unwrap_or(0) as u16;
         let record = instance_record(service, &spec, &group, number, (order, stop_signal));
+        // Written before there is an init, so that no instance is unknown to the next supervisor; the processes follow.
+        if let Err(error) = record.write(self.run.path()) {
+            self.report.line(format_args!("the record of {} cannot be written: {error}", service.name));
+        }
         let Spawned { pid, pidfd: _, channel } =
             spawn(&spec, outlets, init::run).map_err(|failure| failure.to_string())?;
         let live = Live::new(number, pid, 0, stop_signal);

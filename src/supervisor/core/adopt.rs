@@ -55,9 +55,7 @@ impl Step<'_> {
             }
             Found::Ended(number) if number > service.number => self.not_written_down(index, &mut service, number),
             Found::Running(..) => {}
-            Found::Ended(_) if had => {}
-            // Its record is written once its main runs: whoever finds none has ended it.
-            Found::Nothing if had && service.phase != Phase::Starting => {}
+            Found::Ended(_) | Found::Nothing if had => {}
             Found::Ended(number) => {
                 self.actions.push(Action::Cleanup(index, number));
                 return self.rest(index, service, same);
