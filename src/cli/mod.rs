@@ -111,6 +111,7 @@ pub fn main() -> std::process::ExitCode {
     if let Some(word) = words.get(1).and_then(|word| word.to_str()).filter(|word| STARTS_PROCESSES.contains(word))
         && let Err(sentence) = sealed::ensure(&words)
     {
+        Call::of(&words).iter().for_each(|call| call.go_back(&sentence));
         output::complain(&sentence);
         return if word == "up" { exit::FAILED } else { exit::RUN_FAILED }.into();
     }

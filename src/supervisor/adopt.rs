@@ -48,7 +48,9 @@ impl Supervisor<'_> {
             }
         }
         let mut actions = std::mem::take(&mut self.actions);
-        for (at, found) in found.into_iter().enumerate() {
+        // Where no supervisor has been before, there is nothing to look for.
+        let earlier = if self.run.is_new() { Vec::new() } else { found };
+        for (at, found) in earlier.into_iter().enumerate() {
             let index = at as Index;
             if found == Found::Nothing {
                 self.end_unrecorded(index);
@@ -84,7 +86,9 @@ impl Supervisor<'_> {
         }
         self.end_apart(unwanted);
         self.handed.clear();
-        (0..self.slots.len()).for_each(|at| self.save(at as Index));
+        if !self.run.is_new() {
+            (0..self.slots.len()).for_each(|at| self.save(at as Index));
+        }
     }
 
     /// Verifies what a record tells of, and connects to it.

@@ -99,6 +99,11 @@ impl RunDir {
         Ok(RunDir { path, lock, new })
     }
 
+    /// Whether no supervisor has been here before.
+    pub fn is_new(&self) -> bool {
+        self.new
+    }
+
     /// Its path, absolute and without symbolic links.
     pub fn path(&self) -> &Path {
         &self.path
