@@ -142,13 +142,12 @@ fn sockets(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, ready: Rea
     let mut found: Vec<Socket> = Vec::new();
     for socket in list(&raw.sockets) {
         let named = socket.name.or(raw.name).map(boxed).unwrap_or_default();
-        let (tcp, udp) = (context.read(socket.tcp, board::address), context.read(socket.udp, board::address));
         let (mode, user) = (context.read(socket.mode, board::mode), context.read(socket.user, values::user));
         let owned = socket.mode.or(socket.user);
         let (typed, listen) = match (socket.tcp, socket.udp, socket.unix) {
-            (Some(typed), None, None) => (typed, tcp.map(Listen::Tcp)),
-            (None, Some(typed), None) => (typed, udp.map(Listen::Udp)),
-            (None, None, Some(typed)) => (typed, Some(Listen::Unix(boxed(typed), mode.unwrap_or(0o600), user))),
+            (Some(typed), None, None) => (typed, Listen::Tcp(boxed(typed))),
+            (None, Some(typed), None) => (typed, Listen::Udp(boxed(typed))),
+            (None, None, Some(typed)) => (typed, Listen::Unix(boxed(typed), mode.unwrap_or(0o600), user)),
             // None at all has been reported.
             (tcp, udp, unix) => {
                 if let Some(typed) = tcp.or(udp).or(unix) {
@@ -159,7 +158,6 @@ fn sockets(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, ready: Rea
                 continue;
             }
         };
-        let Some(listen) = listen else { continue };
         let span = context.span(typed);
         if socket.unix.is_some() && values::decoded(typed).len() > SOCKET_PATH_BYTES {
             let message = format!("the path has more than the {SOCKET_PATH_BYTES} bytes of a socket's");

@@ -154,7 +154,7 @@ pub fn check(kind: Text, text: &str) -> Read<()> {
         Text::Sysctl => board::sysctl(text),
         Text::WatchdogDevice => board::watchdog_device(text),
         Text::SecretTarget => board::secret_target(text),
-        Text::Address => board::address(text).map(drop),
+        Text::Address => board::address(text),
         Text::Mode => board::mode(text).map(drop),
     }
 }

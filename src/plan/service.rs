@@ -3,7 +3,6 @@
 use super::{CapSet, Limits, Rlimit};
 use crate::base::name::Name;
 use crate::base::units::{Bytes, Millis};
-use std::net::SocketAddr;
 
 /// A service: what to run, in what sandbox, inside which limits, and what to do when it ends.
 #[derive(Debug, Clone, PartialEq)]
@@ -189,10 +188,10 @@ pub struct Socket {
 /// Where a socket listens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Listen {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// A UDP address.
-    Udp(SocketAddr),
+    /// A TCP address with its port, as numbers.
+    Tcp(Box<str>),
+    /// The same for UDP.
+    Udp(Box<str>),
     /// A stream socket at this path of the host, with these permissions and this owner (`None`: root).
     Unix(Box<str>, u16, Option<UserSpec>),
 }

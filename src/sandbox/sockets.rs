@@ -7,7 +7,7 @@ use crate::base::limits::SOCKETS;
 use crate::plan::{Listen, Socket};
 use std::fs;
 use std::io::{Error, ErrorKind, Result};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -44,8 +44,8 @@ pub fn listen(sockets: &[Socket]) -> core::result::Result<Sockets, String> {
 
 fn one(socket: &Socket) -> Result<OwnedFd> {
     match &socket.listen {
-        Listen::Tcp(address) => TcpListener::bind(*address).map(OwnedFd::from),
-        Listen::Udp(address) => UdpSocket::bind(*address).map(OwnedFd::from),
+        Listen::Tcp(address) => TcpListener::bind(read(address)?).map(OwnedFd::from),
+        Listen::Udp(address) => UdpSocket::bind(read(address)?).map(OwnedFd::from),
         Listen::Unix(path, mode, owner) => {
             remove_dead(path)?;
             // Nobody may connect before it has its owner.
@@ -61,6 +61,11 @@ fn one(socket: &Socket) -> Result<OwnedFd> {
             Ok(listener.into())
         }
     }
+}
+
+fn read(address: &str) -> Result<SocketAddr> {
+    // The config has been read, so that it is one.
+    address.parse().map_err(|_| ErrorKind::InvalidInput.into())
 }
 
 /// Removes the socket of somebody who listens no more; one that somebody listens at stays, and so does any other file.
@@ -121,7 +126,7 @@ mod tests {
         assert!(
             missing.starts_with("its socket /nonexistent/s cannot be made") && missing.ends_with("make its folder")
         );
-        let elsewhere = listen_at(Listen::Udp("192.0.2.1:9".parse().unwrap()));
+        let elsewhere = listen_at(Listen::Udp("192.0.2.1:9".into()));
         assert!(elsewhere.contains("udp 192.0.2.1:9") && elsewhere.contains("no such address yet"), "{elsewhere}");
     }
 

@@ -187,9 +187,9 @@ pub fn watchdog_device(text: &str) -> Read<()> {
 }
 
 /// An address of the board with a port: numbers, since nothing is looked up.
-pub fn address(text: &str) -> Read<std::net::SocketAddr> {
+pub fn address(text: &str) -> Read<()> {
     match text.parse::<std::net::SocketAddr>() {
-        Ok(address) if address.port() > 0 => Ok(address),
+        Ok(address) if address.port() > 0 => Ok(()),
         _ => wrong_hint(
             format!("is {text:?}, which is no address with a port"),
             "write \"0.0.0.0:8080\" for all of IPv4, \"[::]:8080\" for all, \"127.0.0.1:8080\" for the board itself",
