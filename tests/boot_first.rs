@@ -51,7 +51,7 @@ fn a_first_process_that_fails_goes_on_and_soon_after_that_is_a_rescue(arch: &'st
         (of("\"pid\":").unwrap(), of("\"init\":").unwrap())
     };
     let before = machine.await_state("web", "running");
-    machine.begin(&["/bin/probe", "try", "kill 1 11"]);
+    machine.run(&["&", "/bin/probe", "try", "kill 1 11"]);
     machine.until_supervised();
     // The same process, and someone's word still holds.
     assert_eq!(pids(&machine.await_state("web", "running")), pids(&before));
@@ -63,7 +63,7 @@ fn a_first_process_that_fails_goes_on_and_soon_after_that_is_a_rescue(arch: &'st
     machine.await_state("web", "running");
     // Once more within ten seconds; a slow board may need more than one attempt to be so fast.
     let rescued = |machine: &mut Machine<'_>| {
-        machine.begin(&["/bin/probe", "try", "kill 1 11"]);
+        machine.run(&["&", "/bin/probe", "try", "kill 1 11"]);
         machine.until_supervised();
         machine.run(&["/sbin/coracle", "ps"]).1
     };
@@ -98,7 +98,7 @@ fn another_program_takes_the_place_of_the_first_process(arch: &'static str) {
         machine.coracle(&["upgrade", "/sbin/coracle"]);
         assert_eq!(place(&machine.await_state("web", "running")), place(&before));
     }
-    let (code, said) = machine.run(&["/sbin/coracle", "upgrade", "/bin/demo"]);
+    let (code, said) = machine.run(&["/sbin/coracle", "upgrade", "/bin/probe"]);
     assert!(code == 1 && said.contains("nothing has changed"), "{said}");
     machine.coracle(&["kill", "--signal", "9", "web"]);
     machine.until("its restart", |machine| {
