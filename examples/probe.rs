@@ -27,6 +27,7 @@ unsafe extern "C" {
     fn mknod(path: *const c_char, mode: u32, device: u64) -> c_int;
     fn sendmsg(socket: c_int, message: *const c_void, flags: c_int) -> isize;
     fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
+    fn accept(socket: c_int, address: *mut c_void, length: *mut c_void) -> c_int;
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn unshare(flags: c_int) -> c_int;
     fn setns(fd: c_int, kind: c_int) -> c_int;
@@ -176,6 +177,7 @@ fn run(words: &[String]) -> Outcome {
                 fork();
             },
             "serve" => serve(word(1)),
+            "answer" => answer(n(1) as c_int),
             "notify" => notify(&words[1..].join(" "), 1),
             "notify-flood" => notify(&words[2..].join(" "), n(1)),
             "notify-with" => notify_with(n(1), &words[2..].join(" ")),
@@ -452,6 +454,30 @@ fn serve(address: &str) -> Outcome {
         let _ = stream.and_then(|mut stream| stream.write_all(b"pong\n"));
     }
     Ok(String::new())
+}
+
+/// Accepts at a socket that it was given, and tells each who comes what it knows of its sockets; ends at the word `end`.
+fn answer(fd: c_int) -> Outcome {
+    use std::os::fd::FromRawFd as _;
+    let own = std::env::var("LISTEN_PID").ok() == Some(std::process::id().to_string());
+    let told = |key: &str| std::env::var(key).unwrap_or_default();
+    loop {
+        // SAFETY: null pointers ask for no address; what comes is a new descriptor, or an error.
+        let taken = unsafe { accept(fd, std::ptr::null_mut(), std::ptr::null_mut()) };
+        let mut stream = match done(taken) {
+            // SAFETY: as above; nothing else owns it.
+            Ok(_) => unsafe { fs::File::from_raw_fd(taken) },
+            Err(error) => return Err(error),
+        };
+        let sockets =
+            format!("{} {} own={own} main={}\n", told("LISTEN_FDS"), told("LISTEN_FDNAMES"), std::process::id());
+        let mut word = [0; 3];
+        stream.read_exact(&mut word)?;
+        stream.write_all(sockets.as_bytes())?;
+        if word == *b"end" {
+            return Ok(String::new());
+        }
+    }
 }
 
 fn eat(mib: i64) -> String {

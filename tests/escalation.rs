@@ -103,7 +103,7 @@ impl Day {
             Service { lifeline: true, ..service("lifeline", &[]) },
         ];
         let device = Device { restarts_per_minute: point.per_minute, ..Device::default() };
-        let plan = Plan { services, start_order: vec![0, 1, 2, 3], device };
+        let plan = Plan { services, start_order: vec![0, 1, 2, 3], device, ..Plan::default() };
         Day {
             point,
             state: State::new(&plan, 7),

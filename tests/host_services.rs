@@ -218,8 +218,8 @@ fn root_whatever_ends_a_host_service_ends_its_daemons_and_nothing_else() {
 }
 
 #[test]
-fn root_host_services_outlive_their_supervisor_and_the_next_one_leaves_nothing_of_them() {
-    let name = "root_host_services_outlive_their_supervisor_and_the_next_one_leaves_nothing_of_them";
+fn root_host_services_outlive_their_supervisor_and_the_next_one_goes_on_with_them() {
+    let name = "root_host_services_outlive_their_supervisor_and_the_next_one_goes_on_with_them";
     let end = tempfile::tempdir().unwrap();
     let end = end.path().join("end");
     let count = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done";
@@ -258,9 +258,11 @@ fn root_host_services_outlive_their_supervisor_and_the_next_one_leaves_nothing_o
     canary.sings();
 
     board.up();
-    assert!(board.report().contains("daemons runs on from a supervisor"), "{}", board.report());
+    assert_eq!((board.field("count", "init"), board.field("count", "state")), (init, "running".to_owned()));
+    assert!(daemons.iter().all(|pid| alive(pid)), "{}", board.report());
+    board.until("how it ended is told", |board| board.report().contains("ends ended: exit code 5; starts again"));
+    assert!(board.coracle(&["restart", "daemons"]).status.success(), "{}", board.report());
     assert!(!daemons.iter().any(|pid| alive(pid)), "daemons of the old one are left");
-    board.until_running("count");
     canary.sings();
     board.down();
     let left: Vec<_> = groups.iter().filter(|dir| dir.exists() || dir.parent().is_some_and(Path::exists)).collect();

@@ -7,9 +7,10 @@ use coracle::plan::{
     Device, Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then,
 };
 use coracle::supervisor::action::{Action, Actions};
-use coracle::supervisor::core::{ABORT_TIME, KILL_TIME, LEFT, State, step};
+use coracle::supervisor::core::{ABORT_TIME, Found, KILL_TIME, LEFT, State, step};
 use coracle::supervisor::event::{Event, Index, InstanceEvent, Order, Status, Token};
 use coracle::supervisor::notify::{Notice, Standing};
+use coracle::supervisor::saved;
 use coracle::supervisor::service::{Ending, Phase, Reason};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -67,7 +68,7 @@ fn random_plan(random: &mut Random) -> Plan {
         .collect();
     let restarts_per_minute = [0, 1, 600][random.below(3) as usize];
     let device = Device { restarts_per_minute, ..Device::default() };
-    Plan { services, start_order: (0..count).collect(), device }
+    Plan { services, start_order: (0..count).collect(), device, ..Plan::default() }
 }
 
 fn is_met(need: Need, phase: Phase, kind: Kind) -> bool {
@@ -101,6 +102,8 @@ struct Body {
     pings_until: Millis,
     /// Whether it has asked for its own abort.
     triggered: bool,
+    /// Whether it has said that it is ready.
+    ready: bool,
 }
 
 struct World {
@@ -120,6 +123,8 @@ struct World {
     at_once: VecDeque<Event>,
     asked: BTreeMap<u32, bool>,
     complete: bool,
+    /// What was written for the next supervisor before the last event.
+    before: Vec<Vec<u8>>,
 }
 
 impl World {
@@ -142,7 +147,54 @@ impl World {
             at_once: VecDeque::new(),
             asked: BTreeMap::new(),
             complete: false,
+            before: Vec::new(),
         }
+    }
+
+    fn written(&self) -> Vec<Vec<u8>> {
+        self.state.services().iter().map(|service| saved::encode(service, 0, [1; 2]).to_vec()).collect()
+    }
+
+    /// The supervisor dies, after the last event or in the middle of it, and another one goes on.
+    fn die(&mut self) {
+        let written = if self.random.one_in(2) { self.written() } else { std::mem::take(&mut self.before) };
+        // Whoever asked sees the connection end, and whoever looked at the board or unpacked died too.
+        self.asked.values_mut().for_each(|answered| *answered = true);
+        let its_own = |event: &Event| !matches!(event, Event::Instance(..));
+        self.agenda.retain(|_, event| !its_own(event));
+        self.state = State::new(&self.plan, self.random.below(1 << 30) as u32);
+        let mut ended = Vec::new();
+        for index in 0..self.plan.services.len() {
+            let service = written.get(index).map(|bytes| (saved::decode(bytes).unwrap().service, true));
+            let at = index as Index;
+            let body = self.alive.get(&at);
+            let found = body.map_or(Found::Nothing, |body| Found::Running(body.number, body.frozen));
+            self.state.adopt(&self.plan, at, service, found, self.now, &mut self.actions);
+            let service = &self.state.services()[index];
+            self.last_number[index] = service.number;
+            if body.is_none() && service.has_instance() {
+                ended.push((at, service.number));
+            }
+        }
+        let actions: Vec<Action> = self.actions.drain().collect();
+        actions.into_iter().for_each(|action| self.perform(action));
+        for (index, number) in ended {
+            self.alive.insert(index, Body { number, ..Body::default() });
+            self.feed(Event::Instance(index, number, InstanceEvent::InitGone(Some(Status::Code(0)))));
+        }
+        self.feed(Event::Boot);
+        for index in 0..self.plan.services.len() as Index {
+            let now = self.now;
+            let Some(body) = self.alive.get_mut(&index).filter(|body| body.runs) else { continue };
+            let standing = body.ready.then_some(Standing::Ready);
+            let notice = Notice { standing, watchdog: body.period, trigger: body.triggered, ..Notice::default() };
+            let number = body.number;
+            body.pinged = now;
+            self.feed(Event::Instance(index, number, InstanceEvent::MainStarted));
+            self.feed(Event::Instance(index, number, InstanceEvent::Notified(notice)));
+        }
+        self.feed(Event::Timer);
+        self.before.clear();
     }
 
     fn later(&mut self, at_most: u64, event: Event) {
@@ -356,6 +408,7 @@ impl World {
                     return false;
                 }
                 body.triggered |= notice.trigger;
+                body.ready |= notice.standing == Some(Standing::Ready);
                 body.period = notice.watchdog.or(body.period);
                 if notice.ping || notice.watchdog.is_some() {
                     body.pinged = now;
@@ -470,6 +523,7 @@ impl World {
             self.feed(Event::Instance(index, number, InstanceEvent::Notified(ping)));
             return true;
         }
+        self.before = self.written();
         match (self.state.next_deadline(), planned) {
             (None, None) => return false,
             (Some(deadline), planned) if planned.is_none_or(|(at, _)| deadline < at) => {
@@ -498,6 +552,10 @@ fn run(seed: u64) {
         }
         world.advance();
         world.check();
+        if world.random.one_in(30) {
+            world.die();
+            world.check();
+        }
     }
     let id = world.asked.len() as u32;
     world.asked.insert(id, false);

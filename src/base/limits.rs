@@ -36,6 +36,8 @@ pub const RLIMITS: usize = 16;
 pub const ENV_FILES: usize = 8;
 /// Secrets of one service.
 pub const SECRETS: usize = 16;
+/// Listening sockets of one service: a web server has four.
+pub const SOCKETS: usize = 8;
 /// Kernel modules that a board loads: a kernel with all drivers as modules needs some dozens.
 pub const MODULES: usize = 64;
 /// Kernel parameters that a board sets.

@@ -11,6 +11,7 @@ use crate::plan::Rescue;
 use crate::supervisor::keeper::{End, Keeper, Moment, Say, Standing};
 use crate::supervisor::report::Places;
 use crate::supervisor::run::monotonic;
+use crate::sys::fault;
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,8 @@ pub struct First {
     pub reboot_at: Option<Millis>,
     /// What is known about the cgroups without a look.
     pub cgroups: Option<(&'static str, &'static str)>,
+    /// When a failure of this process is no longer the next one in a row.
+    pub calm_at: Option<Millis>,
 }
 
 impl First {
@@ -197,7 +200,7 @@ impl Keeper for First {
 
     fn next_deadline(&self) -> Option<Millis> {
         let feed = self.watchdog.as_ref().and_then(Watchdog::next);
-        feed.into_iter().chain(self.reboot_at).chain(self.forget_at).min()
+        feed.into_iter().chain(self.reboot_at).chain(self.calm_at).chain(self.forget_at).min()
     }
 
     fn act(&mut self, now: Millis, standing: Standing<'_>, say: Say<'_>) -> Option<End> {
@@ -205,6 +208,9 @@ impl Keeper for First {
         // announced.
         if self.is_watched() && !self.rebooting && self.announced.as_deref() != standing.lacking {
             self.announce(standing.lacking, say);
+        }
+        if self.calm_at.take_if(|at| *at <= now).is_some() {
+            let _ = fault::arm(1);
         }
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.tend(now, self.announced.is_none() || self.rebooting, say);

@@ -10,24 +10,28 @@ use super::first::{First, asked};
 use super::voice::Voice;
 use super::watchdog::Watchdog;
 use super::{clock, console, early, lifeline, mark, modules, mounts, root, seed, shutdown};
+use crate::base::units::Millis;
 use crate::plan::{Plan, Rescue};
 use crate::sandbox::sealed;
 use crate::supervisor::config_file;
+use crate::supervisor::handover::{Call, Inherited, Origin, Text};
 use crate::supervisor::keeper::{End, Keeper as _, Say, Standing};
 use crate::supervisor::run::{Refused, Supervisor, monotonic};
 use crate::supervisor::rundir;
+use crate::supervisor::upgrade;
 use crate::sys::board::{Reboot, reboot};
 use crate::sys::wait::wait_any;
 use crate::sys::{Errno, fault, process, title};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The word behind which the number of failures stands, when this program has executed itself after one.
-const AFTER_FAULT: &str = "--after-fault";
-/// Failures of the first process after which the board is rebooted at once.
+/// A failure of the first process so soon after one is another of the same kind: it does not go on, but is in rescue.
+const CALM: Millis = Millis::from_secs(10);
+/// Failures of the first process in a row after which the board is rebooted at once.
 const FAULTS: u32 = 3;
 /// Between two looks of a first process that can do nothing but wait.
 const LOOK: Duration = Duration::from_millis(100);
@@ -35,17 +39,19 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Brings the board up, supervises, and ends the board. `words`: those that this process was started with; none is ever
 /// an error, since the kernel hands on what it does not know.
 pub fn run(words: &[OsString]) -> ! {
-    let faults = faults(words);
-    arm(faults);
+    let (faults, call) = (faults(words), Call::of(words));
+    // Without memory for a stack nothing can be done about a failure.
+    let _ = fault::arm(faults.saturating_add(1));
     let mut said = Vec::new();
     let (unsealed, cgroups) = begin(words, &mut |sentence| said.push(sentence));
     let line = early::read("/proc/cmdline");
     let cmdline = Cmdline::parse(&line);
-    let mut first = First { places: cmdline.places, cgroups, ..First::default() };
+    let calm_at = (faults == 1).then(|| monotonic().plus(CALM));
+    let mut first = First { places: cmdline.places, cgroups, calm_at, ..First::default() };
     let mut voice = Voice::new(first.places);
     said.iter().chain(&cmdline.problems).for_each(|sentence| voice.say(sentence));
     if faults > FAULTS {
-        voice.say("the first process has failed again and again: the board reboots");
+        voice.say("the first process has failed even in rescue: the board reboots");
         finish(&mut first, None, &End::Reboot("".into()), &mut voice);
     }
     let say: Say<'_> = &mut |sentence| voice.say(sentence);
@@ -72,7 +78,7 @@ pub fn run(words: &[OsString]) -> ! {
     let mut choice = choose::choose(firmware, say);
     let reason = match (unsealed, faults) {
         (Some(why), _) => Some(why),
-        (_, 1..) => Some("the first process has failed".into()),
+        (_, 2..) => Some("the first process has failed again and again".into()),
         _ if cmdline.rescue => Some("the kernel's command line asks for it".into()),
         _ => None,
     };
@@ -84,26 +90,20 @@ pub fn run(words: &[OsString]) -> ! {
     first.unproven = choice.unproven.take().map(|bytes| (state.clone(), bytes));
     settle_board(&choice.plan, say);
 
-    let end = supervise(choice, &mut first, cmdline.rescue, &mut voice);
+    let end = supervise(choice, &mut first, cmdline.rescue, &mut voice, call);
     let kept = mark::outlives_boot(&state).then_some(&*state);
     finish(&mut first, kept, &end, &mut voice)
 }
 
-/// How often the first process has failed before. Pure.
+/// How often in a row the first process has failed before. Pure.
 fn faults(words: &[OsString]) -> u32 {
     let number = match words {
-        [_, word, number, ..] if word == AFTER_FAULT => number.to_str().and_then(|number| number.parse().ok()),
+        [_, word, number, ..] if word.as_bytes() == fault::WORD.to_bytes() => {
+            number.to_str().and_then(|number| number.parse().ok())
+        }
         _ => None,
     };
     number.unwrap_or(0)
-}
-
-/// From here on a failure of this process is a rescue.
-fn arm(faults: u32) {
-    let words = [c"coracle".into(), CString::new(AFTER_FAULT).unwrap_or_default()];
-    let next = CString::new(faults.saturating_add(1).to_string()).unwrap_or_default();
-    // Without memory for a stack there is no rescue, and none is needed more.
-    let _ = fault::arm(words.into_iter().chain([next]).collect());
 }
 
 /// What a process needs before it can read, write and start others. Gives the reason where containers could write to
@@ -150,8 +150,24 @@ fn settle_board(plan: &Plan, say: Say<'_>) {
     }
 }
 
-/// Supervises until someone asks for the board's end.
-fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voice) -> End {
+/// Whether this program would find a config, on a board that runs already.
+///
+/// # Errors
+/// A sentence: it would be in rescue.
+pub fn check() -> Result<(), String> {
+    let cmdline = Cmdline::parse(&early::read("/proc/cmdline"));
+    let path = cmdline.config.as_deref().unwrap_or(config_file::DEFAULT);
+    let mut said = Vec::new();
+    let say: Say<'_> = &mut |sentence| said.push(sentence);
+    let firmware = choose::firmware(Path::new(path), say);
+    match choose::choose(firmware, say).rescue && !cmdline.rescue {
+        true => Err(said.join("\n")),
+        false => Ok(()),
+    }
+}
+
+/// Supervises until someone asks for the board's end; `call`: what it goes on with in the place of another program.
+fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voice, call: Option<Call>) -> End {
     let Choice { mut plan, rescue, .. } = choice;
     first.max_resets = plan.device.max_resets;
     let lifelines = plan.services.iter().any(|service| service.lifeline && service.enabled);
@@ -164,10 +180,12 @@ fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voi
         }
     }
     let why = if rescue {
-        reasons(&first.degraded)
+        let why = reasons(&first.degraded);
+        call.iter().for_each(|call| call.go_back(&why));
+        why
     } else {
         // The plan is needed once more if this fails; its size is that of the file.
-        match attempt(plan.clone(), first, voice) {
+        match attempt(plan.clone(), first, voice, call) {
             Ok(end) => return end,
             Err(why) => {
                 first.degraded.push(format!("rescue: {why}"));
@@ -182,7 +200,7 @@ fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voi
         _ => format!("for {reboot_after}, then the board reboots"),
     };
     voice.say(format_args!("RESCUE: {why}; only lifelines run, {then}"));
-    match attempt(lifeline::only(plan, shell && asked_for), first, voice) {
+    match attempt(lifeline::only(plan, shell && asked_for), first, voice, None) {
         Ok(end) => end,
         Err(why) => {
             voice.say(format_args!("not even a rescue can run: {why}"));
@@ -196,13 +214,29 @@ fn reasons(degraded: &[String]) -> String {
     degraded.iter().map(|one| one.strip_prefix("rescue: ").unwrap_or(one)).collect::<Vec<_>>().join("; ")
 }
 
-fn attempt(plan: Plan, first: &mut First, voice: &mut Voice) -> Result<End, String> {
+fn attempt(plan: Plan, first: &mut First, voice: &mut Voice, call: Option<Call>) -> Result<End, String> {
+    let inherited = call.as_ref().and_then(inherit);
     let dir = Path::new(rundir::DEFAULT);
-    let supervisor = Supervisor::new(plan, dir, first, voice.rest()).map_err(|refused| match refused {
-        Refused::Taken => format!("another supervisor has the run directory {}", dir.display()),
-        Refused::Failed(sentence) => sentence,
+    let from = (Origin::default(), inherited);
+    let supervisor = Supervisor::new(plan, dir, first, voice.rest(), from).map_err(|refused| {
+        let why = match refused {
+            Refused::Taken => format!("another supervisor has the run directory {}", dir.display()),
+            Refused::Failed(sentence) => sentence,
+        };
+        call.iter().for_each(|call| call.go_back(&why));
+        why
     })?;
+    if let Some(call) = call {
+        upgrade::arrived(dir, call.refused.as_deref());
+        call.close();
+    }
     supervisor.supervise()
+}
+
+/// What another program hands over. What cannot be read goes back, where there is a program to go back to; else what is
+/// missing can be made anew.
+fn inherit(call: &Call) -> Option<Inherited> {
+    Text::of(&call.text).and_then(|text| text.take()).map_err(|why| call.go_back(&why)).ok()
 }
 
 /// All that is left to do without a loop: reap, feed the watchdog, and hear what someone wants.

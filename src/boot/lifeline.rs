@@ -53,7 +53,7 @@ pub fn only(plan: Plan, shell: bool) -> Plan {
         start_order.push(services.len() as u16);
         services.push(shell);
     }
-    Plan { device: plan.device, services, start_order }
+    Plan { device: plan.device, services, start_order, digest: plan.digest }
 }
 
 fn console_shell() -> Option<Service> {

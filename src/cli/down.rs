@@ -53,7 +53,7 @@ pub fn run(args: &DownArgs) -> u8 {
 fn ended(run_dir: &Path) -> bool {
     let end = Instant::now() + LAST_MOMENTS;
     while run_dir.exists() {
-        match RunDir::claim(run_dir) {
+        match RunDir::claim(run_dir, None) {
             Ok(run) => {
                 run.clear();
                 return true;
@@ -75,7 +75,7 @@ fn clean_up(run_dir: &Path, nobody: &str) -> u8 {
     if !run_dir.join("services").exists() {
         return none();
     }
-    let run = match RunDir::claim(run_dir) {
+    let run = match RunDir::claim(run_dir, None) {
         Ok(run) => run,
         Err(Unclaimed::Taken) => {
             let dir = run_dir.display();

@@ -23,12 +23,14 @@ mod tail;
 mod top;
 pub mod tty;
 pub mod up;
+mod upgrade;
 mod words;
 
 use crate::base::exit;
 use crate::base::suggest::did_you_mean;
 use crate::boot;
 use crate::sandbox::sealed;
+use crate::supervisor::handover::{CHECK, Call, TAKE_OVER};
 use argh::{EarlyExit, FromArgs, SubCommands};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -78,6 +80,7 @@ enum Command {
     Unpack(images::unpack::UnpackArgs),
     Unpause(act::UnpauseArgs),
     Up(up::UpArgs),
+    Upgrade(upgrade::UpgradeArgs),
     Verify(images::list::VerifyArgs),
     Version(VersionArgs),
     Why(events::WhyArgs),
@@ -91,7 +94,7 @@ enum Command {
 struct VersionArgs {}
 
 /// The commands that start processes in containers, from a binary that nothing in there can write to.
-const STARTS_PROCESSES: [&str; 3] = ["exec", "run", "up"];
+const STARTS_PROCESSES: [&str; 4] = ["exec", "run", "up", TAKE_OVER];
 
 /// Names by which the program is called as if the command of that name were typed.
 const NAMES: [&str; 4] = ["init", "reboot", "poweroff", "halt"];
@@ -109,8 +112,15 @@ pub fn main() -> std::process::ExitCode {
     if let Some(word) = words.get(1).and_then(|word| word.to_str()).filter(|word| STARTS_PROCESSES.contains(word))
         && let Err(sentence) = sealed::ensure(&words)
     {
+        Call::of(&words).iter().for_each(|call| call.go_back(&sentence));
         output::complain(&sentence);
         return if word == "up" { exit::FAILED } else { exit::RUN_FAILED }.into();
+    }
+    if let Some(call) = Call::of(&words) {
+        return up::take_over(call).into();
+    }
+    if words.get(1).is_some_and(|word| word == CHECK) {
+        return upgrade::check(words.get(2).and_then(|word| word.to_str()).unwrap_or_default()).into();
     }
     start(words)
 }
@@ -224,6 +234,7 @@ fn run(command: Command) -> u8 {
         Command::Unpack(args) => images::unpack::run(&args),
         Command::Unpause(args) => act::unpause(&args),
         Command::Up(args) => up::run(&args),
+        Command::Upgrade(args) => upgrade::run(&args),
         Command::Verify(args) => images::list::verify(&args),
         Command::Why(args) => events::why(&args),
         Command::Version(_) => {

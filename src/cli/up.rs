@@ -10,7 +10,9 @@ use crate::control::wire::Verb;
 use crate::plan::Plan;
 use crate::supervisor::board::{self, Board};
 use crate::supervisor::config_file;
+use crate::supervisor::handover::{Call, Inherited, Origin, Text};
 use crate::supervisor::run::{Refused, Supervisor};
+use crate::supervisor::upgrade;
 use crate::sys::process::{self, Forked};
 use argh::FromArgs;
 use std::fs::OpenOptions;
@@ -45,7 +47,10 @@ pub fn run(args: &UpArgs) -> u8 {
         Ok(plan) => plan,
         Err(code) => return code,
     };
-    if args.detach || args.wait { detach(plan, args) } else { supervise(plan, &args.run_dir, None) }
+    // What is executed in the place of this process may do so from another working directory.
+    let config = std::path::absolute(&args.config).ok();
+    let origin = Origin { config, detached: args.detach || args.wait };
+    if origin.detached { detach(plan, args, origin) } else { supervise(plan, &args.run_dir, None, (origin, None)) }
 }
 
 /// Reads the config, and says what it and the board lack. What the board lacks holds only the services concerned.
@@ -62,10 +67,10 @@ fn load(path: &Path) -> Result<Plan, u8> {
 }
 
 /// Supervises in this process; `told` hears that the supervisor answers, by the pipe's first byte.
-fn supervise(plan: Plan, run_dir: &Path, told: Option<PipeWriter>) -> u8 {
+fn supervise(plan: Plan, run_dir: &Path, told: Option<PipeWriter>, from: (Origin, Option<Inherited>)) -> u8 {
     let mut told = told;
-    let mut keeper = Under::new(told.is_some(), plan.device.boot.watchdog.as_ref());
-    let supervisor = match Supervisor::new(plan, run_dir, &mut keeper, None) {
+    let mut keeper = Under::new(from.0.detached, plan.device.boot.watchdog.as_ref());
+    let supervisor = match Supervisor::new(plan, run_dir, &mut keeper, None, from) {
         Ok(supervisor) => supervisor,
         Err(refused) => {
             let sentence = match refused {
@@ -99,11 +104,38 @@ fn supervise(plan: Plan, run_dir: &Path, told: Option<PipeWriter>) -> u8 {
     }
 }
 
+/// Goes on with what another program, or an earlier one of this, has supervised in this process.
+pub fn take_over(call: Call) -> u8 {
+    let failed = |why: String| {
+        call.go_back(&why);
+        output::complain(&why);
+        exit::FAILED
+    };
+    let text = match Text::of(&call.text) {
+        Ok(text) => text,
+        Err(why) => return failed(why),
+    };
+    let config = text.origin.config.clone().unwrap_or_default();
+    let plan = match config_file::load(&config) {
+        Ok((plan, _)) => plan,
+        Err(fault) => return failed(fault.to_string()),
+    };
+    let inherited = match (text.take(), &call.refused) {
+        (Ok(inherited), _) => Some(inherited),
+        // What is missing can be made anew.
+        (Err(_), Some(_)) => None,
+        (Err(why), None) => return failed(why),
+    };
+    upgrade::arrived(&text.run, call.refused.as_deref());
+    call.close();
+    supervise(plan, &text.run, None, (text.origin, inherited))
+}
+
 /// What the background process writes when it supervises; anything else is a sentence saying why it does not.
 const READY: &[u8] = b"\0";
 
 /// Supervises in a process of its own, away from this terminal.
-fn detach(plan: Plan, args: &UpArgs) -> u8 {
+fn detach(plan: Plan, args: &UpArgs, origin: Origin) -> u8 {
     let run_dir = std::path::absolute(&args.run_dir).unwrap_or_else(|_| args.run_dir.clone());
     let failed = |what: &str, why: &dyn std::fmt::Display| {
         output::complain(&format!("cannot {what}: {why}"));
@@ -118,7 +150,7 @@ fn detach(plan: Plan, args: &UpArgs) -> u8 {
         Ok(Forked::Child) => {
             drop(reader);
             let code = match leave_terminal() {
-                Ok(()) => supervise(plan, &run_dir, Some(writer)),
+                Ok(()) => supervise(plan, &run_dir, Some(writer), (origin, None)),
                 Err(sentence) => {
                     let mut writer = writer;
                     let _ = writer.write_all(sentence.as_bytes());

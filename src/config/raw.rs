@@ -121,6 +121,7 @@ objects! {
         pub env: Option<Vec<&'a str, { limits::ENV }>>,
         pub env_files: Option<Vec<&'a str, { limits::ENV_FILES }>>,
         pub secrets: Option<Vec<Secret<'a>, { limits::SECRETS }>>,
+        pub sockets: Option<Vec<Socket<'a>, { limits::SOCKETS }>>,
         pub tty: Option<&'a str>,
         pub working_dir: Option<&'a str>,
         pub hostname: Option<&'a str>,
@@ -157,6 +158,16 @@ objects! {
     pub struct Secret<'a> {
         pub file: Option<&'a str>,
         pub target: Option<&'a str>,
+    }
+
+    /// An entry of `sockets`.
+    pub struct Socket<'a> {
+        pub name: Option<&'a str>,
+        pub tcp: Option<&'a str>,
+        pub udp: Option<&'a str>,
+        pub unix: Option<&'a str>,
+        pub mode: Option<&'a str>,
+        pub user: Option<&'a str>,
     }
 
     /// `limits`.

@@ -4,10 +4,10 @@ use super::mounts::mounts;
 use super::raw;
 use super::root::root;
 use super::validate::{Context, boxed, hides, list, plain_path};
-use super::values::{self, Text};
+use super::values::{self, Text, board};
 use crate::plan::{
-    CapSet, Condition, DeviceNode, DeviceRules, IoLimit, Kind, Limits, LogPolicy, Memory, Mount, NotifyAccess, Ready,
-    Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Secret, Service, Stop,
+    CapSet, Condition, DeviceNode, DeviceRules, IoLimit, Kind, Limits, Listen, LogPolicy, Memory, Mount, NotifyAccess,
+    Ready, Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Secret, Service, Socket, Stop,
 };
 
 /// Restarts before `then` happens, where that is written, or the service is critical, without `tries`.
@@ -34,6 +34,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let watchdog = context.duration(raw.watchdog);
     let ready = ready(context, raw, kind);
     let secrets = secrets(context, list(&raw.secrets), &mounts);
+    let sockets = sockets(context, raw, ready);
     let root = root(context, raw);
     let command: Vec<Box<str>> =
         list(&raw.command).iter().map(|word| context.expanded(word, "command", Text::Any)).collect();
@@ -53,6 +54,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
         env,
         env_files: texts(list(&raw.env_files)),
         secrets,
+        sockets,
         tty: raw.tty.map(boxed),
         working_dir: raw.working_dir.map(boxed),
         hostname,
@@ -132,6 +134,54 @@ fn secrets(context: &mut Context<'_, '_, '_>, raw: &[raw::Secret<'_>], mounts: &
         list.push(own);
     }
     list
+}
+
+/// The longest path of a socket (unix(7)), in bytes.
+const SOCKET_PATH_BYTES: usize = 107;
+
+fn sockets(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, ready: Ready) -> Vec<Socket> {
+    let mut found: Vec<Socket> = Vec::new();
+    for socket in list(&raw.sockets) {
+        let named = socket.name.or(raw.name).map(boxed).unwrap_or_default();
+        let (mode, user) = (context.read(socket.mode, board::mode), context.read(socket.user, values::user));
+        let owned = socket.mode.or(socket.user);
+        let (typed, listen) = match (socket.tcp, socket.udp, socket.unix) {
+            (Some(typed), None, None) => (typed, Listen::Tcp(boxed(typed))),
+            (None, Some(typed), None) => (typed, Listen::Udp(boxed(typed))),
+            (None, None, Some(typed)) => (typed, Listen::Unix(boxed(typed), mode.unwrap_or(0o600), user)),
+            // None at all has been reported.
+            (tcp, udp, unix) => {
+                if let Some(typed) = tcp.or(udp).or(unix) {
+                    let span = context.span(typed);
+                    let hint = "keep one of tcp, udp and unix, and write another socket for the other";
+                    context.sink.problem(span, "this socket listens in two places", Some(hint.into()));
+                }
+                continue;
+            }
+        };
+        let span = context.span(typed);
+        if socket.unix.is_some() && values::decoded(typed).len() > SOCKET_PATH_BYTES {
+            let message = format!("the path has more than the {SOCKET_PATH_BYTES} bytes of a socket's");
+            context.sink.problem(span, message, Some("choose a shorter one".into()));
+        }
+        if let (None, Some(owned)) = (socket.unix, owned) {
+            let span = context.span(owned);
+            let message = "only a unix socket has an owner and a mode";
+            context.sink.problem(span, message, Some("leave it out".into()));
+        }
+        if found.iter().any(|other| other.listen == listen) {
+            context.sink.problem(span, "this service has this socket twice", Some("leave one out".into()));
+        }
+        found.push(Socket { name: named, listen });
+    }
+    if let (Ready::Fd(fd), Some(name)) = (ready, raw.name)
+        && usize::from(fd) < 3 + found.len()
+    {
+        let span = context.span(name);
+        let message = format!("\"ready_fd\" of this service is {fd}, which is the descriptor of one of its sockets");
+        context.sink.problem(span, message, Some(format!("write \"ready_fd\": {} or more", 3 + found.len())));
+    }
+    found
 }
 
 fn limits(context: &mut Context<'_, '_, '_>, raw: &raw::Limits<'_>) -> Option<Limits> {

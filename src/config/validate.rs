@@ -155,7 +155,7 @@ pub fn plan(scanned: &Scanned, input: &Input<'_>, sink: &mut Sink<'_>) -> Plan {
     for cycle in cycles {
         report_cycle(&mut context, &placed, &cycle);
     }
-    Plan { device, services: services.into_iter().flatten().collect(), start_order }
+    Plan { device, services: services.into_iter().flatten().collect(), start_order, digest: 0 }
 }
 
 /// Reports what is more than `max` in all files together; in each of them the scanner has counted.

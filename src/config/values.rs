@@ -111,6 +111,10 @@ pub enum Text {
     WatchdogDevice,
     /// A path beneath /run.
     SecretTarget,
+    /// An address and a port.
+    Address,
+    /// The permissions of a file, in octal.
+    Mode,
 }
 
 /// Checks `text` as `kind`.
@@ -150,6 +154,8 @@ pub fn check(kind: Text, text: &str) -> Read<()> {
         Text::Sysctl => board::sysctl(text),
         Text::WatchdogDevice => board::watchdog_device(text),
         Text::SecretTarget => board::secret_target(text),
+        Text::Address => board::address(text),
+        Text::Mode => board::mode(text).map(drop),
     }
 }
 

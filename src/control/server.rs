@@ -86,7 +86,14 @@ impl Server {
             _ => Err(error),
         });
         nix::sys::stat::umask(before);
-        let listener = listener?;
+        Server::of(listener?)
+    }
+
+    /// Goes on with a socket that listens already.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn of(listener: UnixListener) -> io::Result<Server> {
         listener.set_nonblocking(true)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
@@ -96,6 +103,11 @@ impl Server {
     /// Readable when [`Server::serve`] has something to do.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
+    }
+
+    /// The socket that listens.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
     }
 
     /// The descriptor that listens.

@@ -57,6 +57,8 @@ pub enum Verb {
     /// Answered once every service that is started at boot runs, is done, or cannot run: one `service` line for each of
     /// the latter, and then `ok` is false.
     Wait,
+    /// Let the program behind the link `upgrade` in the run directory take over; answered once it has said whether it would.
+    Upgrade,
     /// Stop everything in order and end; answered as the last thing.
     Shutdown,
     /// Stop everything in order and reboot the board; `service` goes to the boot loader. Answered at once.
@@ -159,7 +161,8 @@ pub struct Head {
 words! {
     Verb {
         "list" => List, "inspect" => Inspect, "steps" => Steps, "start" => Start, "stop" => Stop, "restart" => Restart,
-        "kill" => Kill, "pause" => Pause, "unpause" => Unpause, "hold" => Hold, "wait" => Wait, "shutdown" => Shutdown,
+        "kill" => Kill, "pause" => Pause, "unpause" => Unpause, "hold" => Hold, "wait" => Wait, "upgrade" => Upgrade,
+        "shutdown" => Shutdown,
         "reboot" => Reboot, "poweroff" => Poweroff, "halt" => Halt,
     }
     StateWord {

@@ -16,8 +16,8 @@ pub use device::Device;
 pub use feature::{Feature, FeatureSet};
 pub use limits::{IoLimit, Limits, Memory, Rlimit, RlimitKind};
 pub use service::{
-    Await, Condition, DeviceNode, DeviceRules, Kind, LogPolicy, Mount, MountKind, Need, Network, NotifyAccess, Ready,
-    Restart, RestartPolicy, Root, RootFs, Seccomp, Secret, Service, Stop, Then, UserSpec,
+    Await, Condition, DeviceNode, DeviceRules, Kind, Listen, LogPolicy, Mount, MountKind, Need, Network, NotifyAccess,
+    Ready, Restart, RestartPolicy, Root, RootFs, Seccomp, Secret, Service, Socket, Stop, Then, UserSpec,
 };
 
 /// A device with its services.
@@ -29,6 +29,8 @@ pub struct Plan {
     pub services: Vec<Service>,
     /// Indices of `services` so that every service comes after all that it needs. Holds each index once.
     pub start_order: Vec<u16>,
+    /// A checksum of the text that it was made from; 0: unknown.
+    pub digest: u64,
 }
 
 impl Plan {

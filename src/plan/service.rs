@@ -25,6 +25,8 @@ pub struct Service {
     pub env_files: Vec<Box<str>>,
     /// Files of the host that are copied to a tmpfs inside.
     pub secrets: Vec<Secret>,
+    /// Sockets that listen for it, from descriptor 3 on.
+    pub sockets: Vec<Socket>,
     /// The terminal that becomes its standard input, output, error and controlling terminal, for a getty.
     pub tty: Option<Box<str>>,
     /// Working directory; `None`: the image's.
@@ -96,6 +98,7 @@ impl Service {
             env: Vec::new(),
             env_files: Vec::new(),
             secrets: Vec::new(),
+            sockets: Vec::new(),
             tty: None,
             working_dir: None,
             hostname: None,
@@ -174,6 +177,26 @@ pub struct Secret {
     pub file: Box<str>,
     /// Its path inside, beneath `/run`: a read-only copy in memory, owned by the service's user, mode 0400.
     pub target: Box<str>,
+}
+
+/// A socket that listens for a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Socket {
+    /// Its name in LISTEN_FDNAMES.
+    pub name: Box<str>,
+    /// Where it listens.
+    pub listen: Listen,
+}
+
+/// Where a socket listens.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Listen {
+    /// A TCP address with its port, as numbers.
+    Tcp(Box<str>),
+    /// The same for UDP.
+    Udp(Box<str>),
+    /// A stream socket at this path of the host, with these permissions and this owner (`None`: root).
+    Unix(Box<str>, u16, Option<UserSpec>),
 }
 
 /// Who a service runs as. Names are looked up in the image's passwd and group files.

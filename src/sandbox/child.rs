@@ -7,6 +7,7 @@ use super::rootfs;
 use super::spawn::Pipe;
 use super::spec::{Main, Net, Place, Spec, Stdio};
 use super::stage::{Failure, Note, Stage};
+use crate::base::limits::SOCKETS;
 use crate::log::sink::Sink;
 use crate::plan::capability::KILL;
 use crate::plan::{CapSet, NotifyAccess, RlimitKind};
@@ -18,6 +19,7 @@ use crate::sys::wait::send_signal;
 use crate::sys::{Errno, path, stack, title};
 use core::fmt::Write as _;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::Backlog;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -45,6 +47,10 @@ pub struct Outlets {
     pub notify: Option<OwnedFd>,
     /// Whose messages the notify socket takes.
     pub notify_access: NotifyAccess,
+    /// The service's own listening sockets: main gets them, and the init keeps them for the next supervisor.
+    pub sockets: heapless::Vec<OwnedFd, SOCKETS>,
+    /// The listening socket at which the next supervisor finds this init.
+    pub contact: Option<OwnedFd>,
     /// The service's group, for an init without a pid namespace of its own.
     pub killer: Killer,
 }
@@ -124,12 +130,14 @@ pub struct Handed {
     pub stdio: [RawFd; 3],
     /// Its [`Main::ready_fd`]; -1: none.
     pub ready: RawFd,
+    /// Its [`Main::sockets`], -1 behind the last one.
+    pub sockets: [RawFd; SOCKETS],
 }
 
 impl Handed {
     /// Nothing but 0, 1 and 2.
     pub const fn only(stdio: [RawFd; 3]) -> Handed {
-        Handed { stdio, ready: -1 }
+        Handed { stdio, ready: -1, sockets: [-1; SOCKETS] }
     }
 }
 
@@ -145,6 +153,10 @@ pub(super) fn run(
         Some(pids) => Reach::Namespace(pids),
         None => Reach::Group(core::mem::take(&mut outlets.killer)),
     };
+    if let Some(contact) = &outlets.contact {
+        // Once more, so that whoever connects learns that this is the process behind it (unix(7), SO_PEERCRED).
+        let _ = nix::sys::socket::listen(contact, Backlog::MAXCONN);
+    }
     for fd in &spec.closed {
         // Nothing in the child uses it or its number.
         let _ = nix::unistd::close(*fd);
@@ -169,6 +181,8 @@ pub(super) fn run(
     if let Some(slave) = made.terminal_slave.take() {
         stdio = [slave.into_raw_fd(); 3];
     }
+    let mut sockets = [-1; SOCKETS];
+    sockets.iter_mut().zip(&outlets.sockets).for_each(|(place, socket)| *place = socket.as_raw_fd());
     init(InitContext {
         setup,
         channel,
@@ -182,7 +196,7 @@ pub(super) fn run(
         reach,
         main: &spec.main,
         filter: &spec.init_filter,
-        handed: Handed { stdio, ready: ready_write },
+        handed: Handed { stdio, ready: ready_write, sockets },
     })
 }
 
@@ -255,7 +269,7 @@ impl Starting {
 pub fn spawn_main(main: &Main, join: Option<&Join>, handed: Handed) -> Result<Starting, Failure> {
     let fork_failed = |errno: nix::Error| Failure::new(Stage::Fork, errno.into(), b"clone");
     let (report, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fork_failed)?;
-    let write = out_of_the_way(write, main.ready_fd).map_err(fork_failed)?;
+    let write = out_of_the_way(write, main).map_err(fork_failed)?;
     let into = join.and_then(|join| join.into.as_ref());
     let forked = match process::clone(0, into.map(AsRawFd::as_raw_fd)) {
         // Without clone3 main writes itself into the group, at the price of a grace period of the kernel.
@@ -280,13 +294,34 @@ pub fn spawn_main(main: &Main, join: Option<&Join>, handed: Handed) -> Result<St
 }
 
 /// The report pipe under a number that main does not need.
-fn out_of_the_way(report: OwnedFd, ready_fd: Option<RawFd>) -> nix::Result<OwnedFd> {
-    match ready_fd {
-        Some(fd) if fd == report.as_raw_fd() => {
-            fcntl(&report, FcntlArg::F_DUPFD_CLOEXEC(fd.saturating_add(1))).map(process::own)
-        }
-        _ => Ok(report),
+fn out_of_the_way(report: OwnedFd, main: &Main) -> nix::Result<OwnedFd> {
+    let fd = report.as_raw_fd();
+    match main.ready_fd == Some(fd) || fd < first_free(main) {
+        true => fcntl(&report, FcntlArg::F_DUPFD_CLOEXEC(above(main))).map(process::own),
+        false => Ok(report),
     }
+}
+
+/// The first of the descriptors that main gets as sockets (SD_LISTEN_FDS_START).
+const SOCKETS_AT: RawFd = 3;
+
+/// The first descriptor behind its sockets.
+fn first_free(main: &Main) -> RawFd {
+    SOCKETS_AT.saturating_add(main.sockets as RawFd)
+}
+
+/// A number above all that main is to have.
+fn above(main: &Main) -> RawFd {
+    first_free(main).max(main.ready_fd.map_or(0, |fd| fd.saturating_add(1)))
+}
+
+/// The sockets under numbers above all that main is to have: one may lie where another belongs.
+fn lift_sockets(main: &Main, sockets: [RawFd; SOCKETS]) -> Result<[RawFd; SOCKETS], Errno> {
+    let mut lifted = [-1; SOCKETS];
+    for (place, socket) in lifted.iter_mut().zip(sockets).take(main.sockets) {
+        *place = process::lift(socket, above(main))?;
+    }
+    Ok(lifted)
 }
 
 /// Turns the calling process, a fresh fork inside the container, into the first process: cgroup, session, limits,
@@ -310,9 +345,13 @@ fn prepare_main(main: &Main, join: Option<&Join>, handed: Handed, report: RawFd)
     }
     process::new_session().map_err(fail(Stage::Session, "setsid"))?;
     connect(handed.stdio).map_err(fail(Stage::Stdio, "0, 1, 2"))?;
+    let sockets = lift_sockets(main, handed.sockets).map_err(fail(Stage::Stdio, "sockets"))?;
     let ready_fd = main.ready_fd.filter(|_| handed.ready >= 0).unwrap_or(-1);
     if ready_fd >= 0 {
         process::duplicate(handed.ready, ready_fd).map_err(fail(Stage::Stdio, "ready_fd"))?;
+    }
+    for (target, socket) in (SOCKETS_AT..first_free(main)).zip(sockets) {
+        process::duplicate(socket, target).map_err(fail(Stage::Stdio, "sockets"))?;
     }
     if main.terminal {
         process::take_terminal(0).map_err(fail(Stage::Session, "TIOCSCTTY"))?;
@@ -320,7 +359,9 @@ fn prepare_main(main: &Main, join: Option<&Join>, handed: Handed, report: RawFd)
     // Closed, not just marked close-on-exec: working directory and program may be named `/proc/self/fd/N/…`, and until
     // the program is found that would lead through a folder of the host (CVE-2024-21626). Before the limits, because
     // one on open files would hide the descriptors beyond it.
-    process::close_all_but(&[0, 1, 2, ready_fd, report]).map_err(fail(Stage::Stdio, "close_range"))?;
+    let mut kept = heapless::Vec::<RawFd, { 5 + SOCKETS }>::new();
+    kept.extend([0, 1, 2, ready_fd, report].into_iter().chain(SOCKETS_AT..first_free(main)));
+    process::close_all_but(&kept).map_err(fail(Stage::Stdio, "close_range"))?;
     for (resource, soft, hard) in &main.rlimits {
         process::set_rlimit(*resource, *soft, *hard).map_err(|errno| {
             let failure = Failure::new(Stage::Rlimit, errno, rlimit_name(*resource).as_bytes());
@@ -384,12 +425,16 @@ fn enter_working_dir(main: &Main) -> Result<(), Failure> {
 /// Tries the programs in order. As a shell does: "not found" only if none is there; otherwise the first other reason.
 fn execute(main: &Main) -> Failure {
     let mut reason: Option<Failure> = None;
-    let mut watchdog_pid = heapless::String::<32>::new();
+    let (mut watchdog_pid, mut listen_pid) = (heapless::String::<32>::new(), heapless::String::<32>::new());
     // 14 bytes and at most 10 digits always fit.
     let _ = write!(watchdog_pid, "WATCHDOG_PID={}\0", std::process::id());
-    let more = CStr::from_bytes_until_nul(watchdog_pid.as_bytes()).ok().filter(|_| main.watchdog_pid);
+    let _ = write!(listen_pid, "LISTEN_PID={}\0", std::process::id());
+    let entries = [(&watchdog_pid, main.watchdog_pid), (&listen_pid, main.sockets > 0)];
+    let mut more = heapless::Vec::<&CStr, 2>::new();
+    let texts = entries.into_iter().filter(|(_, wanted)| *wanted);
+    more.extend(texts.filter_map(|(text, _)| CStr::from_bytes_until_nul(text.as_bytes()).ok()));
     for program in main.programs.strings() {
-        let errno = process::execve(program, &main.argv, &main.env, more);
+        let errno = process::execve(program, &main.argv, &main.env, &more);
         let failure = Failure::new(Stage::Exec, errno, program.to_bytes());
         match errno.0 {
             libc::ENOENT | libc::ENOTDIR if !path::exists(program) => {}

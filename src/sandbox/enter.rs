@@ -126,6 +126,7 @@ impl Guest {
             terminal: self.terminal,
             ready_fd: None,
             watchdog_pid: false,
+            sockets: 0,
         };
         child::spawn_main(&main, main.join.as_ref(), Handed::only(stdio))
             .and_then(Starting::finish)

@@ -15,6 +15,7 @@ pub mod root;
 pub mod rootfs;
 pub mod sealed;
 pub mod secrets;
+pub mod sockets;
 pub mod spawn;
 pub mod spec;
 pub mod stage;

@@ -105,6 +105,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
     let ids = ids(&order)?;
     let mut command = command::resolve(service, order.image, order.env, &ids.home, stdio).map_err(Error::Wrong)?;
     command.env.extend(notify_env(&order)?);
+    command.env.extend(listen_env(service)?);
     let (place, steps) = match &order.root {
         None => (Place::Host, steps::on_host(order.net)),
         Some(root) => {
@@ -140,6 +141,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
             Ready::Fd(fd) => Some(fd.into()),
             Ready::Started | Ready::Notify => None,
         },
+        sockets: service.sockets.len(),
         watchdog_pid: order.notify.is_some() && service.watchdog.is_some(),
     };
     let init_filter = seccomp::compile(seccomp::Profile::Init, crate::plan::CapSet::EMPTY, false);
@@ -161,6 +163,15 @@ fn notify_env(order: &Order<'_>) -> Result<Vec<CString>> {
     let Some(socket) = order.notify else { return Ok(Vec::new()) };
     let period = order.service.watchdog.map(|period| format!("WATCHDOG_USEC={}", period.0.saturating_mul(1000)));
     [Some(format!("NOTIFY_SOCKET={socket}")), period].into_iter().flatten().map(|entry| text(&entry)).collect()
+}
+
+/// What tells main of its sockets (sd_listen_fds(3)).
+fn listen_env(service: &Service) -> Result<Vec<CString>> {
+    let names: Vec<&str> = service.sockets.iter().map(|socket| &*socket.name).collect();
+    match names.len() {
+        0 => Ok(Vec::new()),
+        count => Ok(vec![text(&format!("LISTEN_FDS={count}"))?, text(&format!("LISTEN_FDNAMES={}", names.join(":")))?]),
+    }
 }
 
 /// Where standard input and outputs come from: the service's terminal, if it names one.
@@ -230,12 +241,15 @@ fn ids(order: &Order<'_>) -> Result<Ids> {
         (!user.is_empty()).then(|| UserSpec { user: user.into(), group: group.map(Into::into) })
     };
     let Some(user) = order.service.user.clone().or_else(image_user) else { return Ok(Ids::root()) };
-    let read = |name: &CStr| match &order.root {
-        Some(root) => image_file(root, name),
-        None => host_file(name),
-    };
-    let (passwd, group) = (read(c"etc/passwd")?, read(c"etc/group")?);
+    let Some(root) = &order.root else { return host_ids(&user) };
+    let (passwd, group) = (image_file(root, c"etc/passwd")?, image_file(root, c"etc/group")?);
     Ids::lookup(&user, &passwd, &group).map_err(|error| Error::Wrong(error.to_string()))
+}
+
+/// A user of the board.
+pub(super) fn host_ids(user: &UserSpec) -> Result<Ids> {
+    let (passwd, group) = (host_file(c"etc/passwd")?, host_file(c"etc/group")?);
+    Ids::lookup(user, &passwd, &group).map_err(|error| Error::Wrong(error.to_string()))
 }
 
 /// A small file of the host, which whoever set the board up answers for; empty if it is missing.

@@ -296,6 +296,9 @@ pub struct Main {
     pub terminal: bool,
     /// The descriptor on which it says that it is ready.
     pub ready_fd: Option<RawFd>,
+    /// How many sockets it gets from descriptor 3 on; with any, `LISTEN_PID` with its own process id is put into its
+    /// environment (sd_listen_fds(3)).
+    pub sockets: usize,
     /// Whether `WATCHDOG_PID` with its own process id is put into its environment (sd_watchdog_enabled(3)).
     pub watchdog_pid: bool,
 }

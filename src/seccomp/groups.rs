@@ -214,7 +214,7 @@ pub static GROUPS: &[Group] = &[
 
 /// A service's init after it started main: wait, reap, signal, copy output to the ring, write the exit record.
 pub static INIT: &[Sys] = calls![
-    accept4 brk clock_gettime rt_sigtimedwait rt_sigtimedwait_time64 clock_gettime64 close dup epoll_ctl epoll_pwait epoll_wait exit exit_group fcntl fcntl64
+    accept4 brk clock_gettime rt_sigtimedwait rt_sigtimedwait_time64 clock_gettime64 close dup dup3 epoll_ctl epoll_pwait epoll_wait exit exit_group fcntl fcntl64
     fdatasync fstat fstat64 fsync ftruncate ftruncate64 getpid gettimeofday kill lseek _llseek madvise munmap newfstatat
     openat poll ppoll ppoll_time64 pread64 pwrite64 pwritev read readv recv recvfrom recvmsg renameat renameat2
     restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn rt_sigtimedwait rt_sigtimedwait_time64 send sendmsg sendto sigreturn socketcall statx time

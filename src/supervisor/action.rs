@@ -40,6 +40,27 @@ pub enum Action {
     Complete,
 }
 
+impl Action {
+    /// The service that it is about.
+    pub fn service(&self) -> Option<Index> {
+        match self {
+            Action::Prepare(index)
+            | Action::Spawn(index, _)
+            | Action::Signal(index, ..)
+            | Action::KillTree(index, _)
+            | Action::KillInit(index, _)
+            | Action::Freeze(index, ..)
+            | Action::Cleanup(index, _)
+            | Action::Changed(index, _)
+            | Action::GiveUp(index, _)
+            | Action::PutOff(index)
+            | Action::OnHold(index, _)
+            | Action::Climbed(index, _) => Some(*index),
+            Action::Answer(..) | Action::Complete => None,
+        }
+    }
+}
+
 /// How a request ended; the loop finds the words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

@@ -127,6 +127,34 @@ impl Backoff {
         self.rung
     }
 
+    /// What it comes to as numbers, for who goes on with it.
+    pub fn numbers(&self) -> [u64; 5] {
+        let standing = [self.spent, self.looping, self.exhausted];
+        let standing = standing.iter().rev().fold(self.rung as u64, |word, flag| word << 1 | u64::from(*flag));
+        let since = self.since.map_or(0, |since| since.0.saturating_add(1));
+        [self.failures.into(), self.counted.into(), self.window.0, standing, since]
+    }
+
+    /// What [`Backoff::numbers`] gave.
+    pub fn of_numbers([failures, counted, window, standing, since]: [u64; 5]) -> Backoff {
+        let count = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
+        Backoff {
+            failures: count(failures),
+            counted: count(counted),
+            window: Millis(window),
+            spent: standing & 1 != 0,
+            looping: standing & 2 != 0,
+            exhausted: standing & 4 != 0,
+            since: since.checked_sub(1).map(Millis),
+            rung: match standing >> 3 {
+                0 => Rung::Alone,
+                1 => Rung::Dependants,
+                2 => Rung::Everything,
+                _ => Rung::Reboot,
+            },
+        }
+    }
+
     /// Someone asked for a start: the past is forgotten.
     pub fn reset(&mut self) {
         *self = Backoff::default();

@@ -9,10 +9,11 @@ use super::slot::{self, Launch};
 use super::wire::{FromInit, MESSAGE_BYTES};
 use crate::plan::Root;
 use crate::sandbox::spec::Net;
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use crate::sys::Errno;
+use crate::sys::datagram::receive;
+use nix::libc;
 use std::fs::File;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// Messages taken from one init before the others get their turn. The rest waits: epoll(7) tells of it again.
 const TURN: usize = 16;
@@ -39,21 +40,26 @@ impl Supervisor<'_> {
     fn receive(&mut self, index: Index) -> Option<FromInit> {
         let mut bytes = [0; MESSAGE_BYTES];
         loop {
-            let live = self.slots.get_mut(usize::from(index))?.live.as_mut()?;
+            let slot = self.slots.get_mut(usize::from(index))?;
+            let live = slot.live.as_mut()?;
             let channel = live.channel.as_ref()?;
-            match recv(channel.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
-                Ok(count) if count > 0 => {
-                    let message = FromInit::decode(bytes.get(..count).unwrap_or(&[]));
-                    if message.is_some() {
-                        return message;
+            match receive(channel, &mut bytes) {
+                Ok(mut datagram) if datagram.length > 0 => {
+                    match (FromInit::decode(bytes.get(..datagram.length).unwrap_or(&[])), datagram.fds.pop()) {
+                        (Some(FromInit::Socket(_)), Some(socket)) => {
+                            // Beyond those of the config there is no room, and none is needed.
+                            let _ = slot.sockets.push(socket);
+                        }
+                        (Some(message), _) => return Some(message),
+                        (None, _) => {}
                     }
                 }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return None,
-                // Its end is closed; that it ended is told by SIGCHLD.
+                Err(Errno(libc::EAGAIN)) => return None,
+                // Its end is closed; that it ended is told by SIGCHLD, or of an adopted one by its pidfd.
                 Ok(_) | Err(_) => {
                     let _ = self.epoll.delete(channel);
                     live.channel = None;
+                    live.gone_look = live.adopted.is_some().then_some(self.now);
                     return None;
                 }
             }
@@ -82,6 +88,8 @@ impl Supervisor<'_> {
                 live.status = status;
                 return;
             }
+            // One that came without a socket.
+            FromInit::Socket(_) => return,
         };
         self.happened(index, number, event);
     }
@@ -97,13 +105,29 @@ impl Supervisor<'_> {
         };
         let Some(live) = &mut slot.live else { return };
         live.main = main.pid;
-        let Some(Launch { record, spec }) = live.launch.take() else { return };
+        let Some(Launch { record, spec }) = live.launch.take() else { return self.main_is(index, main) };
         if spec.net == Net::New {
             // Without it every instance has a new one, which only costs time.
             slot.net = File::open(format!("/proc/{}/ns/net", live.init)).ok().map(OwnedFd::from);
         }
         let init = Process::find(live.init).unwrap_or_default();
-        if let Err(error) = (Instance { init, main, ..record }).write(self.run.path()) {
+        self.write_record(index, Instance { init, main, ..record });
+    }
+
+    /// An instance that was made before has this main: its record may name another, or its init not yet.
+    fn main_is(&mut self, index: Index, main: Process) {
+        let Some(live) = self.slots.get(usize::from(index)).and_then(|slot| slot.live.as_ref()) else { return };
+        let (number, init) = (live.number, Process::find(live.init).unwrap_or_default());
+        match Instance::read(self.run.path(), answer::name(&self.plan, index)) {
+            Ok(Some(record)) if record.number == number && (record.init, record.main) != (init, main) => {
+                self.write_record(index, Instance { init, main, ..record });
+            }
+            _ => {}
+        }
+    }
+
+    fn write_record(&mut self, index: Index, record: Instance) {
+        if let Err(error) = record.write(self.run.path()) {
             let name = answer::name(&self.plan, index);
             self.report.line(format_args!("the record of {name} cannot be written: {error}"));
         }

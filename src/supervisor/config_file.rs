@@ -11,6 +11,7 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use twox_hash::XxHash64;
 
 /// The config file unless another one is named.
 pub const DEFAULT: &str = "/etc/coracle/config.json";
@@ -166,12 +167,21 @@ impl Texts {
 
     /// Judges what was read.
     pub fn load(&self) -> Result<(Plan, Vec<Warning>), Problems> {
-        config::load_all(&Input { sources: &self.sources(), values: &self.values, absent: &self.absent })
+        let input = Input { sources: &self.sources(), values: &self.values, absent: &self.absent };
+        let (plan, warnings) = config::load_all(&input)?;
+        Ok((Plan { digest: self.digest(), ..plan }, warnings))
     }
 
     /// The plan of what nothing is wrong with.
     pub fn salvage(&self) -> Plan {
         config::salvage(&Input { sources: &self.sources(), values: &self.values, absent: &self.absent })
+    }
+
+    /// A checksum of all that a plan is made from.
+    fn digest(&self) -> u64 {
+        let files = self.files.iter().map(|file| &*file.bytes);
+        let values = self.values.iter().filter_map(|value| value.contents.as_deref().ok());
+        files.chain(values).fold(1, XxHash64::oneshot)
     }
 
     fn sources(&self) -> Vec<Source<'_>> {

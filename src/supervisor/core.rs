@@ -27,10 +27,12 @@ use super::waits::{Goal, WAITS, Wait, verdict};
 use crate::base::units::Millis;
 use crate::plan::Plan;
 
+mod adopt;
 mod ending;
 mod instance;
 mod recovery;
 
+pub use adopt::Found;
 use ending::EXTENSION;
 pub use ending::{ABORT_TIME, KILL_TIME, SWEEP_TIME};
 
@@ -135,7 +137,11 @@ impl Step<'_> {
         for i in 0..self.plan.start_order.len() {
             let Some(index) = self.plan.start_order.get(i).copied() else { continue };
             let enabled = self.plan.services.get(usize::from(index)).is_some_and(|service| service.enabled);
-            if enabled && self.phase(index) == Some(Phase::Stopped) {
+            // What someone has stopped stays down, also when the supervisor that was told so is no more.
+            let begins = |service: &Service| service.wanted || enabled && service.reason == Reason::Disabled;
+            if self.state.services.get(usize::from(index)).is_some_and(begins)
+                && self.phase(index) == Some(Phase::Stopped)
+            {
                 self.want(index, true);
                 self.begin(index);
             }

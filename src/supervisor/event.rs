@@ -78,6 +78,23 @@ pub enum Event {
     Instance(Index, Number, InstanceEvent),
 }
 
+impl Event {
+    /// The service that it is about.
+    pub fn service(&self) -> Option<Index> {
+        match self {
+            Event::Request(_, index, _)
+            | Event::Ready(index)
+            | Event::Held(index, _)
+            | Event::Skipped(index, _)
+            | Event::Awaits(index, _)
+            | Event::ImageFailed(index, _)
+            | Event::Unheld(index)
+            | Event::Instance(index, ..) => Some(*index),
+            Event::Boot | Event::Timer | Event::WaitSettled(_) | Event::Shutdown(_) | Event::Forget(_) => None,
+        }
+    }
+}
+
 /// What happened to an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstanceEvent {

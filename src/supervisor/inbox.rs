@@ -5,7 +5,7 @@
 //! one turn's worth of messages each gap, and loses no word that still holds.
 #![forbid(unsafe_code)]
 
-use super::notify::{Counts, DATAGRAM_BYTES, Said, Standing};
+use super::notify::{Counts, DATAGRAM_BYTES, Notice, Said, Standing};
 use super::wire::FromInit;
 use crate::plan::NotifyAccess;
 use crate::sys::datagram::receive;
@@ -39,6 +39,11 @@ pub struct Inbox<'a> {
     succeeded: bool,
     counts: Counts,
     counted: bool,
+    /// All that has been passed on: what the next supervisor has to know.
+    passed: Said,
+    /// Whether it has ever said that it is ready, and whether that has to be passed on before anything else.
+    was_ready: bool,
+    ready_first: bool,
     /// No turn before this time.
     next_ns: u64,
     /// Whether a turn is due at `next_ns`.
@@ -61,6 +66,9 @@ impl<'a> Inbox<'a> {
             succeeded: false,
             counts: Counts::default(),
             counted: false,
+            passed: Said::default(),
+            was_ready: false,
+            ready_first: false,
             next_ns: 0,
             due: false,
             stranger: None,
@@ -71,6 +79,15 @@ impl<'a> Inbox<'a> {
     /// Main as this process numbers it.
     pub fn main(&self) -> i32 {
         self.main
+    }
+
+    /// Another supervisor listens from now on: all that still holds is passed on again.
+    #[inline(never)]
+    pub fn retell(&mut self) {
+        let newer = core::mem::replace(&mut self.said, core::mem::take(&mut self.passed));
+        self.said.update(newer);
+        (self.succeeded, self.counted, self.ready_first) = (true, true, self.was_ready);
+        (self.due, self.next_ns) = (true, 0);
     }
 
     /// The descriptors to wait for, the socket and the readiness pipe; none while a turn is due.
@@ -178,29 +195,34 @@ impl<'a> Inbox<'a> {
         }
     }
 
-    /// Passes on what has been said; `false`: the channel did not take all, and the rest stays.
+    /// Passes on what has been said; `false`: the channel did not take all, and the rest stays. Where nobody listens, it
+    /// is passed on again to the next one who does.
     fn pass_on(&mut self, send: impl Fn(&FromInit) -> bool) -> bool {
         self.succeeded = self.succeeded && !send(&FromInit::Started { main: self.main });
         if self.succeeded {
             return false;
         }
-        if let Some(status) = self.said.status.take()
-            && !send(&FromInit::Status(status.clone()))
-        {
-            self.said.status = Some(status);
+        let ready = Notice { standing: Some(Standing::Ready), ..Notice::default() };
+        self.ready_first = self.ready_first && !send(&FromInit::Notice(ready, self.counts));
+        if self.ready_first {
             return false;
         }
-        if let Some(trouble) = self.said.failure.take()
-            && !send(&FromInit::Trouble(trouble.clone()))
-        {
-            self.said.failure = Some(trouble);
+        if self.said.status.as_ref().is_some_and(|status| !send(&FromInit::Status(status.clone()))) {
             return false;
         }
-        if self.counted || self.said.notice != Default::default() {
-            if !send(&FromInit::Notice(self.said.notice, self.counts)) {
+        self.passed.status = self.said.status.take().or(self.passed.status.take());
+        if self.said.failure.as_ref().is_some_and(|trouble| !send(&FromInit::Trouble(trouble.clone()))) {
+            return false;
+        }
+        self.passed.failure = self.said.failure.take().or(self.passed.failure.take());
+        let notice = self.said.notice;
+        if self.counted || notice != Notice::default() {
+            if !send(&FromInit::Notice(notice, self.counts)) {
                 return false;
             }
-            (self.said.notice, self.counted) = (Default::default(), false);
+            self.counted = false;
+            self.was_ready |= notice.standing == Some(Standing::Ready);
+            self.passed.update(core::mem::take(&mut self.said));
         }
         true
     }

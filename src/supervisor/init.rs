@@ -3,7 +3,7 @@
 //! It is process 1 of the container's pid namespace and stays outside the service's limits. It runs main, keeps what the
 //! service says in the log ring, reaps every process, passes signals on, and writes main's end into the exit record
 //! before it ends itself; its end is the end of every process that is left. It needs no supervisor: when the channel
-//! closes it goes on, and the next supervisor reads ring and record.
+//! closes it goes on, and the next supervisor connects to it, hears all that still holds, and reads ring and record.
 //!
 //! On the host's root there is no pid namespace: the init is the subreaper of its service, kills the service's cgroup
 //! when main has ended, and ends once it has reaped everything. What it can end is a [`Reach`], never a number.
@@ -22,6 +22,7 @@ use crate::log::sink::Sink;
 use crate::plan::NotifyAccess;
 use crate::sandbox::child::{self, InitContext, Reach};
 use crate::sandbox::stage::Failure;
+use crate::sys::datagram::{accept_as, send_with};
 use crate::sys::process::exit_now;
 use crate::sys::wait::{send_signal, wait_any};
 use core::fmt::Write as _;
@@ -82,11 +83,12 @@ pub fn run(context: InitContext<'_>) -> ! {
     if let Some(note) = &outlets.note {
         log.note(note);
     }
-    let kept = [&dev_log, &notify, &ready, &outlets.exit, &outlets.pin].map(Option::as_ref);
+    let kept = [&dev_log, &notify, &ready, &outlets.exit, &outlets.pin, &outlets.contact].map(Option::as_ref);
     let own = [Some(&channel), stdout.as_ref(), stderr.as_ref()].into_iter().chain(kept);
-    let mut keep = heapless::Vec::<i32, 24>::new();
+    let mut keep = heapless::Vec::<i32, 40>::new();
     keep.extend(own.flatten().map(AsRawFd::as_raw_fd));
     keep.extend([children.as_fd().as_raw_fd(), starting.descriptor()]);
+    keep.extend(outlets.sockets.iter().map(AsRawFd::as_raw_fd));
     keep.extend(log.ring.iter().map(|ring| ring.as_fd().as_raw_fd()));
     keep.extend(log.sink.iter().flat_map(Sink::descriptors));
     keep.extend(reach.descriptors());
@@ -112,6 +114,8 @@ pub fn run(context: InitContext<'_>) -> ! {
         out: Source { pipe: stdout.as_ref(), stream: Stream::Out, lines: &mut Lines::default() },
         err: Source { pipe: stderr.as_ref(), stream: Stream::Err, lines: &mut Lines::default() },
         dev_log: dev_log.as_ref(),
+        contact: outlets.contact.as_ref(),
+        sockets: &outlets.sockets,
     };
     init.watch(&mut log)
 }
@@ -308,6 +312,10 @@ struct Init<'a> {
     out: Source<'a>,
     err: Source<'a>,
     dev_log: Option<&'a OwnedFd>,
+    /// Where the next supervisor connects (see [`super::contact`]).
+    contact: Option<&'a OwnedFd>,
+    /// The service's listening sockets.
+    sockets: &'a [OwnedFd],
 }
 
 impl Init<'_> {
@@ -324,8 +332,10 @@ impl Init<'_> {
             log.flush();
             let waits = [log.rate.wait_ns(), self.inbox.wait_ns(log.now.mono_ns)];
             let ready = self.wait(if unreaped { Some(0) } else { waits.into_iter().flatten().min() });
-            if ready[0] {
+            if ready[0] && self.supervised {
                 self.obey();
+            } else if ready[0] {
+                self.meet();
             }
             // The signal is only a wake-up: several ends may have become one signal.
             while matches!(self.children.read_signal(), Ok(Some(_))) {
@@ -352,11 +362,11 @@ impl Init<'_> {
         }
     }
 
-    /// Sleeps; which of channel, output, error output, log socket, notify socket and readiness pipe have something.
+    /// Sleeps; which of channel (or what the next one comes from), output, error output, log socket, notify socket and readiness pipe have something.
     fn wait(&self, wait_ns: Option<u64>) -> [bool; 6] {
         let [notify, ready] = self.inbox.watched();
         let sources = [
-            self.supervised.then(|| self.reporter.channel.as_fd()),
+            if self.supervised { Some(self.reporter.channel.as_fd()) } else { self.contact.map(AsFd::as_fd) },
             self.out.pipe.map(AsFd::as_fd),
             self.err.pipe.map(AsFd::as_fd),
             self.dev_log.map(AsFd::as_fd),
@@ -372,6 +382,20 @@ impl Init<'_> {
         let _ = poll(&mut set, timeout);
         let mut answers = set.iter().map(|fd| fd.any().unwrap_or(false));
         sources.map(|source| source.is_some() && answers.next().unwrap_or(false))
+    }
+
+    /// Another supervisor is there: it gets the channel of the one that is gone, and hears all that still holds.
+    fn meet(&mut self) {
+        if let Some(contact) = self.contact
+            && accept_as(contact, self.reporter.channel).is_ok()
+        {
+            self.supervised = true;
+            for (number, socket) in self.sockets.iter().enumerate() {
+                // Whoever does not get it makes a new one once this instance has ended.
+                let _ = send_with(self.reporter.channel, &FromInit::Socket(number as u8).encode(), socket);
+            }
+            self.inbox.retell();
+        }
     }
 
     /// Does what the supervisor asks.

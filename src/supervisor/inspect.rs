@@ -9,12 +9,13 @@ use super::run::Supervisor;
 use crate::base::signal;
 use crate::image::text::{quote, quote_list};
 use crate::plan::{
-    CapSet, Condition, Feature, Kind, Memory, MountKind, Network, NotifyAccess, Ready, RestartPolicy, RlimitKind, Root,
-    RootFs, Seccomp, Service as Configured, Then,
+    CapSet, Condition, Feature, Kind, Listen, Memory, MountKind, Network, NotifyAccess, Ready, RestartPolicy,
+    RlimitKind, Root, RootFs, Seccomp, Service as Configured, Socket, Then,
 };
 use crate::sandbox::cgroup::Controller;
 use crate::sandbox::prepare::has_overlayfs;
 use core::fmt::Display;
+use twox_hash::XxHash64;
 
 /// A JSON object being written.
 struct Object {
@@ -174,7 +175,23 @@ fn process(object: &mut Object, service: &Configured) {
         .list("env_files", service.env_files.iter().map(|file| &**file))
         .optional("tty", service.tty.as_deref())
         .optional("working_dir", service.working_dir.as_deref())
-        .text("hostname", service.hostname.as_deref().unwrap_or(service.name.as_str()));
+        .text("hostname", service.hostname.as_deref().unwrap_or(service.name.as_str()))
+        .objects("sockets", service.sockets.iter().map(socket));
+}
+
+fn socket(socket: &Socket) -> String {
+    let mut one = Object::new();
+    one.text("name", &socket.name);
+    match &socket.listen {
+        Listen::Tcp(address) => one.text("tcp", address),
+        Listen::Udp(address) => one.text("udp", address),
+        Listen::Unix(path, mode, owner) => {
+            let owner =
+                owner.as_ref().map(|user| format!("{}:{}", user.user, user.group.as_deref().unwrap_or_default()));
+            one.text("unix", path).text("mode", format_args!("{mode:04o}")).optional("user", owner)
+        }
+    };
+    one.end()
 }
 
 fn sandbox(object: &mut Object, service: &Configured) {
@@ -282,15 +299,6 @@ fn supervision(object: &mut Object, service: &Configured) {
         Then::Dependants => "dependants",
         Then::Reboot => "reboot",
     };
-    let ready = match service.ready {
-        Ready::Started => "started".to_owned(),
-        Ready::Notify => "notify".to_owned(),
-        Ready::Fd(fd) => format!("fd {fd}"),
-    };
-    let access = service.notify.map(|access| match access {
-        NotifyAccess::Main => "main",
-        NotifyAccess::All => "all",
-    });
     let mut restart = Object::new();
     restart
         .text("policy", policy)
@@ -302,17 +310,42 @@ fn supervision(object: &mut Object, service: &Configured) {
     let mut stop = Object::new();
     let signal = service.stop.signal.map(|number| signal::name(number).map_or(number.to_string(), str::to_owned));
     stop.optional("signal", signal).text("timeout", service.stop.timeout);
+    object.raw("restart", restart.end()).raw("stop", stop.end()).text("start_timeout", service.start_timeout);
+    talk(object, service);
+}
+
+/// What its init hears of it.
+fn talk(object: &mut Object, service: &Configured) {
+    let ready = match service.ready {
+        Ready::Started => "started".to_owned(),
+        Ready::Notify => "notify".to_owned(),
+        Ready::Fd(fd) => format!("fd {fd}"),
+    };
+    let access = service.notify.map(|access| match access {
+        NotifyAccess::Main => "main",
+        NotifyAccess::All => "all",
+    });
     let mut log = Object::new();
     log.optional("ring", service.log.ring)
         .raw("rate", service.log.rate)
         .text("file", service.log.file)
         .raw("keep", service.log.keep);
     object
-        .raw("restart", restart.end())
-        .raw("stop", stop.end())
-        .text("start_timeout", service.start_timeout)
         .text("ready", ready)
         .optional("notify_access", access)
         .optional("watchdog", service.watchdog)
         .raw("log", log.end());
+}
+
+/// A checksum of what an instance is made of: where it differs, a running one is no longer what the config says.
+pub(super) fn print(service: &Configured) -> u64 {
+    let mut object = Object::new();
+    object
+        .raw("enabled", service.enabled)
+        .text("image", service.image().unwrap_or_default())
+        .raw("oneshot", service.kind == Kind::Oneshot);
+    process(&mut object, service);
+    sandbox(&mut object, service);
+    talk(&mut object, service);
+    XxHash64::oneshot(1, object.end().as_bytes())
 }

@@ -42,8 +42,13 @@ pub fn take_down(run: &RunDir, tree: Option<&Tree>, say: &mut dyn FnMut(&str)) -
             }
         }
     }
-    let Some(tree) = tree else { return clean };
-    for name in tree.leftovers() {
+    tree.is_none_or(|tree| sweep(tree, |_| false, say)) && clean
+}
+
+/// Removes the groups in `tree` that are nobody's: all but those that are `kept`. Returns whether that could be done.
+pub(super) fn sweep(tree: &Tree, kept: impl Fn(&str) -> bool, say: &mut dyn FnMut(&str)) -> bool {
+    let mut clean = true;
+    for name in tree.leftovers().into_iter().filter(|name| !kept(name)) {
         let Some(group) = tree.group(&name) else { continue };
         // Processes here are a service's whose record is lost, or an exec into one.
         let _ = group.kill();
@@ -56,7 +61,7 @@ pub fn take_down(run: &RunDir, tree: Option<&Tree>, say: &mut dyn FnMut(&str)) -
 }
 
 /// Ends one instance and removes its group.
-fn end(record: &Instance) -> Result<(), String> {
+pub(super) fn end(record: &Instance) -> Result<(), String> {
     let group = Group::open(&record.cgroup).map_err(|error| error.to_string())?;
     if record.init.is_alive() {
         // Without a freezer nothing is frozen.
@@ -88,19 +93,20 @@ fn end(record: &Instance) -> Result<(), String> {
 }
 
 /// A process that cannot be mistaken for another: a descriptor, or on kernels before 5.3 its start time.
-struct Handle {
-    process: Process,
-    pidfd: Option<OwnedFd>,
+#[derive(Debug)]
+pub struct Handle {
+    pub(super) process: Process,
+    pub(super) pidfd: Option<OwnedFd>,
 }
 
 impl Handle {
-    fn of(process: Process) -> Handle {
+    pub(super) fn of(process: Process) -> Handle {
         let pidfd = (process.pid > 0).then(|| pidfd_open(process.pid).ok()).flatten();
         Handle { process, pidfd }
     }
 
     /// Sends the signal; `false`: the process is gone.
-    fn signal(&self, signal: i32) -> bool {
+    pub(super) fn signal(&self, signal: i32) -> bool {
         // Looked at after the descriptor was made: if it is this process now, the descriptor is its own.
         if !self.process.is_alive() {
             return false;
@@ -111,7 +117,7 @@ impl Handle {
         }
     }
 
-    fn wait(&self, at_most: Millis) {
+    pub(super) fn wait(&self, at_most: Millis) {
         let end = Instant::now() + Duration::from_millis(at_most.0.min(86_400_000));
         while self.process.is_alive() {
             let left = end.saturating_duration_since(Instant::now());

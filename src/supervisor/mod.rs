@@ -1,6 +1,7 @@
 //! The pure core that decides, the loop that acts, the init that each service lives under.
 
 pub mod action;
+mod adopt;
 pub mod answer;
 pub mod awaited;
 pub mod backoff;
@@ -8,11 +9,13 @@ pub mod board;
 pub mod budget;
 mod channel;
 pub mod config_file;
+mod contact;
 pub mod core;
 pub mod escalation;
 pub mod event;
 pub mod events;
 pub mod graph;
+pub mod handover;
 pub mod images;
 pub mod inbox;
 pub mod init;
@@ -28,8 +31,10 @@ pub mod report;
 mod request;
 pub mod run;
 pub mod rundir;
+pub mod saved;
 pub mod service;
 pub mod slot;
 pub mod steps;
+pub mod upgrade;
 pub mod waits;
 pub mod wire;

@@ -88,6 +88,21 @@ impl Said {
         unread
     }
 
+    /// Takes in what was said after this. Of what can hold only once, the last word counts.
+    pub fn update(&mut self, newer: Said) {
+        let (old, new) = (self.notice, newer.notice);
+        self.notice = Notice {
+            standing: new.standing.or(old.standing),
+            ping: old.ping || new.ping,
+            trigger: old.trigger || new.trigger,
+            watchdog: new.watchdog.or(old.watchdog),
+            extend: new.extend.or(old.extend),
+        };
+        self.main = newer.main.or(self.main);
+        self.status = newer.status.or(self.status.take());
+        self.failure = newer.failure.or(self.failure.take());
+    }
+
     /// Takes in one line; `false`: it cannot be read.
     fn line(&mut self, line: &[u8], failure: &mut Line) -> bool {
         let text = core::str::from_utf8(line).ok();

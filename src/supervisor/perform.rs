@@ -4,6 +4,7 @@
 use super::action::{Action, Verdict};
 use super::answer;
 use super::board;
+use super::contact;
 use super::core::LEFT;
 use super::escalation::Rung;
 use super::event::{Event, Index, InstanceEvent, Number, Token};
@@ -13,7 +14,6 @@ use super::init;
 use super::instance::{self, Instance, Process};
 use super::keeper::{End, Moment};
 use super::lookout;
-use super::notify::{Counts, Line};
 use super::run::{KEEPER, Supervisor};
 use super::service::Phase;
 use super::slot::{Launch, Left, Live};
@@ -27,11 +27,13 @@ use crate::sandbox::cgroup::{Group, Killer, Options, RUN_PREFIX};
 use crate::sandbox::child::Outlets;
 use crate::sandbox::devices;
 use crate::sandbox::prepare::prepare;
+use crate::sandbox::sockets::{self, Sockets};
 use crate::sandbox::spawn::{Spawned, spawn};
 use crate::sandbox::spec::{Place, Spec};
 use crate::sys::wait::send_signal;
 use nix::libc;
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -60,9 +62,11 @@ impl Supervisor<'_> {
                 let _ = self.group(index).map(Group::kill);
             }
             Action::KillInit(index, _) => {
-                if let Some(live) = self.live(index) {
+                match self.live(index).map(|live| (live.init, &live.adopted)) {
+                    Some((_, Some(handle))) => drop(handle.signal(libc::SIGKILL)),
                     // It is our child and not waited for: the number is still its own.
-                    let _ = send_signal(live.init, libc::SIGKILL);
+                    Some((init, None)) => drop(send_signal(init, libc::SIGKILL)),
+                    None => {}
                 }
             }
             Action::Freeze(index, number, frozen) => {
@@ -169,6 +173,10 @@ impl Supervisor<'_> {
             }
         };
         let join = group.join().map_err(|error| error.to_string())?;
+        if slot.sockets.len() < service.sockets.len() {
+            slot.sockets.clear();
+            slot.sockets = sockets::listen(&service.sockets)?;
+        }
         let notify = notify_path(self.run.path(), service);
         let order = material.order(device, service, slot.net.as_ref(), Some(join), &notify);
         let mut spec = prepare(order).map_err(|error| error.to_string())?;
@@ -178,26 +186,21 @@ impl Supervisor<'_> {
             Place::Host => group.killer().map_err(|error| error.to_string())?,
             Place::Container => Killer::default(),
         };
-        let outlets = Outlets { pin: material.pin, killer, ..outlets(&self.run, device, service)? };
+        let sockets = copies(&slot.sockets).map_err(|error| format!("its sockets cannot be handed on: {error}"))?;
+        let outlets = Outlets { pin: material.pin, killer, sockets, ..outlets(&self.run, device, service)? };
         let stop_signal = service.stop.signal.or(material.image.stop_signal).unwrap_or(TERM);
         let order = self.plan.start_order.iter().position(|i| *i == index).unwrap_or(0) as u16;
         let record = instance_record(service, &spec, &group, number, (order, stop_signal));
+        // Written before there is an init, so that no instance is unknown to the next supervisor; the processes follow.
+        if let Err(error) = record.write(self.run.path()) {
+            self.report.line(format_args!("the record of {} cannot be written: {error}", service.name));
+        }
         let Spawned { pid, pidfd: _, channel } =
             spawn(&spec, outlets, init::run).map_err(|failure| failure.to_string())?;
-        slot.live = Some(Live {
-            number,
-            init: pid,
-            main: 0,
-            channel: Some(channel),
-            launch: Some(Launch { record, spec }),
-            oom,
-            oom_before,
-            oom_look: None,
-            oom_looks: 0,
-            stop_signal,
-            status: Line::new(),
-            counts: Counts::default(),
-        });
+        let live = Live::new(number, pid, 0, stop_signal);
+        let launch = Some(Launch { record, spec });
+        slot.live = Some(Live { channel: Some(channel), launch, oom, oom_before, ..live });
+        slot.outdated = false;
         self.watch_instance(index);
         Ok(())
     }
@@ -235,7 +238,12 @@ impl Supervisor<'_> {
         }
         let name = answer::name(&self.plan, index);
         let _ = fs::remove_file(instance::path(self.run.path(), name));
+        let _ = self.run.service(name).map(|dir| contact::remove(&dir));
         self.run.forget_notify(name);
+        if slot.outdated {
+            slot.sockets.clear();
+            self.remove_group(index);
+        }
     }
 
     fn changed(&mut self, index: Index, phase: Phase) {
@@ -249,6 +257,20 @@ impl Supervisor<'_> {
         }
         if matches!(phase, Phase::Stopped | Phase::Held | Phase::Failed | Phase::Done) {
             self.remove_group(index);
+            self.close_sockets(index);
+        }
+    }
+
+    /// Nobody listens for a service that is not to run.
+    fn close_sockets(&mut self, index: Index) {
+        let (Some(slot), Some(service)) =
+            (self.slots.get_mut(usize::from(index)), self.plan.services.get(usize::from(index)))
+        else {
+            return;
+        };
+        if !slot.sockets.is_empty() {
+            slot.sockets.clear();
+            sockets::forget(&service.sockets);
         }
     }
 
@@ -314,6 +336,11 @@ impl Supervisor<'_> {
     }
 }
 
+/// The sockets once more, for the init.
+fn copies(sockets: &Sockets) -> std::io::Result<Sockets> {
+    sockets.iter().map(OwnedFd::try_clone).collect()
+}
+
 /// What the init of an instance writes to.
 fn outlets(run: &super::rundir::RunDir, device: &crate::plan::Device, service: &Service) -> Result<Outlets, String> {
     let name = service.name.as_str();
@@ -329,6 +356,7 @@ fn outlets(run: &super::rundir::RunDir, device: &crate::plan::Device, service: &
         .open(instance::service_dir(run.path(), name).join("exit"))
         .map_err(|error| at("exit record", &error))?;
     let capacity = service.log.ring.unwrap_or(device.log_ring).0;
+    let contact = contact::make(&dir).map_err(|errno| at("socket", &errno.desc()))?;
     let ring = ring::prepare(&dir, "log", capacity).map_err(|errno| at("log ring", &errno.desc()))?;
     let sink = match service.log.file.0 {
         0 => None,
@@ -347,6 +375,7 @@ fn outlets(run: &super::rundir::RunDir, device: &crate::plan::Device, service: &
         rate: service.log.rate,
         note,
         notify,
+        contact: Some(contact),
         notify_access: service.notify.unwrap_or_default(),
         ..Outlets::default()
     })

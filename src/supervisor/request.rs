@@ -50,6 +50,7 @@ impl Supervisor<'_> {
                 }
                 return self.server.done(request.client, &DoneLine::ok(request.id, &degraded), self.now);
             }
+            Verb::Upgrade => return self.upgrade(token),
             Verb::Wait => return self.events.push_back(Event::WaitSettled(token)),
             _ if !named => {
                 let line = DoneLine::failed(request.id, exit::USAGE, "this request names no service");

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 use super::action::Actions;
+use super::adopt;
 use super::answer;
 use super::awaited::{self, Awaited};
 use super::board::Board;
@@ -17,16 +18,17 @@ use super::core::{KILL_TIME, SWEEP_TIME, State, step};
 use super::event::{Event, Index, InstanceEvent, Token};
 use super::events::{self, Events};
 use super::graph::stop_time;
+use super::handover::{Inherited, Origin};
 use super::images::Images;
 use super::init;
 use super::instance;
 use super::keeper::{End, Keeper, Moment, Standing};
-use super::leftover;
 use super::lookout::{self, Lookout};
 use super::report::Report;
 use super::rundir::{RunDir, Unclaimed};
 use super::service::Phase;
 use super::slot::{self, Left, Slot};
+use super::upgrade::Upgrade;
 use crate::base::units::Millis;
 use crate::control::server::Server;
 use crate::control::wire::SOCKET;
@@ -44,7 +46,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use std::collections::VecDeque;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 /// Between two looks whether a shortage of memory has cost a process, and how many looks.
@@ -66,6 +68,7 @@ enum Source {
     Lookout,
     Channel(Index),
     Memory(Index),
+    Init(Index),
 }
 
 impl Source {
@@ -80,6 +83,7 @@ impl Source {
             Source::Lookout => 8 << 32,
             Source::Channel(index) => 5 << 32 | u64::from(index),
             Source::Memory(index) => 6 << 32 | u64::from(index),
+            Source::Init(index) => 9 << 32 | u64::from(index),
         }
     }
 
@@ -93,6 +97,7 @@ impl Source {
             (7, _) => Source::Awaited,
             (8, _) => Source::Lookout,
             (5, index) => Source::Channel(index),
+            (9, index) => Source::Init(index),
             (_, index) => Source::Memory(index),
         }
     }
@@ -118,7 +123,17 @@ pub struct Supervisor<'k> {
     pub(super) complete: bool,
     /// The critical service for which the watchdog is not fed.
     lacking: Option<Index>,
-    actions: Actions,
+    pub(super) actions: Actions,
+    /// Checksums of what the instances of each service are made of.
+    pub(super) prints: Vec<u64>,
+    /// The process that ends what the config no longer has.
+    pub(super) ending: Option<i32>,
+    /// How it was started, for a program that takes over.
+    pub(super) origin: Origin,
+    /// A program that was asked to take over.
+    pub(super) upgrade: Option<Upgrade>,
+    /// Sockets of services that did not run when the program before gave way.
+    pub(super) handed: Vec<(String, OwnedFd)>,
     pub(super) epoll: Epoll,
     timer: TimerFd,
     armed: Option<Millis>,
@@ -141,8 +156,9 @@ pub enum Refused {
 }
 
 impl<'k> Supervisor<'k> {
-    /// Claims the run directory, takes down what a dead supervisor left there, and listens. Nothing is started yet.
-    /// `report`: one that is open already, with its ring in that directory.
+    /// Claims the run directory, takes over what a dead supervisor left there, and listens. Nothing is started yet.
+    /// `report`: one that is open already, with its ring in that directory. What is inherited is of the program before, in
+    /// this process.
     ///
     /// # Errors
     /// The run directory is taken, or something that every service needs cannot be had.
@@ -151,8 +167,13 @@ impl<'k> Supervisor<'k> {
         run_dir: &Path,
         keeper: &'k mut dyn Keeper,
         report: Option<Report>,
+        (origin, inherited): (Origin, Option<Inherited>),
     ) -> Result<Supervisor<'k>, Refused> {
-        let run = RunDir::claim(run_dir).map_err(|error| match error {
+        let (held, control, handed) = match inherited {
+            Some(Inherited { lock, control, sockets }) => (Some(lock), Some(control), sockets),
+            None => (None, None, Vec::new()),
+        };
+        let run = RunDir::claim(run_dir, held).map_err(|error| match error {
             Unclaimed::Taken => Refused::Taken,
             Unclaimed::Failed(error) => failed("use the run directory", run_dir.display(), error),
         })?;
@@ -164,13 +185,6 @@ impl<'k> Supervisor<'k> {
             None => Tree::discover(&run.cgroup_folder()),
         };
         let tree = tree.map_err(|error| Refused::Failed(error.to_string()))?;
-        let mut say = |sentence: &str| {
-            report.line(sentence);
-            keeper.act(monotonic(), Standing::default(), &mut |sentence| report.line(sentence));
-        };
-        if !leftover::take_down(&run, Some(&tree), &mut say) {
-            report.line("not everything that an earlier supervisor left could be removed");
-        }
         let signals = block_signals(keeper.signals()).map_err(|errno| failed("watch", "signals", errno))?;
         // Orphans of a dead init come to us and are waited for.
         nix::sys::prctl::set_child_subreaper(true).map_err(|errno| failed("become", "the subreaper", errno))?;
@@ -180,7 +194,8 @@ impl<'k> Supervisor<'k> {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(|errno| failed("make", "a timer", errno))?;
         let socket = run.path().join(SOCKET);
-        let server = Server::bind(&socket).map_err(|error| failed("listen at", socket.display(), error))?;
+        let server = control.map_or_else(|| Server::bind(&socket), |control| Server::of(control.into()));
+        let server = server.map_err(|error| failed("listen at", socket.display(), error))?;
         let (folders, awaited) = (awaited::folders(&plan), Awaited::new());
         let add = |fd: std::os::fd::BorrowedFd<'_>, source: Source| {
             epoll
@@ -198,8 +213,8 @@ impl<'k> Supervisor<'k> {
         }
         let lookout = Lookout::new(&plan, keeper.clock_is_guessed());
         lookout.join(&epoll, Source::Lookout.mark()).map_err(|errno| failed("watch", "the board", errno))?;
-        let board = Board::around(&tree, &plan);
-        Ok(Supervisor {
+        let (board, prints) = (Board::around(&tree, &plan), adopt::prints(&plan));
+        let mut supervisor = Supervisor {
             state: State::new(&plan, seed()),
             slots: plan.services.iter().map(|_| Slot::default()).collect(),
             left: Vec::new(),
@@ -218,6 +233,11 @@ impl<'k> Supervisor<'k> {
             complete: false,
             lacking: None,
             actions: Actions::default(),
+            prints,
+            ending: None,
+            origin,
+            upgrade: None,
+            handed,
             epoll,
             timer,
             armed: None,
@@ -226,7 +246,9 @@ impl<'k> Supervisor<'k> {
             keeper,
             end: None,
             given_up: None,
-        })
+        };
+        supervisor.adopt();
+        Ok(supervisor)
     }
 
     /// Starts what is enabled and supervises until everything is stopped; gives what is to happen then.
@@ -289,10 +311,15 @@ impl<'k> Supervisor<'k> {
     fn settle(&mut self) {
         loop {
             while let Some(event) = self.events.pop_front() {
+                self.touch(event.service());
                 step(&self.plan, &mut self.state, event, self.now, &mut self.actions);
                 let mut actions = std::mem::take(&mut self.actions);
-                actions.drain().for_each(|action| self.perform(action));
+                for action in actions.drain() {
+                    self.touch(action.service());
+                    self.perform(action);
+                }
                 self.actions = actions;
+                self.save_touched();
             }
             self.now = monotonic();
             if self.state.next_deadline().is_some_and(|deadline| deadline <= self.now) {
@@ -312,7 +339,7 @@ impl<'k> Supervisor<'k> {
                 self.request(&request);
             }
             if self.events.is_empty() {
-                return;
+                return self.give_way();
             }
         }
     }
@@ -366,6 +393,7 @@ impl<'k> Supervisor<'k> {
             }
             Source::Channel(index) => self.hear(index),
             Source::Memory(index) => self.memory_short(index),
+            Source::Init(index) => self.init_ended(index),
         }
     }
 
@@ -383,10 +411,13 @@ impl<'k> Supervisor<'k> {
         }
     }
 
-    fn reap(&mut self) {
+    pub(super) fn reap(&mut self) {
         while let Ok(Some(pid)) = ended_child() {
             if self.images.pid() == Some(pid) {
                 self.worker(true);
+                continue;
+            }
+            if self.upgrade.is_some() && self.has_answered(pid) {
                 continue;
             }
             let found = self.slots.iter().position(|slot| slot.live.as_ref().is_some_and(|live| live.init == pid));
@@ -398,11 +429,14 @@ impl<'k> Supervisor<'k> {
                 self.events.push_back(Event::Instance(left.index, left.number, InstanceEvent::InitGone(None)));
             }
             // Waited for last: until here the number is its own.
-            let _ = wait_for(pid);
+            let status = wait_for(pid);
+            if self.ending.take_if(|ending| *ending == pid).is_some() && status != Ok(0) {
+                self.report.line("not all of what the config no longer has could be stopped");
+            }
         }
     }
 
-    fn init_ended(&mut self, index: Index) {
+    pub(super) fn init_ended(&mut self, index: Index) {
         self.hear_out(index);
         self.memory_kills(index);
         let name = answer::name(&self.plan, index);
@@ -432,6 +466,13 @@ impl<'k> Supervisor<'k> {
     fn look_for_memory_kills(&mut self) {
         for index in 0..self.slots.len() {
             let Some(live) = self.slots.get_mut(index).and_then(|slot| slot.live.as_mut()) else { continue };
+            if live.gone_look.take_if(|look| *look <= self.now).is_some() {
+                if live.is_gone() {
+                    self.init_ended(index as Index);
+                    continue;
+                }
+                live.gone_look = Some(self.now.plus(adopt::GONE_LOOK)).filter(|_| live.looks_needed());
+            }
             if live.oom_look.is_none_or(|look| look > self.now) {
                 continue;
             }
@@ -483,6 +524,9 @@ impl<'k> Supervisor<'k> {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Channel(index).mark());
             let _ = self.epoll.add(channel, event);
         }
+        if let Some(pidfd) = live.adopted.as_ref().and_then(|handle| handle.pidfd.as_ref()) {
+            let _ = self.epoll.add(pidfd, EpollEvent::new(EpollFlags::EPOLLIN, Source::Init(index).mark()));
+        }
         if let Some(oom) = &live.oom {
             let _ = self.epoll.add(oom.fd(), EpollEvent::new(oom.events(), Source::Memory(index).mark()));
         }
@@ -513,7 +557,8 @@ impl<'k> Supervisor<'k> {
 
     /// Sets the timer to the earliest deadline; it is touched only when that has changed.
     fn arm(&mut self) {
-        let looks = self.slots.iter().filter_map(|slot| slot.live.as_ref().and_then(|live| live.oom_look));
+        let live = self.slots.iter().filter_map(|slot| slot.live.as_ref());
+        let looks = live.flat_map(|live| [live.oom_look, live.gone_look]).flatten();
         let own = self.state.next_deadline().into_iter().chain(self.server.next_deadline());
         let next = looks.chain(own).chain(self.keeper.next_deadline()).chain(self.given_up).min();
         if next == self.armed {
@@ -533,6 +578,9 @@ impl<'k> Supervisor<'k> {
 
     /// Everything is stopped: nothing of it stays.
     fn finish(mut self) {
+        if let Some(ending) = self.ending.take() {
+            let _ = wait_for(ending);
+        }
         let groups =
             self.slots.iter_mut().map(|slot| &mut slot.group).chain(self.left.iter_mut().map(|left| &mut left.group));
         for group in groups {

@@ -52,11 +52,15 @@ pub enum Unclaimed {
 }
 
 impl RunDir {
-    /// Makes the directory if it is missing, and locks it.
+    /// Makes the directory if it is missing, and locks it; `held`: the descriptor that has locked it already.
     ///
     /// # Errors
     /// It is taken, or it can be neither made nor opened.
-    pub fn claim(path: &Path) -> Result<RunDir, Unclaimed> {
+    pub fn claim(path: &Path, held: Option<OwnedFd>) -> Result<RunDir, Unclaimed> {
+        if let Some(held) = held {
+            // The lock is the descriptor's, so that locking it again changes nothing.
+            return RunDir::lock(held.into());
+        }
         for _ in 0..ATTEMPTS {
             // Whoever ends removes the directory while it has the lock: what was found, or even locked, may be gone by
             // then.
@@ -72,7 +76,10 @@ impl RunDir {
     fn attempt(path: &Path) -> Result<RunDir, Unclaimed> {
         let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
         make(path).map_err(Unclaimed::Failed)?;
-        let dir = File::open(path).map_err(Unclaimed::Failed)?;
+        RunDir::lock(File::open(path).map_err(Unclaimed::Failed)?)
+    }
+
+    fn lock(dir: File) -> Result<RunDir, Unclaimed> {
         // What the kernel calls it: links on the way are followed already.
         let path = fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd())).map_err(Unclaimed::Failed)?;
         let lock = Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
@@ -92,9 +99,19 @@ impl RunDir {
         Ok(RunDir { path, lock, new })
     }
 
+    /// Whether no supervisor has been here before.
+    pub fn is_new(&self) -> bool {
+        self.new
+    }
+
     /// Its path, absolute and without symbolic links.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder, whose descriptor holds the lock.
+    pub fn lock_file(&self) -> &File {
+        &self.lock
     }
 
     /// The descriptor that holds the lock.
@@ -224,15 +241,15 @@ mod tests {
     fn a_run_directory_has_one_supervisor() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run");
-        let first = RunDir::claim(&path).unwrap();
-        assert!(matches!(RunDir::claim(&path), Err(Unclaimed::Taken)));
+        let first = RunDir::claim(&path, None).unwrap();
+        assert!(matches!(RunDir::claim(&path, None), Err(Unclaimed::Taken)));
         first.service("web").unwrap();
         first.service("web").unwrap();
         assert_eq!(first.services(), ["web"]);
         assert_ne!(first.cgroup_folder(), "coracle");
         first.clear();
         assert!(!path.exists());
-        RunDir::claim(&path).unwrap();
+        RunDir::claim(&path, None).unwrap();
     }
 
     #[test]
@@ -241,7 +258,7 @@ mod tests {
         let path = dir.path().join("run");
         let claims = || {
             for _ in 0..200 {
-                match RunDir::claim(&path) {
+                match RunDir::claim(&path, None) {
                     Ok(run) => {
                         fs::create_dir(path.join("services/mine")).expect("no other supervisor is here");
                         run.clear();
@@ -257,7 +274,7 @@ mod tests {
     #[test]
     fn a_directory_that_can_never_be_made_is_an_error_not_a_loop() {
         for path in ["/proc/none", "/proc/version", "/proc/version/below"] {
-            assert!(matches!(RunDir::claim(Path::new(path)), Err(Unclaimed::Failed(_))), "{path}");
+            assert!(matches!(RunDir::claim(Path::new(path), None), Err(Unclaimed::Failed(_))), "{path}");
         }
     }
 
@@ -266,14 +283,14 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
-        let Err(Unclaimed::Failed(error)) = RunDir::claim(dir.path()) else { panic!("claimed") };
+        let Err(Unclaimed::Failed(error)) = RunDir::claim(dir.path(), None) else { panic!("claimed") };
         assert!(error.to_string().contains("1777"), "{error}");
     }
 
     #[test]
     fn leftovers_come_in_stop_order() {
         let dir = tempfile::tempdir().unwrap();
-        let run = RunDir::claim(&dir.path().join("run")).unwrap();
+        let run = RunDir::claim(&dir.path().join("run"), None).unwrap();
         for (order, name) in ["a", "b", "c"].into_iter().enumerate() {
             run.service(name).unwrap();
             let record = Instance { service: name.into(), order: order as u16, ..Instance::default() };
@@ -281,7 +298,7 @@ mod tests {
         }
         fs::write(instance::path(run.path(), "b"), "junk").unwrap();
         drop(run);
-        let (found, bad) = RunDir::claim(&dir.path().join("run")).unwrap().leftovers();
+        let (found, bad) = RunDir::claim(&dir.path().join("run"), None).unwrap().leftovers();
         assert_eq!(found.iter().map(|record| record.service.as_str()).collect::<Vec<_>>(), ["c", "a"]);
         assert_eq!(bad.len(), 1);
     }

@@ -72,6 +72,8 @@ pub enum Reason {
     Asked,
     /// The supervisor is ending.
     Shutdown,
+    /// Its configuration has changed.
+    Changed,
     /// It waits for this.
     Needs(Need),
     /// It is started again with this service, which does not recover.
@@ -111,7 +113,10 @@ pub enum Reason {
 impl Reason {
     /// Whether `on-failure` starts a service again that ended for this reason.
     pub const fn is_failure(self) -> bool {
-        !matches!(self, Reason::Exit(Status::Code(0)) | Reason::Asked | Reason::Shutdown | Reason::None)
+        !matches!(
+            self,
+            Reason::Exit(Status::Code(0)) | Reason::Asked | Reason::Shutdown | Reason::Changed | Reason::None
+        )
     }
 
     /// One word for programs, in the event ring.
@@ -121,6 +126,7 @@ impl Reason {
             Reason::Disabled => "disabled",
             Reason::Asked => "asked",
             Reason::Shutdown => "shutdown",
+            Reason::Changed => "changed",
             Reason::Needs(_) | Reason::Awaits => "needs",
             Reason::Escalated(_) => "escalated",
             Reason::Exit(Status::Code(exit::INVALID)) => "config",
@@ -159,6 +165,7 @@ impl fmt::Display for Reason {
             Reason::Disabled => f.write_str("not enabled in the config"),
             Reason::Asked => f.write_str("on request"),
             Reason::Shutdown => f.write_str("the supervisor is ending"),
+            Reason::Changed => f.write_str("its configuration has changed"),
             Reason::Needs(_) | Reason::Awaits => f.write_str("waits for"),
             Reason::Escalated(_) => f.write_str("started again with"),
             Reason::Exit(Status::Code(exit::INVALID)) => f.write_str("exit code 78: its configuration is wrong"),

@@ -3,14 +3,16 @@
 
 use super::event::{Index, Number, Status};
 use super::instance::{Instance, Process};
+use super::leftover::Handle;
 use super::notify::{Counts, Line};
 use super::record::{Ended, ExitRecord};
 use super::wire::ToInit;
 use crate::base::units::Millis;
 use crate::sandbox::cgroup::{Group, OomEvent};
+use crate::sandbox::sockets::Sockets;
 use crate::sandbox::spec::Spec;
 use nix::sys::socket::{MsgFlags, send};
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
@@ -21,8 +23,16 @@ pub struct Slot {
     pub group: Option<Group>,
     /// Its network namespace, made by its first instance and entered by every later one.
     pub net: Option<OwnedFd>,
+    /// Its listening sockets, from its first start until it is stopped.
+    pub sockets: Sockets,
     /// Its running instance.
     pub live: Option<Live>,
+    /// Whether the group is of a config that holds no longer, and not for the next instance.
+    pub outdated: bool,
+    /// The file of its saved state, and a checksum of what was last written to it.
+    pub state: Option<(File, u32)>,
+    /// Whether something happened to it since.
+    pub touched: bool,
 }
 
 /// What does not die: an instance, or what is left in a group.
@@ -43,8 +53,12 @@ pub struct Left {
 pub struct Live {
     /// Which start it is.
     pub number: Number,
-    /// Its init, a child of this process that is not waited for yet.
+    /// Its init: a child of this process that is not waited for yet, or adopted.
     pub init: i32,
+    /// An init that is not a child of this process.
+    pub adopted: Option<Handle>,
+    /// When to look whether an adopted init is gone, where the kernel does not tell.
+    pub gone_look: Option<Millis>,
     /// Its main process; 0 before it runs.
     pub main: i32,
     /// The channel to its init; `None` once that has closed its end.
@@ -78,6 +92,26 @@ pub struct Launch {
 }
 
 impl Live {
+    /// An instance of which nothing more is known yet.
+    pub fn new(number: Number, init: i32, main: i32, stop_signal: u8) -> Live {
+        Live {
+            number,
+            init,
+            adopted: None,
+            gone_look: None,
+            main,
+            channel: None,
+            launch: None,
+            oom: None,
+            oom_before: 0,
+            oom_look: None,
+            oom_looks: 0,
+            stop_signal,
+            status: Line::new(),
+            counts: Counts::default(),
+        }
+    }
+
     /// Tells its init something; an init that is gone is noticed elsewhere.
     pub fn tell(&self, message: ToInit) {
         if let Some(channel) = &self.channel {

@@ -38,6 +38,8 @@ pub enum FromInit {
     Status(Line),
     /// What went wrong, in the service's own words.
     Trouble(Line),
+    /// The service's listening socket of this number comes with the message, as a descriptor (unix(7), SCM_RIGHTS).
+    Socket(u8),
 }
 
 /// What the supervisor asks of an init.
@@ -128,6 +130,7 @@ impl FromInit {
             FromInit::Notice(notice, counts) => notice_message(notice, counts),
             FromInit::Status(line) => line_message(5, line),
             FromInit::Trouble(line) => line_message(6, line),
+            FromInit::Socket(number) => message(7, i32::from(*number)),
             FromInit::Failed(failure) => {
                 let mut out = message(3, 0);
                 out[HEAD_BYTES..].copy_from_slice(&failure.encode());
@@ -148,6 +151,7 @@ impl FromInit {
             (4, flags) => read_notice(flags, bytes),
             (5, length) => read_line(length, bytes).map(FromInit::Status),
             (6, length) => read_line(length, bytes).map(FromInit::Trouble),
+            (7, number) => u8::try_from(number).ok().map(FromInit::Socket),
             _ => None,
         }
     }
@@ -199,6 +203,7 @@ mod tests {
             FromInit::Status(Line::new()),
             FromInit::Status(line.clone()),
             FromInit::Trouble(line),
+            FromInit::Socket(7),
         ] {
             assert_eq!(FromInit::decode(&said.encode()), Some(said));
         }

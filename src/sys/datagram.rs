@@ -88,6 +88,42 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Datagram> {
     Ok(datagram)
 }
 
+/// `sendmsg(2)` of `bytes` with a descriptor (SCM_RIGHTS, unix(7)); never waits.
+pub fn send_with(socket: &OwnedFd, bytes: &[u8], passed: &OwnedFd) -> Result<()> {
+    let mut control = [0u64; 4];
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: all zeros is a valid msghdr. Every pointer leads to memory on this stack or in `bytes`, with its size;
+    // `control` has room for one header with one descriptor, aligned as a header has to be. The kernel writes to none.
+    let sent = unsafe {
+        let mut message: libc::msghdr = core::mem::zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = (&raw mut control).cast();
+        message.msg_controllen = libc::CMSG_SPACE(size_of::<libc::c_int>() as libc::c_uint) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<libc::c_int>() as libc::c_uint) as _;
+        libc::CMSG_DATA(header).cast::<libc::c_int>().write_unaligned(passed.as_raw_fd());
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    check(sent as libc::c_long).map(drop)
+}
+
+/// `accept4(2)` and `dup3(2)`: the next connection to `listener`, non-blocking and close-on-exec, in place of `connection`,
+/// which is closed. `EAGAIN`: nobody wants to connect.
+pub fn accept_as(listener: &OwnedFd, connection: &OwnedFd) -> Result<()> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let none = core::ptr::null_mut();
+    // SAFETY: null pointers ask for no address; the descriptor that comes is new and nobody else's.
+    let next = unsafe {
+        let fd = check(libc::accept4(listener.as_raw_fd(), none, none.cast(), flags).into())?;
+        OwnedFd::from_raw_fd(fd as libc::c_int)
+    };
+    // SAFETY: integers. The owner of `connection` owns what is there afterwards.
+    check(unsafe { libc::dup3(next.as_raw_fd(), connection.as_raw_fd(), libc::O_CLOEXEC) }.into()).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +151,21 @@ mod tests {
             assert_eq!((got.length, got.cut), (text.len().min(4), cut));
             assert_eq!((got.sender, got.fds.len(), got.fds_cut), (std::process::id() as i32, 0, false));
         }
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_a_message() {
+        let (ours, theirs) = pair();
+        let (read, write) = nix::unistd::pipe().unwrap();
+        send_with(&ours, b"x", &write).unwrap();
+        drop(write);
+        let got = receive(&theirs, &mut [0; 8]).unwrap();
+        assert_eq!((got.length, got.fds.len(), got.fds_cut), (1, 1, false));
+        assert_eq!(nix::unistd::write(&got.fds[0], b"through").unwrap(), 7);
+        drop(got);
+        let mut buffer = [0; 16];
+        assert_eq!(nix::unistd::read(&read, &mut buffer).unwrap(), 7);
+        assert_eq!(nix::unistd::read(&read, &mut buffer).unwrap(), 0, "it is open elsewhere");
     }
 
     #[test]

@@ -1,13 +1,20 @@
 //! A first process that must not die: what would end it makes it execute its program again.
 //!
 //! The kernel panics when process 1 ends. A panic (which aborts), a wild pointer or a full stack end in a signal; its
-//! handler works on a stack of its own, calls nothing but the kernel, and executes the program with other words, which
-//! say that it is to be a rescue. The process keeps its number and its children.
+//! handler works on a stack of its own, calls nothing but the kernel, and executes the program with words that count the
+//! faults. Of the failed memory it takes one number and the environment; without the one or the other it goes on as well.
+//! The process keeps its number and its children.
 
-use super::process::CStrings;
 use super::{Errno, Result, check};
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::ffi::{CStr, CString};
+use core::ffi::{c_char, c_int};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::ffi::CStr;
+
+/// The word behind which the number of faults stands.
+pub const WORD: &CStr = c"--after-fault";
+
+/// The numbers of faults. Whoever counts further has had more than enough of them.
+const NUMBERS: [&CStr; 5] = [c"1", c"2", c"3", c"4", c"5"];
 
 /// Signals of a program gone wrong.
 const SIGNALS: [libc::c_int; 7] =
@@ -15,19 +22,18 @@ const SIGNALS: [libc::c_int; 7] =
 /// The handler's stack: a few calls, and what the kernel saves there of the widest registers.
 const STACK_BYTES: usize = 64 << 10;
 
-/// The words to execute the program with; null: nothing is to be done.
-static WORDS: AtomicPtr<CStrings> = AtomicPtr::new(core::ptr::null_mut());
+/// The number that the next fault has; 0: nothing is to be done.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Where the handler's stack begins; it is made once.
 static STACK: AtomicUsize = AtomicUsize::new(0);
 
-/// From here on a fault makes this process execute its program again, with `words` (the first is its name). A later call
-/// replaces the words.
+/// From here on a fault makes this process execute its program again, with the words `coracle --after-fault NUMBER`. A
+/// later call replaces the number.
 ///
 /// # Errors
 /// The kernel has no memory for the stack.
-pub fn arm(words: Vec<CString>) -> Result<()> {
-    // The old words are never freed: a fault may come while they are replaced.
-    WORDS.store(Box::into_raw(Box::new(CStrings::new(words))), Ordering::Release);
+pub fn arm(number: u32) -> Result<()> {
+    NEXT.store(number, Ordering::Release);
     if STACK.load(Ordering::Relaxed) != 0 {
         return Ok(());
     }
@@ -57,30 +63,36 @@ pub fn arm(words: Vec<CString>) -> Result<()> {
 
 /// In a clone of the first process: its faults are its own, and end it. Allocates nothing.
 pub fn disarm() {
-    WORDS.store(core::ptr::null_mut(), Ordering::Release);
+    NEXT.store(0, Ordering::Release);
 }
 
-/// Executes the program again with the words of [`arm`]; returns only where that fails, or nothing is armed.
-pub fn again() -> Errno {
-    let words = WORDS.load(Ordering::Acquire);
-    if words.is_null() {
-        return Errno(libc::ENOENT);
+/// Executes the program again; returns only where that fails.
+fn again(number: u32) {
+    unsafe extern "C" {
+        /// environ(7)
+        static environ: *const *const c_char;
     }
-    let mut last = Errno(libc::ENOENT);
-    for path in [c"/proc/self/exe", c"/sbin/init", c"/init"] {
-        // SAFETY: the words live for ever, and the program that comes expects no signal to be blocked.
-        unsafe {
-            let mut none: libc::sigset_t = core::mem::zeroed();
-            libc::sigemptyset(&raw mut none);
-            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, core::ptr::null_mut());
-            last = super::process::execve_same_env(path, &*words);
+    let number = NUMBERS[(number.saturating_sub(1) as usize).min(NUMBERS.len() - 1)];
+    let words = [c"coracle".as_ptr(), WORD.as_ptr(), number.as_ptr(), core::ptr::null()];
+    let no_env = [core::ptr::null::<c_char>()];
+    // SAFETY: arrays of pointers to NUL-terminated constants, with a null pointer at their ends. An environment that
+    // cannot be read is an error of the kernel's (EFAULT), and then there is none. The program that comes expects no
+    // signal to be blocked.
+    unsafe {
+        let mut none: libc::sigset_t = core::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, core::ptr::null_mut());
+        for env in [environ, no_env.as_ptr()] {
+            for path in [c"/proc/self/exe", c"/sbin/init", c"/init"] {
+                libc::execve(path.as_ptr(), words.as_ptr(), env);
+            }
         }
     }
-    last
 }
 
-extern "C" fn handler(signal: libc::c_int, _info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
-    if WORDS.load(Ordering::Acquire).is_null() {
+extern "C" fn handler(signal: c_int, _info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    let number = NEXT.load(Ordering::Acquire);
+    if number == 0 {
         // The fault repeats, and now ends the process.
         // SAFETY: an all-zero sigaction is SIG_DFL without flags.
         unsafe {
@@ -90,7 +102,7 @@ extern "C" fn handler(signal: libc::c_int, _info: *mut libc::siginfo_t, _context
         return;
     }
     say(c"<26>coracle: the first process has failed; it executes itself again\n");
-    again();
+    again(number);
     // Nothing can be executed. The kernel shields process 1 from signals that it does not handle, but not from a fault
     // that repeats: what is left is to stand still, and a watchdog resets the board.
     say(c"<24>coracle: the first process has failed and cannot go on\n");

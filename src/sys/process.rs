@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// child allocates nothing.
 pub struct CStrings {
     strings: Vec<CString>,
-    /// One for each string, room for one more, and the end.
+    /// One for each string, room for two more, and the end.
     pointers: Vec<Cell<*const libc::c_char>>,
 }
 
@@ -18,7 +18,7 @@ pub struct CStrings {
 impl CStrings {
     /// Takes the strings.
     pub fn new(strings: Vec<CString>) -> CStrings {
-        let pointers = strings.iter().map(|s| s.as_ptr()).chain([core::ptr::null(); 2]).map(Cell::new).collect();
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([core::ptr::null(); 3]).map(Cell::new).collect();
         CStrings { strings, pointers }
     }
 
@@ -111,19 +111,16 @@ fn old_clone(flags: u64) -> Result<libc::c_long> {
     check(unsafe { libc::syscall(libc::SYS_clone, word, none, none, none, none) })
 }
 
-/// `execve(2)`: becomes the program at `path`, with `more` behind the entries of `env`; returns only with an error.
-pub fn execve(path: &CStr, argv: &CStrings, env: &CStrings, more: Option<&CStr>) -> Errno {
-    let room = env.pointers.get(env.strings.len());
-    if let (Some(room), Some(more)) = (room, more) {
-        room.set(more.as_ptr());
-    }
+/// `execve(2)`: becomes the program at `path`, with `more`, of which two count, behind the entries of `env`; returns only
+/// with an error.
+pub fn execve(path: &CStr, argv: &CStrings, env: &CStrings, more: &[&CStr]) -> Errno {
+    let room = || env.pointers.iter().skip(env.strings.len()).take(2);
+    room().zip(more).for_each(|(room, more)| room.set(more.as_ptr()));
     // SAFETY: a cell is its content to the kernel. Both arrays end in a null pointer and point to NUL-terminated strings
-    // that live in the lists, or for as long as `more`, whose pointer is taken back.
+    // that live in the lists, or for as long as `more`, whose pointers are taken back.
     unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr().cast(), env.pointers.as_ptr().cast()) };
     let errno = Errno(nix::errno::Errno::last_raw());
-    if let Some(room) = room {
-        room.set(core::ptr::null());
-    }
+    room().for_each(|room| room.set(core::ptr::null()));
     errno
 }
 
@@ -237,6 +234,12 @@ pub fn reset_signals() {
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, core::ptr::null_mut());
     }
+}
+
+/// `fcntl(2)` F_DUPFD_CLOEXEC: another descriptor for what is behind `fd`, with the first free number from `from` on.
+pub fn lift(fd: RawFd, from: RawFd) -> Result<RawFd> {
+    // SAFETY: integers; a descriptor that is not open is an error.
+    check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, from) }.into()).map(|fd| fd as RawFd)
 }
 
 /// `dup3(2)`: makes `target` the same as `source`, open across execve(2), also when they are equal.

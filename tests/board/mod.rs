@@ -70,11 +70,16 @@ impl Board {
 
     /// Starts a supervisor in the foreground and waits until it answers.
     pub fn up(&mut self) {
+        self.spawn();
+        self.until("the supervisor answers", |board| board.coracle(&["ps"]).status.success());
+    }
+
+    /// Starts a supervisor in the foreground.
+    pub fn spawn(&mut self) {
         let log = fs::File::create(self.path("report")).unwrap();
         let mut command = self.command(&["up", "-c"]);
         command.arg(self.path("config.json")).stderr(log).stdout(Stdio::null());
         self.supervisor = Some(command.spawn().unwrap());
-        self.until("the supervisor answers", |board| board.coracle(&["ps"]).status.success());
     }
 
     /// Kills the supervisor, so that it can put nothing in order.

@@ -144,7 +144,7 @@ impl Firmware {
         }
         let process =
             command.stdout(Stdio::null()).stderr(fs::File::create(self.part("qemu")).unwrap()).spawn().unwrap();
-        let mut machine = Machine { firmware: self, process, port: None };
+        let mut machine = Machine { firmware: self, process, port: None, failures: 0 };
         let stream = machine.until("QEMU's port", |_| UnixStream::connect(&port).ok());
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         machine.port = Some(BufReader::new(stream));
@@ -174,6 +174,8 @@ pub struct Machine<'a> {
     firmware: &'a Firmware,
     process: Child,
     port: Option<BufReader<UnixStream>>,
+    /// Failures of the first process so far.
+    failures: usize,
 }
 
 impl Machine<'_> {
@@ -252,6 +254,18 @@ impl Machine<'_> {
         let answer = self.probe(&[&format!("read {path}")]);
         let text = answer.trim_end().split_once(": ok ").map(|(_, text)| text.replace('|', "\n"));
         text.unwrap_or_else(|| self.fail(&format!("cannot read {path}: {answer}")))
+    }
+
+    /// Waits until the first process has failed, has executed itself again, and answers.
+    pub fn until_supervised(&mut self) {
+        self.failures += 1;
+        let failures = self.failures;
+        self.until("its failure", |machine| {
+            let console = machine.console();
+            (console.matches("the first process has failed; it executes itself again").count() >= failures)
+                .then_some(())
+        });
+        self.until("its answer", |machine| (machine.run(&["/sbin/coracle", "ps"]).0 == 0).then_some(()));
     }
 
     /// Waits until a service is in a state, and gives its line of `ps --json`.

@@ -83,6 +83,15 @@ pub static SERVICE: Object = Object {
             "Files of the board that it gets a copy of, in memory, owned by its user, mode 0400. Never shown.",
         ),
         optional(
+            "sockets",
+            Kind::Objects(&SOCKET, limits::SOCKETS),
+            "[]",
+            "[ { \"name\": \"http\", \"tcp\": \"0.0.0.0:80\" } ]",
+            "Sockets that listen before it starts and as long as it is not stopped, across its restarts and those of \
+             coracle: what comes meanwhile waits. It gets them from descriptor 3 on, as LISTEN_FDS, LISTEN_PID and \
+             LISTEN_FDNAMES tell it (sd_listen_fds(3)), also where it has no network of its own.",
+        ),
+        optional(
             "tty",
             Kind::Text(Text::DevicePath),
             "none",
@@ -283,6 +292,31 @@ static SECRET: Object = Object {
             Kind::Text(Text::SecretTarget),
             "\"/run/secrets/tls.key\"",
             "Where its copy is, inside: beneath /run, which is memory.",
+        ),
+    ],
+};
+
+static SOCKET: Object = Object {
+    name: "a socket",
+    either: &["tcp", "udp", "unix"],
+    keys: &[
+        optional("name", Kind::Text(Text::Name), "the service's", "\"http\"", "Its name in LISTEN_FDNAMES."),
+        optional("tcp", Kind::Text(Text::Address), "this, `udp` or `unix`", "\"0.0.0.0:80\"", "An address and a port."),
+        optional("udp", Kind::Text(Text::Address), "this, `tcp` or `unix`", "\"[::]:514\"", "An address and a port."),
+        optional(
+            "unix",
+            Kind::Text(Text::Path),
+            "this, `tcp` or `udp`",
+            "\"/run/web.sock\"",
+            "A path on the board, of at most 107 bytes, for a stream socket. Its folder has to be there.",
+        ),
+        optional("mode", Kind::Text(Text::Mode), "\"0600\"", "\"0660\"", "Who may connect to a `unix` socket."),
+        optional(
+            "user",
+            Kind::Text(Text::User),
+            "root",
+            "\"www-data:www-data\"",
+            "Whom a `unix` socket belongs to: user or user:group, by number or by a name of the board.",
         ),
     ],
 };

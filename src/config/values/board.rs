@@ -186,6 +186,26 @@ pub fn watchdog_device(text: &str) -> Read<()> {
     if text == "auto" { Ok(()) } else { device_path(text) }
 }
 
+/// An address of the board with a port: numbers, since nothing is looked up.
+pub fn address(text: &str) -> Read<()> {
+    match text.parse::<std::net::SocketAddr>() {
+        Ok(address) if address.port() > 0 => Ok(()),
+        _ => wrong_hint(
+            format!("is {text:?}, which is no address with a port"),
+            "write \"0.0.0.0:8080\" for all of IPv4, \"[::]:8080\" for all, \"127.0.0.1:8080\" for the board itself",
+        ),
+    }
+}
+
+/// The permissions of a file.
+pub fn mode(text: &str) -> Read<u16> {
+    let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    match u16::from_str_radix(text, 8) {
+        Ok(mode) if digits && mode <= 0o777 => Ok(mode),
+        _ => wrong_hint(format!("is {text:?}, which is no file mode"), "write it in octal: \"0660\""),
+    }
+}
+
 /// Where a secret is, inside.
 pub fn secret_target(text: &str) -> Read<()> {
     path(text)?;

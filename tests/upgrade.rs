@@ -1,0 +1,126 @@
+//! Another program in the place of the supervisor: the services run on, their sockets stay open, and what the new program
+//! refuses changes nothing. Needs root, cgroups and a static busybox.
+
+mod busybox_board;
+
+use busybox_board::{Board, IDLE, said, service};
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+
+fn port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A program at `name` of the board.
+fn script(board: &Board, name: &str, text: &str) -> String {
+    let path = board.path(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// How often a supervisor has taken over what ran.
+fn arrivals(board: &busybox_board::board::Board) -> usize {
+    board.report().matches("web runs on and is supervised again").count()
+}
+
+#[test]
+fn root_another_program_takes_over_and_nothing_notices() {
+    let name = "root_another_program_takes_over_and_nothing_notices";
+    let port = port();
+    let idle = format!(
+        r#""sockets": [ {{ "tcp": "127.0.0.1:{port}" }} ], "restart": {{ "delay": "1h", "max_delay": "1h" }},"#
+    );
+    let counts = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"];
+    let services =
+        [service("web", &counts, ""), service("frozen", IDLE, ""), service("idle", &["sh", "-c", "exit 3"], &idle)];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    board.until_running("web");
+    board.until_running("frozen");
+    board.says(&["pause", "frozen"]);
+    board.until("it waits", |board| board.field("idle", "state") == "backoff");
+    let (pid, init) = (board.field("web", "pid"), board.field("web", "init"));
+    // Whoever waits at a socket of a service that does not run goes on waiting.
+    let mut waiting = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    for round in 1..4 {
+        let new = board.path(&format!("coracle-{round}"));
+        fs::copy(env!("CARGO_BIN_EXE_coracle"), &new).unwrap();
+        let output = board.coracle(&["upgrade", new.to_str().unwrap()]);
+        assert!(output.status.success(), "{}\n{}", said(&output), board.report());
+        assert_eq!(arrivals(&board), round, "{}", board.report());
+        assert_eq!((board.field("web", "pid"), board.field("web", "init")), (pid.clone(), init.clone()));
+        assert_eq!((board.field("web", "state"), board.field("frozen", "state")), ("running".into(), "paused".into()));
+        assert_eq!((board.field("web", "restarts"), board.field("idle", "state")), ("0".into(), "backoff".into()));
+        assert!(!board.path("run/upgrade").exists());
+        // The program may go: what runs is out of reach.
+        fs::remove_file(new).unwrap();
+    }
+    waiting.set_nonblocking(true).unwrap();
+    let still = std::io::Read::read(&mut waiting, &mut [0]).unwrap_err();
+    assert_eq!(still.kind(), std::io::ErrorKind::WouldBlock, "it was refused");
+    let log = board.says(&["logs", "web"]);
+    let lines: Vec<u32> = log.lines().filter_map(|line| line.split_once("out  line ")?.1.parse().ok()).collect();
+    assert!(lines.iter().zip(lines[0]..).all(|(line, expected)| *line == expected), "a line is lost");
+    // It still is the parent of the services, and ends in order.
+    board.says(&["kill", "--signal", "KILL", "web"]);
+    board.until("it runs again", |board| board.field("web", "restarts") == "1");
+    assert!(board.report().contains("web ended: killed by signal 9 (KILL)"), "{}", board.report());
+    board.down();
+    assert!(!board.path("run").exists());
+}
+
+#[test]
+fn root_what_the_new_program_refuses_changes_nothing() {
+    let name = "root_what_the_new_program_refuses_changes_nothing";
+    let Some(mut board) = Board::new(name, &[service("web", IDLE, "")]) else { return };
+    board.up();
+    board.until_running("web");
+    let (pid, supervisor) = (board.field("web", "pid"), board.field("web", "init"));
+    let own = env!("CARGO_BIN_EXE_coracle");
+    let refuses = script(&board, "refuses", "echo 'not with me'; exit 1");
+    let dies = script(&board, "dies", "kill -9 $$");
+    for (program, why) in [
+        (refuses.as_str(), "the new program would not take over, and nothing has changed: not with me"),
+        (dies.as_str(), "it does not say why"),
+        ("/nonexistent", "the new program cannot be used"),
+    ] {
+        let output = board.coracle(&["upgrade", program]);
+        assert_eq!(output.status.code(), Some(1), "{program}: {}", said(&output));
+        assert!(said(&output).contains(why), "{program}: {}", said(&output));
+        assert_eq!((board.field("web", "pid"), board.field("web", "init")), (pid.clone(), supervisor.clone()));
+        assert!(!board.path("run/upgrade").exists());
+    }
+    // A config that is broken by now: the new program would have none.
+    let config = fs::read_to_string(board.path("config.json")).unwrap();
+    fs::write(board.path("config.json"), config.replace("\"memory\"", "\"memroy\"")).unwrap();
+    let output = board.coracle(&["upgrade", own]);
+    assert!(said(&output).contains("unknown key \"memroy\""), "{}", said(&output));
+    assert_eq!(board.field("web", "state"), "running");
+    fs::write(board.path("config.json"), config).unwrap();
+    assert!(board.coracle(&["upgrade", own]).status.success());
+    assert_eq!(board.field("web", "pid"), pid);
+    board.down();
+}
+
+#[test]
+fn root_a_program_that_refuses_once_it_is_executed_gives_way_to_the_old_one() {
+    let name = "root_a_program_that_refuses_once_it_is_executed_gives_way_to_the_old_one";
+    let Some(mut board) = Board::new(name, &[service("web", IDLE, "")]) else { return };
+    board.up();
+    board.until_running("web");
+    let pid = board.field("web", "pid");
+    // As a later version would that cannot go on: it says so to the program that it was told to go back to.
+    let text = r#"[ "$1" = --takeover-check ] && exit 0; exec /proc/self/fd/$3 --takeover $2 - 'the disk is full'"#;
+    let later = script(&board, "later", text);
+    let output = board.coracle(&["upgrade", &later]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("went back to the one before: the disk is full"), "{}", said(&output));
+    assert_eq!((board.field("web", "pid"), board.field("web", "state")), (pid.clone(), "running".to_owned()));
+    assert_eq!(arrivals(&board), 1, "{}", board.report());
+    // And the next attempt is a new one.
+    assert!(board.coracle(&["upgrade", env!("CARGO_BIN_EXE_coracle")]).status.success());
+    assert_eq!((board.field("web", "pid"), arrivals(&board)), (pid, 2));
+    board.down();
+}
