@@ -24,6 +24,7 @@ pub mod instance;
 pub mod keeper;
 pub mod leftover;
 pub mod lookout;
+mod memory;
 pub mod notify;
 mod perform;
 pub mod record;

@@ -49,10 +49,6 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-/// Between two looks whether a shortage of memory has cost a process, and how many looks.
-const OOM_LOOK: Millis = Millis(20);
-const OOM_LOOKS: u8 = 50;
-
 /// Whom an answer goes to that the keeper asked for; connections count from 1.
 pub(super) const KEEPER: Token = Token { client: 0, id: 0 };
 
@@ -452,48 +448,6 @@ impl<'k> Supervisor<'k> {
             None => None,
         };
         self.happened(index, number, InstanceEvent::InitGone(status));
-    }
-
-    fn memory_short(&mut self, index: Index) {
-        let next = self.now.plus(OOM_LOOK);
-        if !self.memory_kills(index)
-            && let Some(live) = self.slots.get_mut(usize::from(index)).and_then(|slot| slot.live.as_mut())
-        {
-            (live.oom_look, live.oom_looks) = (Some(next), OOM_LOOKS);
-        }
-    }
-
-    fn look_for_memory_kills(&mut self) {
-        for index in 0..self.slots.len() {
-            let Some(live) = self.slots.get_mut(index).and_then(|slot| slot.live.as_mut()) else { continue };
-            if live.gone_look.take_if(|look| *look <= self.now).is_some() {
-                if live.is_gone() {
-                    self.init_ended(index as Index);
-                    continue;
-                }
-                live.gone_look = Some(self.now.plus(adopt::GONE_LOOK)).filter(|_| live.looks_needed());
-            }
-            if live.oom_look.is_none_or(|look| look > self.now) {
-                continue;
-            }
-            live.oom_looks = live.oom_looks.saturating_sub(1);
-            live.oom_look = (live.oom_looks > 0).then(|| self.now.plus(OOM_LOOK));
-            self.memory_kills(index as Index);
-        }
-    }
-
-    /// Whether the kernel has killed a process of the service for want of memory since the last look; tells the core.
-    pub(super) fn memory_kills(&mut self, index: Index) -> bool {
-        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return false };
-        let (Some(group), Some(live)) = (&slot.group, &mut slot.live) else { return false };
-        let kills = group.oom_kills();
-        if kills <= live.oom_before {
-            return false;
-        }
-        (live.oom_before, live.oom_look) = (kills, None);
-        let number = live.number;
-        self.happened(index, number, InstanceEvent::OutOfMemory);
-        true
     }
 
     fn worker(&mut self, process_ended: bool) {
