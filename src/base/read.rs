@@ -3,12 +3,18 @@
 
 use std::io::{self, Read};
 
-/// Bytes asked for at first: most files then take one read and one that finds the end.
+/// Bytes asked for at first: most small files then take one read and one that finds the end.
 const FIRST: u64 = 2048;
 
 /// What `source` gives until its end, at most `most` bytes.
 pub fn read_up_to(source: &mut dyn Read, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(most.min(FIRST) as usize);
+    read_sized(source, FIRST, most)
+}
+
+/// The same of what has probably `size` bytes.
+pub fn read_sized(source: &mut dyn Read, size: u64, most: u64) -> io::Result<Vec<u8>> {
+    // Room for a few bytes more shows at the first look that there are none.
+    let mut bytes = Vec::with_capacity(size.min(most) as usize + 64);
     source.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

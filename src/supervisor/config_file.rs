@@ -2,7 +2,7 @@
 
 use super::board::Files;
 use crate::base::limits::{CONFIG_BYTES, CONFIG_FILES};
-use crate::base::read::read_up_to;
+use crate::base::read::{read_sized, read_up_to};
 use crate::config::{self, Input, Problems, Source, Value, Warning, include};
 use crate::plan::Plan;
 use core::fmt;
@@ -265,7 +265,8 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut file = open(path).map_err(|error| fail("open", error))?;
     let before = file.metadata().map_err(|error| fail("look at", error))?;
     regular(path, &before)?;
-    let bytes = read_up_to(&mut file, CONFIG_BYTES as u64 + 1).map_err(|error| fail("read", error))?;
+    let read = read_sized(&mut file, before.size(), CONFIG_BYTES as u64 + 1);
+    let bytes = read.map_err(|error| fail("read", error))?;
     if bytes.len() > CONFIG_BYTES {
         return Err(format!("the config file {shown} has more than the {CONFIG_BYTES} bytes that a config may have"));
     }
