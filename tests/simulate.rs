@@ -273,7 +273,7 @@ impl World {
                     body.pinged = self.now;
                 }
             }
-            Action::Changed(..) | Action::PutOff(_) | Action::Climbed(..) => {}
+            Action::Changed(..) | Action::Crashed(_) | Action::PutOff(_) | Action::Climbed(..) => {}
         }
     }
 

@@ -9,6 +9,7 @@ pub mod budget;
 mod channel;
 pub mod config_file;
 pub mod core;
+pub mod crash;
 pub mod escalation;
 pub mod event;
 pub mod events;
