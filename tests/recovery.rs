@@ -32,7 +32,7 @@ fn root_each_step_is_an_event_with_its_reason_and_is_read_without_a_supervisor()
     board.up();
     board.until("its end", |board| board.field("fails", "state") == "failed");
     board.until_logged("web", "up");
-    assert_eq!(codes(&board, "fails"), ["running", "failed/exit"]);
+    assert_eq!(codes(&board, "fails"), ["running", "crash-record", "failed/exit"]);
     let line = said(&board.coracle(&["events", "--json", "-n1", "fails"]));
     coracle::base::json::check(line.trim().as_bytes(), 2).unwrap();
     assert!(line.contains("\"text\":\"fails has failed and is not started again: exit code 7\""), "{line}");
@@ -42,7 +42,7 @@ fn root_each_step_is_an_event_with_its_reason_and_is_read_without_a_supervisor()
     assert_eq!(board.coracle(&["why", "fials"]).status.code(), Some(4));
 
     board.kill_supervisor();
-    assert_eq!(codes(&board, "fails"), ["running", "failed/exit"]);
+    assert_eq!(codes(&board, "fails"), ["running", "crash-record", "failed/exit"]);
     let why = board.says(&["why", "fails"]);
     assert!(why.contains("does not run") && why.contains("failed/exit"), "{why}");
     let why = board.says(&["why", "web"]);
@@ -219,4 +219,31 @@ fn root_a_board_that_is_not_ours_to_reboot_is_named_as_degraded() {
     assert!(ps.contains("DEGRADED: bad does not recover, and the board is not rebooted for it"), "{ps}");
     assert_eq!(board.field("bad", "state"), "crash-loop");
     assert_eq!((board.field("other", "restarts"), board.field("line", "restarts")), ("1".into(), "0".into()));
+}
+
+#[test]
+fn root_an_incident_leaves_one_record_in_the_state_folder_and_a_day_so_many() {
+    let name = "root_an_incident_leaves_one_record_in_the_state_folder_and_a_day_so_many";
+    let policy = restart(r#""delay": "10ms", "max_delay": "20ms""#);
+    let fails = |name: &str| service(name, &["sh", "-c", "echo the last words; exit 7"], &policy);
+    let Some(mut board) = Board::new(name, &[fails("a"), fails("b"), fails("c")]) else { return };
+    with_device(&board, "\"crash_records\": 2");
+    board.up();
+    let many = |board: &board::Board, name: &str| board.field(name, "restarts").parse::<u32>().unwrap_or(0) > 3;
+    board.until("restarts", |board| ["a", "b", "c"].iter().all(|name| many(board, name)));
+    let records = || -> Vec<_> {
+        let folder = std::fs::read_dir(board.path("state/crashes")).into_iter().flatten();
+        folder.map(|entry| entry.unwrap().path()).filter(|path| !path.to_str().unwrap().contains("/.")).collect()
+    };
+    board.until("two records", |_| records().len() >= 2);
+    assert_eq!(records().len(), 2);
+    for record in records() {
+        let text = std::fs::read_to_string(&record).unwrap();
+        for part in ["reason exit code 7\n", "instance 1\n", "memory_limit 16777216\n", "out  the last words\n"] {
+            assert!(text.contains(part), "no {part:?} in {text}");
+        }
+    }
+    let written: Vec<String> = ["a", "b", "c"].iter().flat_map(|name| codes(&board, name)).collect();
+    let count = |code: &str| written.iter().filter(|written| *written == code).count();
+    assert_eq!((count("crash-record"), count("crash-record/budget")), (2, 1), "{written:?}");
 }

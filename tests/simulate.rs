@@ -325,7 +325,7 @@ impl World {
                     body.pinged = self.now;
                 }
             }
-            Action::Changed(..) | Action::PutOff(_) | Action::Climbed(..) => {}
+            Action::Changed(..) | Action::Crashed(_) | Action::PutOff(_) | Action::Climbed(..) => {}
         }
     }
 

@@ -54,6 +54,7 @@ pub fn device(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Devic
         memory_reserve,
         allow_missing,
         restarts_per_minute: raw.restarts_per_minute.unwrap_or(default.restarts_per_minute),
+        crash_records: raw.crash_records.unwrap_or(default.crash_records),
         max_resets: raw.max_resets.unwrap_or(default.max_resets),
         log_ring: context.size(raw.log.ring).unwrap_or(default.log_ring),
         image_caps,

@@ -53,6 +53,7 @@ objects! {
         pub rescue: Rescue<'a>,
         pub restarts_per_minute: Option<u16>,
         pub max_resets: Option<u8>,
+        pub crash_records: Option<u16>,
         pub log: DeviceLog<'a>,
         pub image_caps: ImageCaps<'a>,
     }

@@ -22,6 +22,8 @@ pub struct Device {
     pub allow_missing: FeatureSet,
     /// Restarts after failures that all services together have in a minute; 0: no bound.
     pub restarts_per_minute: u16,
+    /// Crash records of all services together in a day.
+    pub crash_records: u16,
     /// Resets in a row that we announced or the watchdog caused, after which only lifelines run.
     pub max_resets: u8,
     /// Size of a service's log ring unless it says otherwise.
@@ -43,6 +45,7 @@ impl Default for Device {
             memory_reserve: Bytes(24 << 20),
             allow_missing: FeatureSet::default(),
             restarts_per_minute: 600,
+            crash_records: 16,
             max_resets: 3,
             log_ring: Bytes(32 << 10),
             image_caps: ImageCaps::default(),

@@ -27,6 +27,8 @@ pub enum Action {
     Changed(Index, Phase),
     /// The kill did not help: name what is left and set it aside, unless the service stays stuck with it.
     GiveUp(Index, Number),
+    /// An incident of the service begins: keep what is known of it.
+    Crashed(Index),
     /// Restarts are put off, this service's first: the whole board has had too many. Told once a minute.
     PutOff(Index),
     /// The service does not recover by what was done so far: recovery goes on from this rung. On the last one the board

@@ -13,6 +13,11 @@ use crate::plan::{Restart, Then};
 /// The shortest wait, whatever the config says: a service that fails at once may not keep a core busy.
 const FLOOR: Millis = Millis(10);
 
+/// How long a run has to last to end a crash loop: longer than the longest wait, and than what many need to fail.
+pub fn proof(policy: &Restart) -> Millis {
+    policy.max_delay.max(Millis::from_secs(10))
+}
+
 /// What one service's restarts have come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backoff {
@@ -32,6 +37,8 @@ pub struct Backoff {
     exhausted: bool,
     /// Since when it has not been well.
     since: Option<Millis>,
+    /// Whether an incident has begun.
+    incident: bool,
 }
 
 /// What comes of one end of a service.
@@ -48,9 +55,12 @@ pub enum Next {
 impl Backoff {
     /// A service ended at `now` after its main ran for `ran`: when is it started again? `random` is any number.
     pub fn next(&mut self, policy: &Restart, ran: Millis, now: Millis, random: u32) -> Next {
-        let healthy = ran > policy.max_delay;
+        if ran > policy.max_delay {
+            self.failures = 0;
+        }
+        let healthy = ran > proof(policy);
         if healthy {
-            (self.failures, self.exhausted, self.since) = (0, false, Some(now));
+            (self.exhausted, self.since) = (false, Some(now));
         }
         let over = now.since(self.window) > policy.within;
         if over && healthy && !self.spent {
@@ -104,6 +114,11 @@ impl Backoff {
     /// Whether its last run was a healthy one, so that this is its first restart for a while.
     pub fn is_first(&self) -> bool {
         self.failures <= 1 && !self.looping
+    }
+
+    /// Whether an incident begins with an end after `ran`: the first one, or the first since a run that has lasted.
+    pub fn incident(&mut self, policy: &Restart, ran: Millis) -> bool {
+        !core::mem::replace(&mut self.incident, true) || ran > proof(policy)
     }
 
     /// It begins a start: from now on it is expected to become well.

@@ -39,9 +39,40 @@ impl Budget {
     }
 }
 
+/// A day in milliseconds of the monotonic clock.
+const DAY: Millis = Millis::from_secs(86_400);
+
+/// So many of something in a day, for what wears out flash.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Daily {
+    day: Option<Millis>,
+    spent: u16,
+}
+
+impl Daily {
+    /// Takes one of `most`; `false`: those of this day are used up. A day begins with the first one of it.
+    pub fn spend(&mut self, most: u16, now: Millis) -> bool {
+        if self.day.is_none_or(|day| now.since(day) >= DAY) {
+            (self.day, self.spent) = (Some(now), 0);
+        }
+        let left = self.spent < most;
+        self.spent += u16::from(left);
+        left
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_has_so_many_and_the_next_one_as_many_again() {
+        let mut daily = Daily::default();
+        let taken: Vec<bool> =
+            [5, 6, 7, 86_400_004, 86_400_005, 86_400_006, 86_400_007].map(|at| daily.spend(2, Millis(at))).to_vec();
+        assert_eq!(taken, [true, true, false, false, true, true, false]);
+        assert!(!Daily::default().spend(0, Millis(0)));
+    }
 
     #[test]
     fn a_burst_goes_at_once_and_what_is_more_is_spread() {

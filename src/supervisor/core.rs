@@ -35,6 +35,7 @@ mod recovery;
 pub use adopt::Found;
 use ending::EXTENSION;
 pub use ending::{ABORT_TIME, KILL_TIME, SWEEP_TIME};
+pub use recovery::is_well;
 
 /// The signal that cannot be caught, the same number on every architecture.
 const SIGKILL: u8 = 9;

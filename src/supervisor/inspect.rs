@@ -150,6 +150,7 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
     let filters = board.kernel.as_ref().is_some_and(|kernel| kernel.has("seccomp.filter"));
     object.raw("overlayfs", has_overlayfs()).raw("seccomp", filters).text("log_ring", device.log_ring);
     object.raw("restarts_per_minute", device.restarts_per_minute).raw("max_resets", device.max_resets);
+    object.raw("crash_records", device.crash_records);
     object.list("degraded", supervisor.keeper.degraded().iter().map(String::as_str));
     for (key, value) in supervisor.keeper.facts() {
         object.raw(key, value);

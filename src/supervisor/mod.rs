@@ -11,6 +11,7 @@ mod channel;
 pub mod config_file;
 mod contact;
 pub mod core;
+pub mod crash;
 pub mod escalation;
 pub mod event;
 pub mod events;

@@ -81,6 +81,7 @@ impl Supervisor<'_> {
             Action::Cleanup(index, number) => self.cleanup(index, number),
             Action::Changed(index, phase) => self.changed(index, phase),
             Action::GiveUp(index, number) => self.give_up(index, number),
+            Action::Crashed(index) => self.crashed(index),
             Action::PutOff(index) => {
                 let (name, most) = (answer::name(&self.plan, index), self.plan.device.restarts_per_minute);
                 let sentence =

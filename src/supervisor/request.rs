@@ -1,6 +1,7 @@
 //! What comes in over the control socket, turned into events or answered at once.
 #![forbid(unsafe_code)]
 
+use super::core::is_well;
 use super::escalation::Rung;
 use super::event::{Event, Index, Order, Token};
 use super::inspect;
@@ -40,7 +41,7 @@ impl Supervisor<'_> {
                 for (service, configured) in self.state.services().iter().zip(&self.plan.services) {
                     let more = match service.hold {
                         Some(until) => format!("hands off {} for {}", configured.name, until.since(self.now)),
-                        None if service.backoff.rung() == Rung::Reboot => {
+                        None if service.backoff.rung() == Rung::Reboot && !is_well(configured, service, self.now) => {
                             format!("{} does not recover, and the board is not rebooted for it", configured.name)
                         }
                         None => continue,

@@ -14,6 +14,7 @@ use super::adopt;
 use super::answer;
 use super::awaited::{self, Awaited};
 use super::board::Board;
+use super::budget::Daily;
 use super::core::{KILL_TIME, SWEEP_TIME, State, step};
 use super::event::{Event, Index, InstanceEvent, Token};
 use super::events::{self, Events};
@@ -115,6 +116,7 @@ pub struct Supervisor<'k> {
     pub(super) server: Server,
     pub(super) report: Report,
     pub(super) notes: Events,
+    pub(super) records: Daily,
     pub(super) now: Millis,
     pub(super) complete: bool,
     /// The critical service for which the watchdog is not fed.
@@ -225,6 +227,7 @@ impl<'k> Supervisor<'k> {
             server,
             report,
             notes,
+            records: Daily::default(),
             now: monotonic(),
             complete: false,
             lacking: None,
@@ -350,7 +353,7 @@ impl<'k> Supervisor<'k> {
             self.tell_lacking();
         }
         let lacking = lacking.map(|index| answer::name(&self.plan, index));
-        let standing = Standing { lacking, recovering: self.state.is_recovering() };
+        let standing = Standing { lacking, recovering: self.state.is_recovering(&self.plan, self.now) };
         let report = &mut self.report;
         if let Some(end) = self.keeper.act(self.now, standing, &mut |sentence| report.line(sentence)) {
             self.stop_all(end, "its time is up");

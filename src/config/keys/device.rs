@@ -105,6 +105,14 @@ pub static DEVICE: Object = Object {
              off. The first one after a healthy run is never put off. 0: no bound.",
         ),
         optional(
+            "crash_records",
+            Kind::Integer(0, 1000),
+            "16",
+            "4",
+            "Crash records that the whole board writes to `crashes` in its state folder in a day, one for each incident of a \
+             service: reason, limits, counters, last lines of its log. The latest 16 are kept.",
+        ),
+        optional(
             "max_resets",
             Kind::Integer(1, 100),
             "3",

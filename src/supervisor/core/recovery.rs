@@ -6,7 +6,7 @@ use crate::base::exit;
 use crate::base::units::Millis;
 use crate::plan::{Kind, Plan, RestartPolicy, Service as Configured};
 use crate::supervisor::action::{Action, Verdict};
-use crate::supervisor::backoff::Next;
+use crate::supervisor::backoff::{Next, proof};
 use crate::supervisor::escalation::Rung;
 use crate::supervisor::event::{Index, Status, Token};
 use crate::supervisor::graph::{self, Marks};
@@ -17,24 +17,29 @@ impl State {
     /// one, the board's watchdog is not to be fed.
     pub fn lacking(&self, plan: &Plan, now: Millis) -> Option<Index> {
         let lacks = |(configured, service): (&Configured, &Service)| {
-            let policy = &configured.restart;
-            let well = match service.phase {
-                // A run proves itself by lasting.
-                Phase::Running => !service.backoff.is_looping() || now.since(service.since) > policy.max_delay,
-                phase => phase == Phase::Done,
-            };
             let left_alone = !service.wanted || service.hold.is_some();
-            let hopeless = service.phase == Phase::Failed || service.backoff.is_exhausted(policy, now);
-            configured.critical && !left_alone && !well && hopeless
+            let hopeless = service.phase == Phase::Failed || service.backoff.is_exhausted(&configured.restart, now);
+            configured.critical && !left_alone && hopeless && !is_well(configured, service, now)
         };
         let lacking = plan.services.iter().zip(&self.services).position(lacks);
         lacking.filter(|_| !self.shutdown).map(|index| index as Index)
     }
 
     /// Whether a service fails again and again, or others have been started again for it.
-    pub fn is_recovering(&self) -> bool {
+    pub fn is_recovering(&self, plan: &Plan, now: Millis) -> bool {
         let looping = |service: &Service| service.backoff.is_looping() || service.backoff.rung() > Rung::Alone;
-        self.services.iter().any(looping)
+        let services = plan.services.iter().zip(&self.services);
+        services.into_iter().any(|(configured, service)| looping(service) && !is_well(configured, service, now))
+    }
+}
+
+/// Whether a service is well: what has failed before proves itself by lasting.
+pub fn is_well(configured: &Configured, service: &Service, now: Millis) -> bool {
+    let backoff = &service.backoff;
+    let doubtful = backoff.is_looping() || backoff.rung() > Rung::Alone;
+    match service.phase {
+        Phase::Running => !doubtful || now.since(service.since) > proof(&configured.restart),
+        phase => phase == Phase::Done,
     }
 }
 
@@ -49,6 +54,14 @@ impl Step<'_> {
         };
         // It would only say the same again.
         let again = again && reason != Reason::Exit(Status::Code(exit::INVALID));
+        if reason.is_failure()
+            && let Some(service) = self.service(index)
+            && service.hold.is_none()
+            && service.backoff.incident(&policy, service.ran)
+        {
+            service.reason = reason;
+            self.actions.push(Action::Crashed(index));
+        }
         if !again {
             let phase = if reason.is_failure() { Phase::Failed } else { Phase::Done };
             return self.enter(index, phase, reason, None);

@@ -1,0 +1,172 @@
+//! Crash records: what is known of a service when an incident begins, kept in the state folder over a loss of power.
+//!
+//! One for each incident, which begins with the first failure and ends with a run that lasts; so many a day for the whole
+//! device, because flash wears out; each bounded, the oldest removed first. A child writes it, since flash may take its time
+//! and the loop must not: beside, synced, and renamed.
+#![forbid(unsafe_code)]
+
+use super::answer::Why;
+use super::event::Index;
+use super::instance::service_dir;
+use super::report;
+use super::run::Supervisor;
+use crate::log::entry::Entry;
+use crate::log::format::{Line, Time};
+use crate::log::reader::Reader;
+use crate::sandbox::cgroup::Group;
+use crate::sys::process::{self, Forked};
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+/// The folder in the state folder.
+pub const FOLDER: &str = "crashes";
+/// Records that are kept.
+const KEPT: usize = 16;
+/// Bytes of the log in one record.
+const LOG_BYTES: usize = 6 << 10;
+
+impl Supervisor<'_> {
+    /// An incident of service `index` begins.
+    pub(super) fn crashed(&mut self, index: Index) {
+        let at = usize::from(index);
+        let (Some(service), Some(configured)) = (self.state.services().get(at), self.plan.services.get(at)) else {
+            return;
+        };
+        let (name, device) = (configured.name.as_str(), &self.plan.device);
+        if device.crash_records == 0 {
+            return;
+        }
+        if !self.records.spend(device.crash_records, self.now) {
+            let most = device.crash_records;
+            let sentence = format_args!("no crash record of {name}: the {most} of this day are used up");
+            return self.notes.note(format_args!("crash-record/budget"), name, sentence);
+        }
+        let folder = Path::new(&*device.state).join(FOLDER);
+        match process::clone(0, None) {
+            Ok(Forked::Child) => {
+                let stats = self.slots.get(at).and_then(|slot| slot.group.as_ref()).map(Group::stats);
+                // What stays open here would keep the loop awake when it is closed there.
+                let _ = process::close_all_but(&[]);
+                let mut text = format!(
+                    "service {name}\ntime {}\nreason {}\n",
+                    Time(super::init::stamp().wall_ns),
+                    Why(&self.plan, service)
+                );
+                let stats = stats.unwrap_or_default();
+                for (key, value) in [
+                    ("monotonic_ms", Some(self.now.0)),
+                    ("instance", Some(u64::from(service.number))),
+                    ("ran_ms", Some(service.ran.0)),
+                    ("oom_kills", Some(u64::from(service.oom_kills))),
+                    ("memory_peak", stats.memory_peak),
+                    ("memory_limit", stats.memory_limit),
+                    ("pids_limit", stats.pids_limit),
+                    ("cpu_usage_us", stats.cpu_usage),
+                    ("throttled", stats.throttled),
+                ] {
+                    let _ = value.map(|value| writeln!(text, "{key} {value}"));
+                }
+                last_lines(&service_dir(self.run.path(), name).join(report::RING), &mut text);
+                process::exit_now(i32::from(keep(&folder, name, &text).is_err()))
+            }
+            Ok(Forked::Parent(_)) => {
+                let sentence = format_args!("a crash record of {name} goes to {}", folder.display());
+                self.notes.note(format_args!("crash-record"), name, sentence);
+            }
+            Err(errno) => self.report.line(format_args!("no crash record of {name}: {errno}")),
+        }
+    }
+}
+
+/// Appends the last lines of the ring at `path`; a damaged one has none.
+fn last_lines(path: &Path, text: &mut String) {
+    let Some(mut reader) = File::open(path).ok().and_then(|file| Reader::open(file).ok().flatten()) else { return };
+    let (mut lines, mut bytes) = (VecDeque::new(), 0);
+    let _ = reader.read_new(&mut |entry: &Entry| {
+        let line = Line(entry).to_string();
+        bytes += line.len();
+        lines.push_back(line);
+        while bytes > LOG_BYTES {
+            bytes -= lines.pop_front().map_or(bytes, |line: String| line.len());
+        }
+    });
+    text.push_str("log\n");
+    lines.iter().for_each(|line| text.extend([line.as_str(), "\n"]));
+}
+
+/// Writes a record behind those in `folder` and removes the oldest ones beyond [`KEPT`].
+fn keep(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut kept: Vec<(u32, String)> = Vec::new();
+    for entry in fs::read_dir(folder)?.flatten() {
+        let Ok(found) = entry.file_name().into_string() else { continue };
+        let number = found.split_once('-').and_then(|(number, _)| number.parse().ok());
+        kept.extend(number.map(|number: u32| (number, found)));
+    }
+    crate::base::sort::sort(&mut kept);
+    let next = kept.last().map_or(1, |(number, _)| number.saturating_add(1));
+    // One at a time, or two of different services: the name keeps them apart.
+    let beside = folder.join(format!(".{name}"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, folder.join(format!("{next:06}-{name}")))?;
+    let surplus = (kept.len() + 1).saturating_sub(KEPT);
+    for (_, old) in kept.iter().take(surplus) {
+        let _ = fs::remove_file(folder.join(old));
+    }
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_oldest_record_goes_first_and_what_is_not_ours_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("state/crashes");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("notes.txt"), "").unwrap();
+        for n in 0..20 {
+            keep(&folder, if n % 2 == 0 { "web" } else { "web-2" }, &format!("record {n}")).unwrap();
+        }
+        let names = names(&folder);
+        assert_eq!(names.len(), KEPT + 1);
+        assert_eq!((names[0].as_str(), names[KEPT - 1].as_str()), ("000005-web", "000020-web-2"));
+        assert_eq!(fs::read_to_string(folder.join("000020-web-2")).unwrap(), "record 19");
+    }
+
+    #[test]
+    fn a_state_folder_that_cannot_be_written_is_an_error_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(keep(&dir.path().join("file/crashes"), "web", "").is_err());
+    }
+
+    #[test]
+    fn the_last_lines_are_bounded() {
+        use crate::log::entry::{Stamp, Stream};
+        use crate::log::ring::{Writer, prepare};
+        let dir = tempfile::tempdir().unwrap();
+        let ring = prepare(File::open(dir.path()).unwrap(), "log", 64 << 10).unwrap();
+        let mut writer = Writer::open(ring).unwrap();
+        (0..2000).for_each(|n| writer.append(Stamp::default(), Stream::Out, false, format!("line {n}").as_bytes()));
+        writer.flush();
+        let mut text = String::new();
+        last_lines(&dir.path().join("log"), &mut text);
+        assert!(text.ends_with("line 1999\n") && text.len() < 2 * LOG_BYTES && text.lines().count() > 100, "{text}");
+        last_lines(&dir.path().join("none"), &mut text);
+    }
+}
