@@ -5,7 +5,9 @@
 
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
-use coracle::plan::{Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then};
+use coracle::plan::{
+    Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Schedule, Service, Stop, Then, Timer,
+};
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{LEFT, State, step};
 use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
@@ -71,6 +73,14 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
     let daemon = |policy| service("a", &[1], policy);
     let always = || daemon(RestartPolicy::Always);
     let oneshot = |policy| Service { kind: Kind::Oneshot, ..daemon(policy) };
+    let timed = |policy| Service {
+        timer: Some(Timer { schedule: Schedule::Every(Millis(60_000)), jitter: Millis(0) }),
+        ..oneshot(policy)
+    };
+    let daily = || Service {
+        timer: Some(Timer { schedule: Schedule::At(Millis(3_600_000)), jitter: Millis(0) }),
+        ..oneshot(RestartPolicy::OnFailure)
+    };
     let watched = || Service { ready: Ready::Notify, watchdog: Some(Millis(1500)), ..always() };
     let says = |standing| notified(Notice { standing: Some(standing), ..Notice::default() });
     let ready = |more: &[Event]| up(&[&[says(Standing::Ready)], more].concat());
@@ -127,6 +137,13 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
                 Event::Instance(1, 2, InitGone(None)),
             ]),
         ),
+        ("timer runs", timed(RestartPolicy::Always), up(&[])),
+        ("timer done", timed(RestartPolicy::Always), up(&[instance(1, InitGone(Some(Status::Code(0))))])),
+        ("timer failed", timed(RestartPolicy::No), up(&[instance(1, InitGone(Some(Status::Code(1))))])),
+        ("timer misconfigured", timed(RestartPolicy::Always), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
+        ("timer stopped", timed(RestartPolicy::Always), up(&[ask(Order::Stop), instance(1, InitGone(None))])),
+        ("its time has not come", daily(), [&[Event::Clock(Some(5000))], &boot[..]].concat()),
+        ("its time is not known", daily(), boot.to_vec()),
         ("misconfigured", always(), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
     ]
 }
@@ -138,6 +155,8 @@ fn events() -> Vec<(&'static str, Event)> {
     vec![
         ("boot", Event::Boot),
         ("timer", Event::Timer),
+        ("clock set", Event::Clock(Some(1_800_000))),
+        ("clock lost", Event::Clock(None)),
         ("start", ask(Order::Start)),
         ("stop", ask(Order::Stop)),
         ("restart", ask(Order::Restart)),
@@ -206,9 +225,10 @@ fn every_phase_meets_every_event_as_the_table_says() {
             let deadline = after.deadline.map_or("-".to_string(), |at| at.since(core.now).0.to_string());
             let paused = if after.paused { " paused" } else { "" };
             let watchdog = after.ping_by.map_or(String::new(), |at| format!(", watchdog {}", at.since(core.now).0));
+            let due = after.due.at.map_or(String::new(), |at| format!(", due {}", at.since(core.now).0));
             let _ = writeln!(
                 table,
-                "{label} | {name} | {:?}{paused}, {:?}, {deadline}{watchdog} | {}",
+                "{label} | {name} | {:?}{paused}, {:?}, {deadline}{watchdog}{due} | {}",
                 after.phase,
                 after.reason,
                 actions.iter().map(|action| format!("{action:?}")).collect::<Vec<_>>().join("; ")

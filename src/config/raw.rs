@@ -129,6 +129,7 @@ objects! {
         pub root_fs: Option<&'a str>,
         pub mounts: Option<Vec<Mount<'a>, { limits::MOUNTS }>>,
         pub needs: Option<Vec<&'a str, { limits::NEEDS }>>,
+        pub timer: Option<Timer<'a>>,
         pub restart: Restart<'a>,
         pub stop: Stop<'a>,
         pub start_timeout: Option<&'a str>,
@@ -192,6 +193,13 @@ objects! {
         pub target: Option<&'a str>,
         pub read_only: Option<bool>,
         pub size: Option<&'a str>,
+    }
+
+    /// `timer`.
+    pub struct Timer<'a> {
+        pub every: Option<&'a str>,
+        pub at: Option<&'a str>,
+        pub jitter: Option<&'a str>,
     }
 
     /// `restart`.

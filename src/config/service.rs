@@ -7,7 +7,7 @@ use super::validate::{Context, boxed, hides, list, plain_path};
 use super::values::{self, Text};
 use crate::plan::{
     CapSet, Condition, DeviceNode, DeviceRules, IoLimit, Kind, Limits, LogPolicy, Memory, Mount, NotifyAccess, Ready,
-    Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Secret, Service, Stop,
+    Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Schedule, Secret, Service, Stop, Timer,
 };
 
 /// Restarts before `then` happens, where it is written without `tries`.
@@ -33,6 +33,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let start_timeout = context.duration(raw.start_timeout);
     let watchdog = context.duration(raw.watchdog);
     let ready = ready(context, raw, kind);
+    let timer = raw.timer.as_ref().and_then(|raw| timer(context, raw, kind));
     let secrets = secrets(context, list(&raw.secrets), &mounts);
     let root = root(context, raw);
     let command: Vec<Box<str>> =
@@ -65,6 +66,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
             Some(_) | None => RootFs::ReadOnly,
         },
         mounts,
+        timer,
         restart,
         stop: Stop { signal, timeout: stop_timeout.unwrap_or(default.stop.timeout) },
         start_timeout: start_timeout.unwrap_or(default.start_timeout),
@@ -102,6 +104,34 @@ fn ready(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, kind: Kind) 
         context.sink.problem(span, message, Some("leave it out, or make the service a daemon".into()));
     }
     ready
+}
+
+fn timer(context: &mut Context<'_, '_, '_>, raw: &raw::Timer<'_>, kind: Kind) -> Option<Timer> {
+    let every = context.duration(raw.every);
+    let at = context.read(raw.at, values::time_of_day);
+    let jitter = context.read(raw.jitter, |text| values::duration_or_none(text, 0, u64::MAX)).unwrap_or_default();
+    let typed = raw.every.or(raw.at)?;
+    let span = context.span(typed);
+    if kind != Kind::Oneshot {
+        let message = "a daemon runs all the time, so that nothing could start it by a timer";
+        context.sink.problem(span, message, Some("add \"type\": \"oneshot\", or leave the timer out".into()));
+    }
+    match (every, at) {
+        (Some(every), None) if jitter >= every => {
+            let message = format!("\"jitter\" is {jitter}, not less than \"every\" with {every}");
+            context.sink.problem(span, message, Some("two starts could fall on the same moment".into()));
+        }
+        (Some(_), Some(_)) => {
+            context.sink.problem(
+                span,
+                "a timer has \"every\" or \"at\", not both",
+                Some("make them two services".into()),
+            );
+        }
+        _ => {}
+    }
+    let schedule = every.map(Schedule::Every).or(at.map(Schedule::At))?;
+    Some(Timer { schedule, jitter })
 }
 
 fn when(raw: &raw::When<'_>) -> Vec<Condition> {

@@ -5,7 +5,7 @@ use super::*;
 use crate::base::units::{Bytes, Millis};
 use crate::plan::{
     CapSet, Condition, Kind, Memory, MountKind, Need, Network, NotifyAccess, Ready, RestartPolicy, RlimitKind, Root,
-    RootFs, Seccomp, Service, Then,
+    RootFs, Schedule, Seccomp, Service, Then, Timer,
 };
 
 /// A config with every key, all kinds of values, comments, escapes and free keys.
@@ -148,6 +148,9 @@ fn a_program_of_the_board_is_restricted_only_where_it_is_written() {
         (&keygen.root, keygen.kind, keygen.restart.policy),
         (&Root::Host, Kind::Oneshot, RestartPolicy::OnFailure)
     );
+    let timer = |schedule, jitter| Some(Timer { schedule, jitter: Millis(jitter) });
+    assert_eq!(keygen.timer, timer(Schedule::Every(Millis(21_600_000)), 0));
+    assert_eq!(ids.timer, timer(Schedule::At(Millis(12_605_000)), 120_000));
     assert_eq!(keygen.when, [Condition::Exists("/data".into()), Condition::Missing("/data/keys/tls.key".into())]);
     let sandbox = |service: &Service| (service.network, service.capabilities, service.seccomp, service.devices.len());
     assert_eq!(sandbox(keygen), (Network::Host, CapSet::ALL, Seccomp::Off, 0));

@@ -17,7 +17,7 @@ pub use feature::{Feature, FeatureSet};
 pub use limits::{IoLimit, Limits, Memory, Rlimit, RlimitKind};
 pub use service::{
     Await, Condition, DeviceNode, DeviceRules, Kind, LogPolicy, Mount, MountKind, Need, Network, NotifyAccess, Ready,
-    Restart, RestartPolicy, Root, RootFs, Seccomp, Secret, Service, Stop, Then, UserSpec,
+    Restart, RestartPolicy, Root, RootFs, Schedule, Seccomp, Secret, Service, Stop, Then, Timer, UserSpec,
 };
 
 /// A device with its services.

@@ -45,6 +45,8 @@ pub struct Service {
     pub needs: Vec<Need>,
     /// What must have come about on the board before it starts.
     pub awaits: Vec<Await>,
+    /// When it starts again by itself, if it is a oneshot that does.
+    pub timer: Option<Timer>,
     /// What happens when it ends.
     pub restart: Restart,
     /// How it is stopped.
@@ -104,6 +106,7 @@ impl Service {
             mounts: Vec::new(),
             needs: Vec::new(),
             awaits: Vec::new(),
+            timer: None,
             restart: Restart::default(),
             stop: Stop { signal: None, timeout: Millis::from_secs(10) },
             start_timeout: Millis::from_secs(30),
@@ -260,6 +263,24 @@ impl core::fmt::Display for Await {
         };
         write!(f, "{word}{what}")
     }
+}
+
+/// When a oneshot starts by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timer {
+    /// The rule.
+    pub schedule: Schedule,
+    /// Each start is put off by a random part of this, so that a fleet does not do the same thing at the same time.
+    pub jitter: Millis,
+}
+
+/// The rule of a timer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schedule {
+    /// At boot, and then after this time again and again.
+    Every(Millis),
+    /// Once a day at this time after midnight, UTC.
+    At(Millis),
 }
 
 /// When a service is ready: what `NAME:ready` and whoever starts it wait for.

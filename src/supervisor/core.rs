@@ -13,6 +13,7 @@
 //! - what is frozen is thawed before it is ended, since a frozen process cannot die on cgroup v1;
 //! - a service that has to say that it is ready is starting until then, and one that reloads has as long for that; one that has to ping and does not is aborted,
 //!   during its start too ([`super::notify`]);
+//! - a oneshot with a timer starts when it is due, never a second time while it runs ([`super::timer`]);
 //! - exit code 78 says that starting again is of no use;
 //! - one process killed for want of memory ends the whole instance: half a service is worse than none.
 #![forbid(unsafe_code)]
@@ -29,6 +30,7 @@ use crate::plan::Plan;
 mod ending;
 mod instance;
 mod recovery;
+mod timed;
 
 use ending::EXTENSION;
 pub use ending::{ABORT_TIME, KILL_TIME, SWEEP_TIME};
@@ -53,6 +55,8 @@ pub struct State {
     left: heapless::Vec<(Index, Number), LEFT>,
     /// When a service that does not recover last had everything but lifelines started again.
     everything: Option<Millis>,
+    /// By how much the wall clock is ahead of the monotonic one, where it is known.
+    wall: Option<i64>,
 }
 
 impl State {
@@ -67,6 +71,7 @@ impl State {
             budget: Budget::default(),
             left: heapless::Vec::new(),
             everything: None,
+            wall: None,
         }
     }
 
@@ -82,7 +87,7 @@ impl State {
 
     /// When [`Event::Timer`] is due; `None`: nothing happens by itself.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.services.iter().flat_map(|service| [service.deadline, service.ping_by]).flatten().min()
+        self.services.iter().flat_map(|service| [service.deadline, service.ping_by, service.due.at]).flatten().min()
     }
 }
 
@@ -106,6 +111,7 @@ impl Step<'_> {
         match event {
             Event::Boot => self.boot(),
             Event::Timer => self.timer(),
+            Event::Clock(wall) => self.clock_set(wall),
             Event::Request(token, index, order) => self.request(token, index, order),
             Event::WaitSettled(token) => {
                 self.wait(token, Goal::Settled);
@@ -136,7 +142,10 @@ impl Step<'_> {
             let enabled = self.plan.services.get(usize::from(index)).is_some_and(|service| service.enabled);
             if enabled && self.phase(index) == Some(Phase::Stopped) {
                 self.want(index, true);
-                self.begin(index);
+                match self.is_daily(index) {
+                    true => self.enter(index, Phase::Waiting, Reason::Timer, None),
+                    false => self.begin(index),
+                }
             }
         }
     }
@@ -148,6 +157,7 @@ impl Step<'_> {
             if let Some(ping_by) = service.ping_by.take_if(|at| *at <= now) {
                 self.overdue(index, ping_by);
             }
+            self.due(index);
             let Some(service) = self.service(index) else { continue };
             if service.deadline.is_none_or(|deadline| deadline > now) {
                 continue;
@@ -241,7 +251,7 @@ impl Step<'_> {
                 }
                 Phase::Stopping(_) => service.after = After::Again,
                 // A fresh look, in case that what it waits for came unseen.
-                Phase::Waiting if service.waits_for_board() => self.begin(next),
+                Phase::Waiting if service.waits_for_board() || service.waits_for_its_time() => self.begin(next),
                 Phase::Waiting | Phase::Preparing | Phase::Starting | Phase::Started | Phase::Running => {}
             }
         }
@@ -251,7 +261,7 @@ impl Step<'_> {
         self.state.shutdown = true;
         for index in self.indices() {
             let Some(service) = self.service(index) else { continue };
-            service.after = After::Stay;
+            (service.after, service.due.at) = (After::Stay, None);
             if !service.has_instance() {
                 self.enter(index, Phase::Stopped, Reason::Shutdown, None);
             }
@@ -310,7 +320,7 @@ impl Step<'_> {
         for i in 0..self.plan.start_order.len() {
             let Some(index) = self.plan.start_order.get(i).copied() else { continue };
             match self.phase(index) {
-                Some(Phase::Waiting) if self.service(index).is_some_and(|s| s.waits_for_board()) => {}
+                Some(Phase::Waiting) if self.service(index).is_some_and(|s| !matches!(s.reason, Reason::Needs(_))) => {}
                 Some(Phase::Waiting) => match graph::unmet(self.plan, &self.state.services, index) {
                     None => self.begin(index),
                     Some(needed) => {
@@ -390,6 +400,7 @@ impl Step<'_> {
     fn want(&mut self, index: Index, wanted: bool) {
         if let Some(service) = self.service(index) {
             service.wanted = wanted;
+            self.schedule(index);
         }
     }
 

@@ -51,6 +51,8 @@ pub enum Event {
     Boot,
     /// A deadline may have passed.
     Timer,
+    /// The wall clock, milliseconds since 1970, is ahead of the monotonic one by this; `None`: it is not known.
+    Clock(Option<i64>),
     /// A request concerning one service.
     Request(Token, Index, Order),
     /// Tell when everything that boot starts has settled.

@@ -10,7 +10,7 @@ use crate::base::signal;
 use crate::image::text::{quote, quote_list};
 use crate::plan::{
     CapSet, Condition, Feature, Kind, Memory, MountKind, Network, NotifyAccess, Ready, RestartPolicy, RlimitKind, Root,
-    RootFs, Seccomp, Service as Configured, Then,
+    RootFs, Schedule, Seccomp, Service as Configured, Then,
 };
 use crate::sandbox::cgroup::Controller;
 use crate::sandbox::prepare::has_overlayfs;
@@ -114,7 +114,7 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
             one.end()
         }),
     );
-    supervision(&mut object, configured);
+    supervision(&mut object, configured, service.due.overruns);
     object.end()
 }
 
@@ -269,7 +269,7 @@ fn mount(mount: &crate::plan::Mount) -> String {
     one.end()
 }
 
-fn supervision(object: &mut Object, service: &Configured) {
+fn supervision(object: &mut Object, service: &Configured, overruns: u32) {
     let policy = match service.restart.policy {
         RestartPolicy::No => "no",
         RestartPolicy::OnFailure => "on-failure",
@@ -306,6 +306,18 @@ fn supervision(object: &mut Object, service: &Configured) {
         .raw("rate", service.log.rate)
         .text("file", service.log.file)
         .raw("keep", service.log.keep);
+    if let Some(timer) = &service.timer {
+        let mut one = Object::new();
+        match timer.schedule {
+            Schedule::Every(period) => one.text("every", period),
+            Schedule::At(time) => {
+                let (minutes, seconds) = (time.0 / 60_000, time.0 / 1000 % 60);
+                one.text("at", format_args!("{:02}:{:02}:{seconds:02}", minutes / 60, minutes % 60))
+            }
+        };
+        let timer = one.text("jitter", timer.jitter).raw("overruns", overruns).end();
+        object.raw("timer", timer);
+    }
     object
         .raw("restart", restart.end())
         .raw("stop", stop.end())

@@ -31,5 +31,6 @@ pub mod rundir;
 pub mod service;
 pub mod slot;
 pub mod steps;
+pub mod timer;
 pub mod waits;
 pub mod wire;

@@ -229,6 +229,7 @@ impl<'k> Supervisor<'k> {
         // Reading a config takes more stack than all that follows.
         stack::trim();
         self.moment(Moment::Supervising);
+        self.events.push_back(Event::Clock(self.lookout.wall(self.now)));
         self.events.push_back(Event::Boot);
         self.events.push_back(Event::WaitSettled(KEEPER));
         let mut ready = [EpollEvent::empty(); 32];
@@ -328,7 +329,9 @@ impl<'k> Supervisor<'k> {
             Source::Awaited if self.awaited.appeared() => self.look_again(),
             Source::Awaited => {}
             Source::Lookout => {
-                self.lookout.attend();
+                if self.lookout.attend() {
+                    self.events.push_back(Event::Clock(self.lookout.wall(monotonic())));
+                }
                 self.look_again();
             }
             Source::Channel(index) => self.hear(index),

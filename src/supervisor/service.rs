@@ -3,6 +3,7 @@
 
 use super::backoff::Backoff;
 use super::event::{Index, Number, Status};
+use super::timer::Due;
 use crate::base::exit;
 use crate::base::units::Millis;
 use crate::plan::Need;
@@ -78,6 +79,8 @@ pub enum Reason {
     Escalated(Index),
     /// The board has not come so far yet; [`Service::detail`] says what it waits for.
     Awaits,
+    /// Its time has not come yet, or is not known.
+    Timer,
     /// Main ended.
     Exit(Status),
     /// The kernel killed it at its memory limit.
@@ -122,6 +125,7 @@ impl Reason {
             Reason::Asked => "asked",
             Reason::Shutdown => "shutdown",
             Reason::Needs(_) | Reason::Awaits => "needs",
+            Reason::Timer => "timer",
             Reason::Escalated(_) => "escalated",
             Reason::Exit(Status::Code(exit::INVALID)) => "config",
             Reason::Exit(Status::Code(_)) => "exit",
@@ -161,6 +165,7 @@ impl fmt::Display for Reason {
             Reason::Shutdown => f.write_str("the supervisor is ending"),
             Reason::Needs(_) | Reason::Awaits => f.write_str("waits for"),
             Reason::Escalated(_) => f.write_str("started again with"),
+            Reason::Timer => f.write_str("waits for its time"),
             Reason::Exit(Status::Code(exit::INVALID)) => f.write_str("exit code 78: its configuration is wrong"),
             Reason::Exit(Status::Code(code)) => write!(f, "exit code {code}"),
             Reason::Exit(Status::Signal(signal)) => write!(f, "killed by signal {signal}"),
@@ -229,6 +234,8 @@ pub struct Service {
     pub backoff: Backoff,
     /// Whether its next restart has its place in the device's budget.
     pub booked: bool,
+    /// When it starts by its timer.
+    pub due: Due,
     /// Times that the kernel killed it for want of memory.
     pub oom_kills: u32,
     /// The sentence behind `reason`, where it has one.
@@ -257,6 +264,7 @@ impl Service {
             wanted: false,
             backoff: Backoff::default(),
             booked: false,
+            due: Due::default(),
             oom_kills: 0,
             detail: None,
             said: None,
@@ -271,6 +279,21 @@ impl Service {
     /// Whether it can begin only once the board has what it lacks now.
     pub fn waits_for_board(&self) -> bool {
         self.phase == Phase::Held || self.phase == Phase::Waiting && self.reason == Reason::Awaits
+    }
+
+    /// Whether nothing keeps it from starting but its timer.
+    pub fn waits_for_its_time(&self) -> bool {
+        self.phase == Phase::Waiting && self.reason == Reason::Timer
+    }
+
+    /// Whether it should run, or have run by now, and does not.
+    pub fn is_missing(&self) -> bool {
+        self.wanted && !self.is_up() && !self.waits_for_its_time()
+    }
+
+    /// When it starts by itself, as far as that is known while nothing of it runs.
+    pub fn next_start(&self) -> Option<Millis> {
+        self.deadline.or(self.due.at.filter(|_| !self.has_instance()))
     }
 
     /// Whether its instance does not end although everything was done.

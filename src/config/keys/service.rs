@@ -145,6 +145,13 @@ pub static SERVICE: Object = Object {
              up and has a carrier; `clock`, the time of day. It waits until they come.",
         ),
         optional(
+            "timer",
+            Kind::Object(&TIMER),
+            "none",
+            "{ \"every\": \"1h\", \"jitter\": \"5m\" }",
+            "When a oneshot starts again by itself. What comes due while it still runs is left out and counted.",
+        ),
+        optional(
             "restart",
             Kind::Object(&RESTART),
             "as its keys say",
@@ -406,6 +413,35 @@ static MOUNT: Object = Object {
             "needed by `tmpfs`",
             "\"4M\"",
             "The most that a tmpfs holds.",
+        ),
+    ],
+};
+
+static TIMER: Object = Object {
+    name: "timer",
+    either: &["every", "at"],
+    keys: &[
+        optional(
+            "every",
+            Kind::Text(Text::Duration(SECOND, 240 * HOUR)),
+            "this or `at`",
+            "\"1h\"",
+            "At boot, and from then on each time that this has passed.",
+        ),
+        optional(
+            "at",
+            Kind::Text(Text::TimeOfDay),
+            "this or `every`",
+            "\"03:30\"",
+            "Once a day at this time, UTC, and not at boot. Nothing happens before the clock is set, and a time that is \
+             missed is not made up.",
+        ),
+        optional(
+            "jitter",
+            Kind::Text(Text::DurationOrNone(10, 24 * HOUR)),
+            "\"0\"",
+            "\"5m\"",
+            "Each of these starts is put off by a random part of this.",
         ),
     ],
 };
