@@ -171,6 +171,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("held", Event::Held(0, "why".into())),
         ("unheld", Event::Unheld(0)),
         ("awaits", Event::Awaits(0, "why".into())),
+        ("unplugged", Event::Unplugged(0)),
         ("skipped", Event::Skipped(0, "why".into())),
         ("image failed", Event::ImageFailed(0, "why".into())),
         ("spawned", instance(1, Spawned)),
@@ -491,6 +492,34 @@ fn who_starts_a_service_does_not_start_what_it_needs_softly_and_stops_it_first()
     core.take(Event::Instance(1, 1, InstanceEvent::MainStarted));
     core.take(Event::Shutdown(None));
     assert_eq!((core.phase(0), core.phase(1)), (Phase::Stopping(Ending::Asked), Phase::Running));
+}
+
+#[test]
+fn an_unplugged_device_costs_no_try_also_where_the_service_notices_first() {
+    for first in [false, true] {
+        let mut core = Core::new(vec![service("a", &[], RestartPolicy::Always)], vec![0]);
+        core.take(Event::Boot);
+        // More often than the three tries that it has.
+        for number in 1..=9 {
+            core.take(Event::Ready(0));
+            core.take(instance(number, InstanceEvent::MainStarted));
+            if first {
+                core.take(instance(number, InstanceEvent::MainExited(Status::Code(1))));
+            }
+            core.take(Event::Unplugged(0));
+            assert_eq!(core.state.services()[0].reason, Reason::Unplugged);
+            let actions = core.take(instance(number, InstanceEvent::InitGone(Some(Status::Code(1)))));
+            assert!(actions.contains(&Action::Prepare(0)), "{number}: {actions:?}");
+            core.take(Event::Held(0, "no /dev/x".into()));
+            core.take(Event::Unheld(0));
+        }
+        core.take(Event::Ready(0));
+        core.take(instance(10, InstanceEvent::MainStarted));
+        core.take(Event::Request(TOKEN, 0, Order::Stop));
+        core.take(Event::Unplugged(0));
+        core.take(instance(10, InstanceEvent::InitGone(None)));
+        assert_eq!(core.phase(0), Phase::Stopped, "a stop is a stop");
+    }
 }
 
 #[test]

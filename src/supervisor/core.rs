@@ -124,6 +124,7 @@ impl Step<'_> {
             Event::ImageFailed(index, why) => self.hold(index, Phase::Held, Reason::Image, why),
             Event::Awaits(index, why) => self.hold(index, Phase::Waiting, Reason::Awaits, why),
             Event::Unheld(index) if self.service(index).is_some_and(|s| s.waits_for_board()) => self.begin(index),
+            Event::Unplugged(index) => self.unplugged(index),
             Event::Ready(_) | Event::Unheld(_) | Event::Skipped(..) => {}
             Event::Instance(index, number, event) => {
                 let current = self.service(index).is_some_and(|s| s.has_instance() && s.number == number);

@@ -73,6 +73,8 @@ pub enum Event {
     ImageFailed(Index, Box<str>),
     /// Something that held the service, or that it waits for, may be there now.
     Unheld(Index),
+    /// A device that the service lists is gone.
+    Unplugged(Index),
     /// Something that happened to an instance.
     Instance(Index, Number, InstanceEvent),
 }

@@ -81,6 +81,8 @@ pub enum Reason {
     Awaits,
     /// Its time has not come yet, or is not known.
     Timer,
+    /// A device that it lists is gone.
+    Unplugged,
     /// Main ended.
     Exit(Status),
     /// The kernel killed it at its memory limit.
@@ -126,6 +128,7 @@ impl Reason {
             Reason::Shutdown => "shutdown",
             Reason::Needs(_) | Reason::Awaits => "needs",
             Reason::Timer => "timer",
+            Reason::Unplugged => "unplugged",
             Reason::Escalated(_) => "escalated",
             Reason::Exit(Status::Code(exit::INVALID)) => "config",
             Reason::Exit(Status::Code(_)) => "exit",
@@ -166,6 +169,7 @@ impl fmt::Display for Reason {
             Reason::Needs(_) | Reason::Awaits => f.write_str("waits for"),
             Reason::Escalated(_) => f.write_str("started again with"),
             Reason::Timer => f.write_str("waits for its time"),
+            Reason::Unplugged => f.write_str("a device that it lists is gone"),
             Reason::Exit(Status::Code(exit::INVALID)) => f.write_str("exit code 78: its configuration is wrong"),
             Reason::Exit(Status::Code(code)) => write!(f, "exit code {code}"),
             Reason::Exit(Status::Signal(signal)) => write!(f, "killed by signal {signal}"),
@@ -195,7 +199,7 @@ pub enum After {
     Stay,
     /// It is started again at once, as someone asks.
     Again,
-    /// It is started again at once, with a service that does not recover; its own past counts on.
+    /// It is started again at once, for what is not its own fault; its past counts on, and this end does not count.
     Along,
 }
 

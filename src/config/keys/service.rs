@@ -536,7 +536,7 @@ static DEVICE_NODE: Object = Object {
             Kind::Bool,
             "false",
             "true",
-            "true: start without it where it is missing; else the service is held until it appears.",
+            "true: start without it where it is missing; else the service is held until it appears, and ends when it goes.",
         ),
     ],
 };
