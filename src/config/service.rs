@@ -36,12 +36,8 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let timer = raw.timer.as_ref().and_then(|raw| timer(context, raw, kind));
     let secrets = secrets(context, list(&raw.secrets), &mounts);
     let root = root(context, raw);
-    let command: Vec<Box<str>> =
-        list(&raw.command).iter().map(|word| context.expanded(word, "command", Text::Any)).collect();
-    if let (Some(first), Some("")) = (list(&raw.command).first(), command.first().map(|first| &**first)) {
-        let span = context.span(first);
-        context.sink.problem(span, "the command's program is empty", Some("write its name or path".into()));
-    }
+    let command = words(context, list(&raw.command), "command");
+    let pre_start = words(context, list(&raw.pre_start), "pre_start");
     let env = list(&raw.env).iter().map(|entry| context.expanded(entry, "env", Text::Env)).collect();
     let hostname = raw.hostname.map(|name| context.expanded(name, "hostname", Text::HostName));
     let texts = |raw: &[&str]| raw.iter().map(|text| boxed(text)).collect();
@@ -50,6 +46,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
         kind,
         when: when(&raw.when),
         command,
+        pre_start,
         user,
         env,
         env_files: texts(list(&raw.env_files)),
@@ -84,6 +81,16 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
         lifeline: raw.lifeline.unwrap_or(default.lifeline),
         ..default
     })
+}
+
+/// The words of a command.
+fn words(context: &mut Context<'_, '_, '_>, raw: &[&str], key: &str) -> Vec<Box<str>> {
+    let words: Vec<Box<str>> = raw.iter().map(|word| context.expanded(word, key, Text::Any)).collect();
+    if let (Some(first), Some("")) = (raw.first(), words.first().map(|first| &**first)) {
+        let span = context.span(first);
+        context.sink.problem(span, "the command's program is empty", Some("write its name or path".into()));
+    }
+    words
 }
 
 /// What makes it ready; a oneshot has nothing that could be: it is done.

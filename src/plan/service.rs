@@ -17,6 +17,8 @@ pub struct Service {
     pub when: Vec<Condition>,
     /// Command and arguments; empty: the image's entrypoint and cmd.
     pub command: Vec<Box<str>>,
+    /// Command and arguments that have to end with exit code 0 before each start of `command`; empty: none.
+    pub pre_start: Vec<Box<str>>,
     /// User and group; `None`: the image's.
     pub user: Option<UserSpec>,
     /// `KEY=value` entries, over those of the files and the image.
@@ -92,6 +94,7 @@ impl Service {
             kind: Kind::Daemon,
             when: Vec::new(),
             command: Vec::new(),
+            pre_start: Vec::new(),
             user: None,
             env: Vec::new(),
             env_files: Vec::new(),

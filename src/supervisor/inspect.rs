@@ -168,6 +168,7 @@ fn process(object: &mut Object, service: &Configured) {
     });
     object
         .list("command", service.command.iter().map(|word| &**word))
+        .list("pre_start", service.pre_start.iter().map(|word| &**word))
         .optional("user", user)
         .list("env", service.env.iter().map(|entry| &**entry))
         .list("env_files", service.env_files.iter().map(|file| &**file))

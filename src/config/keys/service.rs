@@ -53,6 +53,14 @@ pub static SERVICE: Object = Object {
             "[\"mosquitto\", \"-c\", \"/mosquitto.conf\"]",
             "Program and arguments. No shell is involved.",
         )),
+        with_vars(optional(
+            "pre_start",
+            Kind::Texts(Text::Any, limits::ARGV),
+            "none",
+            "[\"mkdir\", \"-p\", \"/run/broker\"]",
+            "Program and arguments that run before `command` at each start, in the same sandbox, as the same user, within \
+             `start_timeout`. Unless it ends with exit code 0 the start has failed.",
+        )),
         optional(
             "user",
             Kind::Text(Text::User),
