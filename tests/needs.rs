@@ -86,6 +86,54 @@ fn root_a_link_without_a_carrier_is_not_up() {
     board.down();
 }
 
+/// A device node that goes with the test.
+struct Node(std::path::PathBuf);
+
+impl Node {
+    fn plug(&self) {
+        fs::create_dir_all(self.0.parent().unwrap()).unwrap();
+        assert!(Command::new("mknod").arg(&self.0).args(["c", "1", "3"]).status().unwrap().success());
+    }
+
+    fn unplug(&self) {
+        fs::remove_file(&self.0).unwrap();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_dir(self.0.parent().unwrap());
+    }
+}
+
+#[test]
+fn root_an_unplugged_device_ends_its_service_and_a_plugged_one_starts_it_for_free() {
+    let name = "root_an_unplugged_device_ends_its_service_and_a_plugged_one_starts_it_for_free";
+    let node = Node(format!("/dev/coracle-test-{}/tty", std::process::id()).into());
+    let device = format!(r#""path": "{}""#, node.0.display());
+    let once = r#""restart": { "tries": 1, "within": "1h", "then": "stop" },"#;
+    let services = [
+        service("modem", IDLE, &format!(r#"{once} "devices": [{{ {device} }}],"#)),
+        service("spare", IDLE, &format!(r#"{once} "devices": [{{ {device}, "optional": true }}],"#)),
+    ];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    board.until_running("spare");
+    for round in 0..4 {
+        board.until("it is held", |board| board.field("modem", "state") == "held");
+        assert!(board.field("modem", "reason").contains("is missing"), "{}", board.field("modem", "reason"));
+        node.plug();
+        board.until_running("modem");
+        assert_eq!(board.field("modem", "restarts"), round.to_string());
+        node.unplug();
+    }
+    board.until("it is held", |board| board.field("modem", "state") == "held");
+    assert!(board.report().contains("modem is being stopped: a device that it lists is gone"), "{}", board.report());
+    assert_eq!((board.field("spare", "state"), board.field("spare", "restarts")), ("running".into(), "0".into()));
+    board.down();
+}
+
 #[test]
 fn root_a_service_waits_for_a_mount_and_for_a_path() {
     let name = "root_a_service_waits_for_a_mount_and_for_a_path";

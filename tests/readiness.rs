@@ -108,6 +108,48 @@ fn root_a_reload_that_does_not_end_in_time_ends_the_service() {
 }
 
 #[test]
+fn root_pre_start_prepares_what_main_finds_and_its_failure_is_a_failed_start() {
+    let name = "root_pre_start_prepares_what_main_finds_and_its_failure_is_a_failed_start";
+    let no = r#""restart": { "policy": "no" }, "#;
+    let pre = |words: &str, more: &str| format!(r#"{no} "pre_start": [{words}], {more}"#);
+    let sh = |script: &str| format!(r#""sh", "-c", "{script}""#);
+    let shows = ["sh", "-c", "cat /run/made; while :; do sleep 1; done"];
+    // More than a pipe holds, and a process that it leaves behind.
+    let chatty = "seq 1 30000; sleep 1000000 & id -u > /run/made";
+    let services = [
+        service("good", &shows, &pre(&sh(chatty), r#""user": "1000", "log": { "ring": "512K", "rate": 0 },"#)),
+        service("bad", &shows, &pre(&sh("echo no >&2; exit 7"), "")),
+        service("none", &shows, &pre(r#""/bin/none""#, "")),
+        service("slow", &shows, &pre(&sh("sleep 1000000"), r#""start_timeout": "500ms","#)),
+        service("stopped", &shows, &pre(&sh("sleep 1000000"), "")),
+        says_on_host("host", &["pause 1000000"], &pre(r#""/bin/sh", "-c", "echo before""#, "")),
+    ];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    for service in ["bad", "none", "slow"] {
+        board.until(service, |board| board.field(service, "state") == "failed");
+    }
+    assert_eq!(board.field("bad", "reason"), "could not be started: its pre_start failed: exit code 7");
+    assert!(board.logs("bad").contains("no"), "{}", board.logs("bad"));
+    assert!(
+        board.field("none", "reason").contains("/bin/none: command not found"),
+        "{}",
+        board.field("none", "reason")
+    );
+    assert_eq!(board.field("slow", "reason"), "was not ready within its start_timeout");
+    board.until_running("good");
+    board.until_logged("good", " 1000");
+    assert!(board.logs("good").contains(" 30000"), "what it said is kept");
+    board.until_running("host");
+    board.until_logged("host", "before");
+    assert_eq!((board.field("stopped", "state"), board.field("stopped", "pid")), ("starting".into(), "null".into()));
+    board.says(&["stop", "stopped"]);
+    assert_eq!(board.field("stopped", "state"), "stopped");
+    assert!(board.says(&["inspect", "--steps", "good"]).contains("pre-start"));
+    board.down();
+}
+
+#[test]
 fn root_only_who_has_a_say_is_listened_to() {
     let name = "root_only_who_has_a_say_is_listened_to";
     let lie = ["in-child notify READY=1|STATUS=lie", "in-child notify WATCHDOG=trigger", "pause 1000000"];

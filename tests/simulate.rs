@@ -455,6 +455,9 @@ impl World {
         if self.random.one_in(20) {
             self.feed(Event::Unheld(index));
         }
+        if self.random.one_in(40) {
+            self.feed(Event::Unplugged(index));
+        }
     }
 
     /// Nothing that should run may be down without anything that will change it.

@@ -5,7 +5,9 @@
 
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
-use coracle::plan::{Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then};
+use coracle::plan::{
+    Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Schedule, Service, Stop, Then, Timer,
+};
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{LEFT, State, step};
 use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
@@ -71,6 +73,14 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
     let daemon = |policy| service("a", &[1], policy);
     let always = || daemon(RestartPolicy::Always);
     let oneshot = |policy| Service { kind: Kind::Oneshot, ..daemon(policy) };
+    let timed = |policy| Service {
+        timer: Some(Timer { schedule: Schedule::Every(Millis(60_000)), jitter: Millis(0) }),
+        ..oneshot(policy)
+    };
+    let daily = || Service {
+        timer: Some(Timer { schedule: Schedule::At(Millis(3_600_000)), jitter: Millis(0) }),
+        ..oneshot(RestartPolicy::OnFailure)
+    };
     let watched = || Service { ready: Ready::Notify, watchdog: Some(Millis(1500)), ..always() };
     let says = |standing| notified(Notice { standing: Some(standing), ..Notice::default() });
     let ready = |more: &[Event]| up(&[&[says(Standing::Ready)], more].concat());
@@ -133,6 +143,13 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
             watched(),
             ready(&[ask(Order::Hold(Millis(60_000))), instance(1, InitGone(Some(Status::Code(3))))]),
         ),
+        ("timer runs", timed(RestartPolicy::Always), up(&[])),
+        ("timer done", timed(RestartPolicy::Always), up(&[instance(1, InitGone(Some(Status::Code(0))))])),
+        ("timer failed", timed(RestartPolicy::No), up(&[instance(1, InitGone(Some(Status::Code(1))))])),
+        ("timer misconfigured", timed(RestartPolicy::Always), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
+        ("timer stopped", timed(RestartPolicy::Always), up(&[ask(Order::Stop), instance(1, InitGone(None))])),
+        ("its time has not come", daily(), [&[Event::Clock(Some(5000))], &boot[..]].concat()),
+        ("its time is not known", daily(), boot.to_vec()),
         ("misconfigured", always(), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
     ]
 }
@@ -144,6 +161,8 @@ fn events() -> Vec<(&'static str, Event)> {
     vec![
         ("boot", Event::Boot),
         ("timer", Event::Timer),
+        ("clock set", Event::Clock(Some(1_800_000))),
+        ("clock lost", Event::Clock(None)),
         ("start", ask(Order::Start)),
         ("stop", ask(Order::Stop)),
         ("restart", ask(Order::Restart)),
@@ -160,6 +179,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("held", Event::Held(0, "why".into())),
         ("unheld", Event::Unheld(0)),
         ("awaits", Event::Awaits(0, "why".into())),
+        ("unplugged", Event::Unplugged(0)),
         ("skipped", Event::Skipped(0, "why".into())),
         ("image failed", Event::ImageFailed(0, "why".into())),
         ("spawned", instance(1, Spawned)),
@@ -214,9 +234,10 @@ fn every_phase_meets_every_event_as_the_table_says() {
             let deadline = after.deadline.map_or("-".to_string(), |at| at.since(core.now).0.to_string());
             let paused = if after.paused { " paused" } else { "" };
             let watchdog = after.ping_by.map_or(String::new(), |at| format!(", watchdog {}", at.since(core.now).0));
+            let due = after.due.at.map_or(String::new(), |at| format!(", due {}", at.since(core.now).0));
             let _ = writeln!(
                 table,
-                "{label} | {name} | {:?}{paused}, {:?}, {deadline}{watchdog} | {}",
+                "{label} | {name} | {:?}{paused}, {:?}, {deadline}{watchdog}{due} | {}",
                 after.phase,
                 after.reason,
                 actions.iter().map(|action| format!("{action:?}")).collect::<Vec<_>>().join("; ")
@@ -479,6 +500,34 @@ fn who_starts_a_service_does_not_start_what_it_needs_softly_and_stops_it_first()
     core.take(Event::Instance(1, 1, InstanceEvent::MainStarted));
     core.take(Event::Shutdown(None));
     assert_eq!((core.phase(0), core.phase(1)), (Phase::Stopping(Ending::Asked), Phase::Running));
+}
+
+#[test]
+fn an_unplugged_device_costs_no_try_also_where_the_service_notices_first() {
+    for first in [false, true] {
+        let mut core = Core::new(vec![service("a", &[], RestartPolicy::Always)], vec![0]);
+        core.take(Event::Boot);
+        // More often than the three tries that it has.
+        for number in 1..=9 {
+            core.take(Event::Ready(0));
+            core.take(instance(number, InstanceEvent::MainStarted));
+            if first {
+                core.take(instance(number, InstanceEvent::MainExited(Status::Code(1))));
+            }
+            core.take(Event::Unplugged(0));
+            assert_eq!(core.state.services()[0].reason, Reason::Unplugged);
+            let actions = core.take(instance(number, InstanceEvent::InitGone(Some(Status::Code(1)))));
+            assert!(actions.contains(&Action::Prepare(0)), "{number}: {actions:?}");
+            core.take(Event::Held(0, "no /dev/x".into()));
+            core.take(Event::Unheld(0));
+        }
+        core.take(Event::Ready(0));
+        core.take(instance(10, InstanceEvent::MainStarted));
+        core.take(Event::Request(TOKEN, 0, Order::Stop));
+        core.take(Event::Unplugged(0));
+        core.take(instance(10, InstanceEvent::InitGone(None)));
+        assert_eq!(core.phase(0), Phase::Stopped, "a stop is a stop");
+    }
 }
 
 #[test]

@@ -127,8 +127,13 @@ pub(super) fn sentence(line: Option<&ServiceLine>) -> String {
 
 fn reason(line: &ServiceLine) -> String {
     let mut text = line.reason.to_string();
-    if matches!(line.state, StateWord::Backoff | StateWord::CrashLoop) && line.next_ms > 0 {
-        text += &format!(", starts again in {}", age(line.next_ms));
+    let starts = matches!(
+        line.state,
+        StateWord::Backoff | StateWord::CrashLoop | StateWord::Done | StateWord::Failed | StateWord::Waiting
+    );
+    if starts && line.next_ms > 0 {
+        let again = if line.state == StateWord::Waiting { "" } else { " again" };
+        text += &format!(", starts{again} in {}", age(line.next_ms));
     }
     if line.oom_kills > 0 {
         let times = if line.oom_kills == 1 { "once".to_owned() } else { format!("{} times", line.oom_kills) };

@@ -118,6 +118,7 @@ objects! {
         pub kind = "type": Option<Kind>,
         pub when: When<'a>,
         pub command: Option<Vec<&'a str, { limits::ARGV }>>,
+        pub pre_start: Option<Vec<&'a str, { limits::ARGV }>>,
         pub user: Option<&'a str>,
         pub env: Option<Vec<&'a str, { limits::ENV }>>,
         pub env_files: Option<Vec<&'a str, { limits::ENV_FILES }>>,
@@ -132,6 +133,7 @@ objects! {
         pub root_fs: Option<&'a str>,
         pub mounts: Option<Vec<Mount<'a>, { limits::MOUNTS }>>,
         pub needs: Option<Vec<&'a str, { limits::NEEDS }>>,
+        pub timer: Option<Timer<'a>>,
         pub restart: Restart<'a>,
         pub stop: Stop<'a>,
         pub start_timeout: Option<&'a str>,
@@ -206,6 +208,13 @@ objects! {
         pub target: Option<&'a str>,
         pub read_only: Option<bool>,
         pub size: Option<&'a str>,
+    }
+
+    /// `timer`.
+    pub struct Timer<'a> {
+        pub every: Option<&'a str>,
+        pub at: Option<&'a str>,
+        pub jitter: Option<&'a str>,
     }
 
     /// `restart`.

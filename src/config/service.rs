@@ -7,7 +7,7 @@ use super::validate::{Context, boxed, hides, list, plain_path};
 use super::values::{self, Text, board};
 use crate::plan::{
     CapSet, Condition, DeviceNode, DeviceRules, IoLimit, Kind, Limits, Listen, LogPolicy, Memory, Mount, NotifyAccess,
-    Ready, Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Secret, Service, Socket, Stop,
+    Ready, Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Schedule, Secret, Service, Socket, Stop, Timer,
 };
 
 /// Restarts before `then` happens, where that is written, or the service is critical, without `tries`.
@@ -33,15 +33,12 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let start_timeout = context.duration(raw.start_timeout);
     let watchdog = context.duration(raw.watchdog);
     let ready = ready(context, raw, kind);
+    let timer = raw.timer.as_ref().and_then(|raw| timer(context, raw, kind));
     let secrets = secrets(context, list(&raw.secrets), &mounts);
     let sockets = sockets(context, raw, ready);
     let root = root(context, raw);
-    let command: Vec<Box<str>> =
-        list(&raw.command).iter().map(|word| context.expanded(word, "command", Text::Any)).collect();
-    if let (Some(first), Some("")) = (list(&raw.command).first(), command.first().map(|first| &**first)) {
-        let span = context.span(first);
-        context.sink.problem(span, "the command's program is empty", Some("write its name or path".into()));
-    }
+    let command = words(context, list(&raw.command), "command");
+    let pre_start = words(context, list(&raw.pre_start), "pre_start");
     let env = list(&raw.env).iter().map(|entry| context.expanded(entry, "env", Text::Env)).collect();
     let hostname = raw.hostname.map(|name| context.expanded(name, "hostname", Text::HostName));
     let texts = |raw: &[&str]| raw.iter().map(|text| boxed(text)).collect();
@@ -50,6 +47,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
         kind,
         when: when(&raw.when),
         command,
+        pre_start,
         user,
         env,
         env_files: texts(list(&raw.env_files)),
@@ -67,6 +65,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
             Some(_) | None => RootFs::ReadOnly,
         },
         mounts,
+        timer,
         restart,
         stop: Stop { signal, timeout: stop_timeout.unwrap_or(default.stop.timeout) },
         start_timeout: start_timeout.unwrap_or(default.start_timeout),
@@ -87,6 +86,16 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     })
 }
 
+/// The words of a command.
+fn words(context: &mut Context<'_, '_, '_>, raw: &[&str], key: &str) -> Vec<Box<str>> {
+    let words: Vec<Box<str>> = raw.iter().map(|word| context.expanded(word, key, Text::Any)).collect();
+    if let (Some(first), Some("")) = (raw.first(), words.first().map(|first| &**first)) {
+        let span = context.span(first);
+        context.sink.problem(span, "the command's program is empty", Some("write its name or path".into()));
+    }
+    words
+}
+
 /// What makes it ready; a oneshot has nothing that could be: it is done.
 fn ready(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, kind: Kind) -> Ready {
     let ready = match raw.ready {
@@ -105,6 +114,34 @@ fn ready(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, kind: Kind) 
         context.sink.problem(span, message, Some("leave it out, or make the service a daemon".into()));
     }
     ready
+}
+
+fn timer(context: &mut Context<'_, '_, '_>, raw: &raw::Timer<'_>, kind: Kind) -> Option<Timer> {
+    let every = context.duration(raw.every);
+    let at = context.read(raw.at, values::time_of_day);
+    let jitter = context.read(raw.jitter, |text| values::duration_or_none(text, 0, u64::MAX)).unwrap_or_default();
+    let typed = raw.every.or(raw.at)?;
+    let span = context.span(typed);
+    if kind != Kind::Oneshot {
+        let message = "a daemon runs all the time, so that nothing could start it by a timer";
+        context.sink.problem(span, message, Some("add \"type\": \"oneshot\", or leave the timer out".into()));
+    }
+    match (every, at) {
+        (Some(every), None) if jitter >= every => {
+            let message = format!("\"jitter\" is {jitter}, not less than \"every\" with {every}");
+            context.sink.problem(span, message, Some("two starts could fall on the same moment".into()));
+        }
+        (Some(_), Some(_)) => {
+            context.sink.problem(
+                span,
+                "a timer has \"every\" or \"at\", not both",
+                Some("make them two services".into()),
+            );
+        }
+        _ => {}
+    }
+    let schedule = every.map(Schedule::Every).or(at.map(Schedule::At))?;
+    Some(Timer { schedule, jitter })
 }
 
 fn when(raw: &raw::When<'_>) -> Vec<Condition> {

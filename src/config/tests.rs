@@ -5,7 +5,7 @@ use super::*;
 use crate::base::units::{Bytes, Millis};
 use crate::plan::{
     CapSet, Condition, Kind, Memory, MountKind, Need, Network, NotifyAccess, Ready, RestartPolicy, RlimitKind, Root,
-    RootFs, Seccomp, Service, Then,
+    RootFs, Schedule, Seccomp, Service, Then, Timer,
 };
 
 /// A config with every key, all kinds of values, comments, escapes and free keys.
@@ -88,6 +88,7 @@ fn every_key_reaches_the_plan() {
     assert_eq!(&*broker.command[2], "/mosquitto.conf");
     assert_eq!(&*broker.command[3], "\u{1f600} \"quoted\"");
     assert_eq!(&*broker.env[1], "SITE=a//b /* c */");
+    assert_eq!(broker.pre_start.join(" "), "mkdir -p /run/7");
     let user = broker.user.as_ref().unwrap();
     assert_eq!((&*user.user, user.group.as_deref()), ("1883", Some("mosquitto")));
     assert_eq!((broker.working_dir.as_deref(), broker.hostname.as_deref()), (Some("/srv"), Some("broker.local")));
@@ -148,6 +149,9 @@ fn a_program_of_the_board_is_restricted_only_where_it_is_written() {
         (&keygen.root, keygen.kind, keygen.restart.policy),
         (&Root::Host, Kind::Oneshot, RestartPolicy::OnFailure)
     );
+    let timer = |schedule, jitter| Some(Timer { schedule, jitter: Millis(jitter) });
+    assert_eq!(keygen.timer, timer(Schedule::Every(Millis(21_600_000)), 0));
+    assert_eq!(ids.timer, timer(Schedule::At(Millis(12_605_000)), 120_000));
     assert_eq!(keygen.when, [Condition::Exists("/data".into()), Condition::Missing("/data/keys/tls.key".into())]);
     let sandbox = |service: &Service| (service.network, service.capabilities, service.seccomp, service.devices.len());
     assert_eq!(sandbox(keygen), (Network::Host, CapSet::ALL, Seccomp::Off, 0));

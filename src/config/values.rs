@@ -55,6 +55,8 @@ pub enum Text {
     Duration(u64, u64),
     /// A duration, or 0 for none.
     DurationOrNone(u64, u64),
+    /// A time of day.
+    TimeOfDay,
     /// A percentage within these bounds.
     Percent(u32, u32),
     /// A number, a size or `unlimited`.
@@ -126,6 +128,7 @@ pub fn check(kind: Text, text: &str) -> Read<()> {
         Text::Memory(min, max) => memory(text, min, max).map(drop),
         Text::Duration(min, max) => duration(text, min, max).map(drop),
         Text::DurationOrNone(min, max) => duration_or_none(text, min, max).map(drop),
+        Text::TimeOfDay => time_of_day(text).map(drop),
         Text::Percent(min, max) => percent(text, min, max).map(drop),
         Text::Amount => amount(text).map(drop),
         Text::Name => name(text).map(drop),
@@ -242,6 +245,24 @@ pub fn duration(text: &str, min: u64, max: u64) -> Read<Millis> {
 /// 0, or a duration between `min` and `max` milliseconds.
 pub fn duration_or_none(text: &str, min: u64, max: u64) -> Read<Millis> {
     if text == "0" { Ok(Millis(0)) } else { duration(text, min, max) }
+}
+
+/// A time of day as `HH:MM` or `HH:MM:SS`: the time since midnight.
+pub fn time_of_day(text: &str) -> Read<Millis> {
+    let number = |part: &str, bound: u64| match part.as_bytes() {
+        [a, b] if a.is_ascii_digit() && b.is_ascii_digit() => part.parse().ok().filter(|number| *number < bound),
+        _ => None,
+    };
+    let mut parts = text.split(':');
+    let mut next = |bound| parts.next().map(|part| number(part, bound));
+    match (next(24), next(60), next(60).unwrap_or(Some(0)), next(1)) {
+        (Some(Some(hours)), Some(Some(minutes)), Some(seconds), None) => {
+            Ok(Millis::from_secs((hours * 60 + minutes) * 60 + seconds))
+        }
+        _ => {
+            wrong_hint(format!("is {text:?}, which is no time of day"), "write it as \"03:30\" or \"03:30:15\", in UTC")
+        }
+    }
 }
 
 /// A percentage of one core between `min` and `max`.

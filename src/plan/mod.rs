@@ -17,7 +17,8 @@ pub use feature::{Feature, FeatureSet};
 pub use limits::{IoLimit, Limits, Memory, Rlimit, RlimitKind};
 pub use service::{
     Await, Condition, DeviceNode, DeviceRules, Kind, Listen, LogPolicy, Mount, MountKind, Need, Network, NotifyAccess,
-    Ready, Restart, RestartPolicy, Root, RootFs, Seccomp, Secret, Service, Socket, Stop, Then, UserSpec,
+    Ready, Restart, RestartPolicy, Root, RootFs, Schedule, Seccomp, Secret, Service, Socket, Stop, Then, Timer,
+    UserSpec,
 };
 
 /// A device with its services.

@@ -17,6 +17,8 @@ pub struct Service {
     pub when: Vec<Condition>,
     /// Command and arguments; empty: the image's entrypoint and cmd.
     pub command: Vec<Box<str>>,
+    /// Command and arguments that have to end with exit code 0 before each start of `command`; empty: none.
+    pub pre_start: Vec<Box<str>>,
     /// User and group; `None`: the image's.
     pub user: Option<UserSpec>,
     /// `KEY=value` entries, over those of the files and the image.
@@ -47,6 +49,8 @@ pub struct Service {
     pub needs: Vec<Need>,
     /// What must have come about on the board before it starts.
     pub awaits: Vec<Await>,
+    /// When it starts again by itself, if it is a oneshot that does.
+    pub timer: Option<Timer>,
     /// What happens when it ends.
     pub restart: Restart,
     /// How it is stopped.
@@ -94,6 +98,7 @@ impl Service {
             kind: Kind::Daemon,
             when: Vec::new(),
             command: Vec::new(),
+            pre_start: Vec::new(),
             user: None,
             env: Vec::new(),
             env_files: Vec::new(),
@@ -109,6 +114,7 @@ impl Service {
             mounts: Vec::new(),
             needs: Vec::new(),
             awaits: Vec::new(),
+            timer: None,
             restart: Restart::default(),
             stop: Stop { signal: None, timeout: Millis::from_secs(10) },
             start_timeout: Millis::from_secs(30),
@@ -286,6 +292,24 @@ impl core::fmt::Display for Await {
         };
         write!(f, "{word}{what}")
     }
+}
+
+/// When a oneshot starts by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timer {
+    /// The rule.
+    pub schedule: Schedule,
+    /// Each start is put off by a random part of this, so that a fleet does not do the same thing at the same time.
+    pub jitter: Millis,
+}
+
+/// The rule of a timer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schedule {
+    /// At boot, and then after this time again and again.
+    Every(Millis),
+    /// Once a day at this time after midnight, UTC.
+    At(Millis),
 }
 
 /// When a service is ready: what `NAME:ready` and whoever starts it wait for.

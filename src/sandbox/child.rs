@@ -115,6 +115,8 @@ pub struct InitContext<'a> {
     pub outlets: Outlets,
     /// What it can end.
     pub reach: Reach,
+    /// What has to end well before.
+    pub pre_start: Option<&'a Main>,
     /// What to run.
     pub main: &'a Main,
     /// The filter that it settles under.
@@ -194,6 +196,7 @@ pub(super) fn run(
         terminal: made.terminal.take(),
         outlets,
         reach,
+        pre_start: spec.pre_start.as_ref(),
         main: &spec.main,
         filter: &spec.init_filter,
         handed: Handed { stdio, ready: ready_write, sockets },

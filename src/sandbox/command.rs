@@ -20,18 +20,19 @@ pub(super) struct Command {
     pub(super) working_dir: String,
 }
 
-/// The command of `service` in its image, or the sentence that says why there is none. `files` are the entries of its
-/// environment files.
+/// The command `own` of `service` in its image, or the sentence that says why there is none; the image's own if it is empty.
+/// `files` are the entries of its environment files.
 pub(super) fn resolve(
     service: &Service,
+    own: &[Box<str>],
     image: &ImageConfig,
     files: &[String],
     home: &str,
     stdio: Stdio,
 ) -> Result<Command, String> {
-    let words: Vec<&str> = match service.command.is_empty() {
+    let words: Vec<&str> = match own.is_empty() {
         true => image.entrypoint.iter().chain(&image.cmd).map(|word| &**word).collect(),
-        false => service.command.iter().map(|word| &**word).collect(),
+        false => own.iter().map(|word| &**word).collect(),
     };
     let Some(program) = words.first().filter(|word| !word.is_empty()) else {
         return Err("there is no command: neither the service nor its image names one; add \"command\"".into());

@@ -103,7 +103,9 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
     let mut held: Vec<OwnedFd> = Vec::new();
     let stdio = stdio(&order, &mut held)?;
     let ids = ids(&order)?;
-    let mut command = command::resolve(service, order.image, order.env, &ids.home, stdio).map_err(Error::Wrong)?;
+    let resolve = |own| command::resolve(service, own, order.image, order.env, &ids.home, stdio).map_err(Error::Wrong);
+    let pre_start = (!service.pre_start.is_empty()).then(|| resolve(&service.pre_start)).transpose()?;
+    let mut command = resolve(&service.command)?;
     command.env.extend(notify_env(&order)?);
     command.env.extend(listen_env(service)?);
     let (place, steps) = match &order.root {
@@ -120,34 +122,45 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         Some(Root::Disk(disk)) => held.extend([disk.device, disk.tree]),
         None => {}
     }
+    let process = |command: command::Command| -> Result<Main> {
+        Ok(Main {
+            programs: CStrings::new(command.programs),
+            argv: CStrings::new(command.argv),
+            env: CStrings::new(command.env),
+            working_dir: text(&command.working_dir)?,
+            credentials: Credentials {
+                uid: ids.uid,
+                gid: ids.gid,
+                groups: ids.groups.as_slice().into(),
+                caps: service.capabilities,
+            },
+            filter: seccomp::for_service(service.seccomp, service.capabilities, false),
+            rlimits: rlimits(service),
+            oom_score_adj: oom_score_adj(service.oom_score_adj),
+            cgroup_namespace: order.cgroup_namespace,
+            join: None,
+            terminal: matches!(stdio, Stdio::Terminal { .. } | Stdio::Device(_)),
+            ready_fd: None,
+            sockets: 0,
+            watchdog_pid: false,
+        })
+    };
+    let pre_start = pre_start.map(process).transpose()?;
     let main = Main {
-        programs: CStrings::new(command.programs),
-        argv: CStrings::new(command.argv),
-        env: CStrings::new(command.env),
-        working_dir: text(&command.working_dir)?,
-        credentials: Credentials {
-            uid: ids.uid,
-            gid: ids.gid,
-            groups: ids.groups.as_slice().into(),
-            caps: service.capabilities,
-        },
-        filter: seccomp::for_service(service.seccomp, service.capabilities, false),
-        rlimits: rlimits(service),
-        oom_score_adj: oom_score_adj(service.oom_score_adj),
-        cgroup_namespace: order.cgroup_namespace,
         join: order.join,
-        terminal: matches!(stdio, Stdio::Terminal { .. } | Stdio::Device(_)),
         ready_fd: match service.ready {
             Ready::Fd(fd) => Some(fd.into()),
             Ready::Started | Ready::Notify => None,
         },
         sockets: service.sockets.len(),
         watchdog_pid: order.notify.is_some() && service.watchdog.is_some(),
+        ..process(command)?
     };
     let init_filter = seccomp::compile(seccomp::Profile::Init, crate::plan::CapSet::EMPTY, false);
     Ok(Spec {
         place,
         steps,
+        pre_start,
         main,
         init_filter,
         net: order.net,

@@ -25,6 +25,8 @@ pub struct Spec {
     pub place: Place,
     /// What the init does, in this order, before it starts the first process.
     pub steps: Vec<Step>,
+    /// What has to end well before the first process is started.
+    pub pre_start: Option<Main>,
     /// The first process.
     pub main: Main,
     /// The init's own system call filter ([`crate::seccomp::Profile::Init`]).
@@ -317,6 +319,10 @@ impl fmt::Display for Spec {
         };
         writeln!(f, "{:<16} {namespaces}, {net}", Stage::Clone.word())?;
         self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))?;
+        if let Some(pre_start) = &self.pre_start {
+            let words: Vec<_> = pre_start.argv.strings().iter().map(|word| word.to_string_lossy()).collect();
+            writeln!(f, "{:<16} {}", Stage::PreStart.word(), words.join(" "))?;
+        }
         write!(f, "{}", self.main)
     }
 }

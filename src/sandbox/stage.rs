@@ -91,6 +91,8 @@ stages! {
     Secret = 27, "secret", "copying the secret failed";
     /// The notify socket.
     Notify = 28, "notify", "making the notify socket failed";
+    /// The command that runs before the first process.
+    PreStart = 29, "pre-start", "its pre_start failed";
 }
 
 // Decoding indexes `ALL` by number.
@@ -270,6 +272,7 @@ impl fmt::Display for Failure {
             (Stage::Mount, _, libc::ENOTDIR) => {
                 write!(f, "{detail} is no folder, and what is to be mounted there is one: name another target")
             }
+            (Stage::PreStart, _, 0) => write!(f, "{}: {detail}", self.stage.sentence()),
             (stage, ..) => write!(f, "{}: {detail}: {}", stage.sentence(), self.errno),
         }
     }

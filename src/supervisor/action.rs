@@ -56,6 +56,7 @@ impl Action {
             | Action::Changed(index, _)
             | Action::GiveUp(index, _)
             | Action::PutOff(index)
+            | Action::Crashed(index)
             | Action::OnHold(index, _)
             | Action::Climbed(index, _) => Some(*index),
             Action::Answer(..) | Action::Complete => None,

@@ -41,6 +41,7 @@ impl fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Why(plan, service) = self;
         match service.reason {
+            Reason::Timer if service.due.at.is_none() => f.write_str("waits for the clock to be set"),
             Reason::Needs(Need::Started(needed)) => write!(f, "waits for {}", name(plan, needed)),
             Reason::Needs(Need::Ready(needed)) => write!(f, "waits for {} to be ready", name(plan, needed)),
             Reason::Needs(Need::Soft(needed)) => write!(f, "waits while {} is on its way", name(plan, needed)),
@@ -150,7 +151,7 @@ pub fn service_line(
         pid: pids.0,
         init: pids.1,
         age_ms: now.since(service.since).0,
-        next_ms: service.deadline.map_or(0, |deadline| deadline.since(now).0.max(1)),
+        next_ms: service.next_start().map_or(0, |deadline| deadline.since(now).0.max(1)),
         restarts: service.number.saturating_sub(1),
         oom_kills: service.oom_kills,
     }
@@ -182,8 +183,7 @@ pub fn done_line(id: u32, plan: &Plan, services: &[Service], verdict: Verdict) -
         }
         Verdict::Settled => DoneLine::ok(id, "everything runs"),
         Verdict::SettledWithout => {
-            let down = |service: &&Service| service.wanted && !service.is_up();
-            let count = services.iter().filter(down).count();
+            let count = services.iter().filter(|service| service.is_missing()).count();
             let what = if count == 1 { "1 service does" } else { &format!("{count} services do") };
             failed(&format!("{what} not run"))
         }

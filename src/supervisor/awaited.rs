@@ -1,7 +1,7 @@
 //! Files that services wait for, and folders where images and devices appear, watched by inotify(7).
 #![forbid(unsafe_code)]
 
-use crate::plan::Plan;
+use crate::plan::{Plan, Service};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -112,6 +112,19 @@ pub fn folders(plan: &Plan) -> Option<Inotify> {
         watch("/dev", AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO);
     }
     Some(inotify)
+}
+
+/// Has `folders` tell too when one of the devices of `service` goes.
+pub fn devices(folders: &Inotify, service: &Service) {
+    let flags = AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_MOVED_FROM
+        | AddWatchFlags::IN_DELETE_SELF;
+    for folder in service.devices.iter().filter_map(|device| Path::new(&*device.path).parent()) {
+        // A folder that is gone already took the device with it, which the next look at the board shows.
+        let _ = folders.add_watch(folder, flags);
+    }
 }
 
 #[cfg(test)]

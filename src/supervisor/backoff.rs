@@ -144,7 +144,7 @@ impl Backoff {
 
     /// What it comes to as numbers, for who goes on with it.
     pub fn numbers(&self) -> [u64; 5] {
-        let standing = [self.spent, self.looping, self.exhausted];
+        let standing = [self.spent, self.looping, self.exhausted, self.incident];
         let standing = standing.iter().rev().fold(self.rung as u64, |word, flag| word << 1 | u64::from(*flag));
         let since = self.since.map_or(0, |since| since.0.saturating_add(1));
         [self.failures.into(), self.counted.into(), self.window.0, standing, since]
@@ -160,8 +160,9 @@ impl Backoff {
             spent: standing & 1 != 0,
             looping: standing & 2 != 0,
             exhausted: standing & 4 != 0,
+            incident: standing & 8 != 0,
             since: since.checked_sub(1).map(Millis),
-            rung: match standing >> 3 {
+            rung: match standing >> 4 {
                 0 => Rung::Alone,
                 1 => Rung::Dependants,
                 2 => Rung::Everything,

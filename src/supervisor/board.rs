@@ -217,6 +217,12 @@ fn bind_sources(service: &Service, files: &Files, add: &mut impl FnMut(String, S
     }
 }
 
+/// Whether a device that `service` cannot do without is not there.
+pub fn lacks_device(service: &Service, files: &Files) -> bool {
+    let fault = |path: &str| files.device_fault(Path::new(path), false).is_some();
+    service.devices.iter().any(|device| !device.optional && fault(&device.path))
+}
+
 fn devices(service: &Service, files: &Files, add: &mut impl FnMut(String, String)) {
     for device in service.devices.iter().filter(|device| !device.optional) {
         if let Some(fault) = files.device_fault(Path::new(&*device.path), false) {

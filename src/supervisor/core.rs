@@ -14,6 +14,7 @@
 //! - what is frozen is thawed before it is ended, since a frozen process cannot die on cgroup v1;
 //! - a service that has to say that it is ready is starting until then, and one that reloads has as long for that; one that has to ping and does not is aborted,
 //!   during its start too ([`super::notify`]);
+//! - a oneshot with a timer starts when it is due, never a second time while it runs ([`super::timer`]);
 //! - exit code 78 says that starting again is of no use;
 //! - one process killed for want of memory ends the whole instance: half a service is worse than none.
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@ mod adopt;
 mod ending;
 mod instance;
 mod recovery;
+mod timed;
 
 pub use adopt::Found;
 use ending::EXTENSION;
@@ -57,6 +59,8 @@ pub struct State {
     left: heapless::Vec<(Index, Number), LEFT>,
     /// When a service that does not recover last had everything but lifelines started again.
     everything: Option<Millis>,
+    /// By how much the wall clock is ahead of the monotonic one, where it is known.
+    wall: Option<i64>,
 }
 
 impl State {
@@ -71,6 +75,7 @@ impl State {
             budget: Budget::default(),
             left: heapless::Vec::new(),
             everything: None,
+            wall: None,
         }
     }
 
@@ -86,7 +91,8 @@ impl State {
 
     /// When [`Event::Timer`] is due; `None`: nothing happens by itself.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.services.iter().flat_map(|service| [service.deadline, service.ping_by, service.hold]).flatten().min()
+        let due = |service: &Service| [service.deadline, service.ping_by, service.hold, service.due.at];
+        self.services.iter().flat_map(due).flatten().min()
     }
 }
 
@@ -110,6 +116,7 @@ impl Step<'_> {
         match event {
             Event::Boot => self.boot(),
             Event::Timer => self.timer(),
+            Event::Clock(wall) => self.clock_set(wall),
             Event::Request(token, index, order) => self.request(token, index, order),
             Event::WaitSettled(token) => {
                 self.wait(token, Goal::Settled);
@@ -122,6 +129,7 @@ impl Step<'_> {
             Event::ImageFailed(index, why) => self.hold(index, Phase::Held, Reason::Image, why),
             Event::Awaits(index, why) => self.hold(index, Phase::Waiting, Reason::Awaits, why),
             Event::Unheld(index) if self.service(index).is_some_and(|s| s.waits_for_board()) => self.begin(index),
+            Event::Unplugged(index) => self.unplugged(index),
             Event::Ready(_) | Event::Unheld(_) | Event::Skipped(..) => {}
             Event::Instance(index, number, event) => {
                 let current = self.service(index).is_some_and(|s| s.has_instance() && s.number == number);
@@ -144,7 +152,10 @@ impl Step<'_> {
                 && self.phase(index) == Some(Phase::Stopped)
             {
                 self.want(index, true);
-                self.begin(index);
+                match self.is_daily(index) {
+                    true => self.enter(index, Phase::Waiting, Reason::Timer, None),
+                    false => self.begin(index),
+                }
             }
         }
     }
@@ -159,6 +170,7 @@ impl Step<'_> {
             if let Some(ping_by) = service.ping_by.take_if(|at| *at <= now) {
                 self.overdue(index, ping_by);
             }
+            self.due(index);
             let Some(service) = self.service(index) else { continue };
             if service.deadline.is_none_or(|deadline| deadline > now) {
                 continue;
@@ -253,7 +265,7 @@ impl Step<'_> {
                 }
                 Phase::Stopping(_) => service.after = After::Again,
                 // A fresh look, in case that what it waits for came unseen.
-                Phase::Waiting if service.waits_for_board() => self.begin(next),
+                Phase::Waiting if service.waits_for_board() || service.waits_for_its_time() => self.begin(next),
                 Phase::Waiting | Phase::Preparing | Phase::Starting | Phase::Started | Phase::Running => {}
             }
         }
@@ -263,7 +275,7 @@ impl Step<'_> {
         self.state.shutdown = true;
         for index in self.indices() {
             let Some(service) = self.service(index) else { continue };
-            service.after = After::Stay;
+            (service.after, service.due.at) = (After::Stay, None);
             if !service.has_instance() {
                 self.enter(index, Phase::Stopped, Reason::Shutdown, None);
             }
@@ -326,7 +338,7 @@ impl Step<'_> {
         for i in 0..self.plan.start_order.len() {
             let Some(index) = self.plan.start_order.get(i).copied() else { continue };
             match self.phase(index) {
-                Some(Phase::Waiting) if self.service(index).is_some_and(|s| s.waits_for_board()) => {}
+                Some(Phase::Waiting) if self.service(index).is_some_and(|s| !matches!(s.reason, Reason::Needs(_))) => {}
                 Some(Phase::Waiting) => match graph::unmet(self.plan, &self.state.services, index) {
                     None => self.begin(index),
                     Some(needed) => {
@@ -406,6 +418,7 @@ impl Step<'_> {
     fn want(&mut self, index: Index, wanted: bool) {
         if let Some(service) = self.service(index) {
             service.wanted = wanted;
+            self.schedule(index);
         }
     }
 

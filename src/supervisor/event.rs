@@ -54,6 +54,8 @@ pub enum Event {
     Boot,
     /// A deadline may have passed.
     Timer,
+    /// The wall clock, milliseconds since 1970, is ahead of the monotonic one by this; `None`: it is not known.
+    Clock(Option<i64>),
     /// A request concerning one service.
     Request(Token, Index, Order),
     /// Tell when everything that boot starts has settled.
@@ -74,6 +76,8 @@ pub enum Event {
     ImageFailed(Index, Box<str>),
     /// Something that held the service, or that it waits for, may be there now.
     Unheld(Index),
+    /// A device that the service lists is gone.
+    Unplugged(Index),
     /// Something that happened to an instance.
     Instance(Index, Number, InstanceEvent),
 }
@@ -89,8 +93,14 @@ impl Event {
             | Event::Awaits(index, _)
             | Event::ImageFailed(index, _)
             | Event::Unheld(index)
+            | Event::Unplugged(index)
             | Event::Instance(index, ..) => Some(*index),
-            Event::Boot | Event::Timer | Event::WaitSettled(_) | Event::Shutdown(_) | Event::Forget(_) => None,
+            Event::Boot
+            | Event::Timer
+            | Event::Clock(_)
+            | Event::WaitSettled(_)
+            | Event::Shutdown(_)
+            | Event::Forget(_) => None,
         }
     }
 }

@@ -94,9 +94,10 @@ pub fn blocked(plan: &Plan, services: &[Service]) -> Marks {
             let down = [Phase::Stopped, Phase::Held, Phase::Failed, Phase::Backoff];
             marked(&marks, needed) || phase(needed).is_some_and(|phase| down.contains(&phase))
         };
-        let board = services.get(usize::from(*index)).is_some_and(Service::waits_for_board);
+        let own = |service: &Service| service.waits_for_board() || service.waits_for_its_time();
+        let own = services.get(usize::from(*index)).is_some_and(own);
         let waits = phase(*index) == Some(Phase::Waiting);
-        if waits && (board || needs(plan, *index).filter(|need| !matches!(need, Need::Soft(_))).any(hopeless)) {
+        if waits && (own || needs(plan, *index).filter(|need| !matches!(need, Need::Soft(_))).any(hopeless)) {
             mark(&mut marks, *index);
         }
     }

@@ -20,8 +20,8 @@ use crate::log::rate::Rate;
 use crate::log::ring::Writer;
 use crate::log::sink::Sink;
 use crate::plan::NotifyAccess;
-use crate::sandbox::child::{self, InitContext, Reach};
-use crate::sandbox::stage::Failure;
+use crate::sandbox::child::{self, InitContext, Outlets, Reach, Starting};
+use crate::sandbox::stage::{Failure, Stage};
 use crate::sys::datagram::{accept_as, send_with};
 use crate::sys::process::exit_now;
 use crate::sys::wait::{send_signal, wait_any};
@@ -62,17 +62,25 @@ pub fn run(context: InitContext<'_>) -> ! {
         dev_log,
         notify,
         ready,
-        outlets,
+        mut outlets,
         reach,
+        pre_start,
         main,
         handed,
         filter,
         ..
     } = context;
-    let notify = notify.or(outlets.notify);
-    let reporter = Reporter { channel: &channel, exit: outlets.exit.as_ref() };
+    let notify = notify.or(outlets.notify.take());
+    let exit = outlets.exit.take();
+    let reporter = Reporter { channel: &channel, exit: exit.as_ref() };
     // Before main exists, so that its end is seen however soon it comes.
-    let children = setup.and_then(|()| child_signal());
+    let children = setup.and_then(|()| child_signal()).and_then(|children| {
+        let Some(pre_start) = pre_start else { return Ok(children) };
+        let starting = child::spawn_main(pre_start, main.join.as_ref(), handed)?;
+        let pipes = (stdout.as_ref(), stderr.as_ref());
+        run_before(starting, &mut outlets, (reporter, &reach, &children), pipes, dev_log.as_ref())?;
+        Ok(children)
+    });
     let started = children
         .and_then(|children| child::spawn_main(main, main.join.as_ref(), handed).map(|starting| (children, starting)));
     let (children, starting) = match started {
@@ -83,7 +91,7 @@ pub fn run(context: InitContext<'_>) -> ! {
     if let Some(note) = &outlets.note {
         log.note(note);
     }
-    let kept = [&dev_log, &notify, &ready, &outlets.exit, &outlets.pin, &outlets.contact].map(Option::as_ref);
+    let kept = [&dev_log, &notify, &ready, &exit, &outlets.pin, &outlets.contact].map(Option::as_ref);
     let own = [Some(&channel), stdout.as_ref(), stderr.as_ref()].into_iter().chain(kept);
     let mut keep = heapless::Vec::<i32, 40>::new();
     keep.extend(own.flatten().map(AsRawFd::as_raw_fd));
@@ -117,7 +125,47 @@ pub fn run(context: InitContext<'_>) -> ! {
         contact: outlets.contact.as_ref(),
         sockets: &outlets.sockets,
     };
-    init.watch(&mut log)
+    let status = init.watch(&mut log);
+    init.end(status, &mut log)
+}
+
+/// Waits for the command that runs before main, and keeps what it says. Not inlined, as [`Source::read`].
+#[inline(never)]
+fn run_before<'a>(
+    starting: Starting,
+    outlets: &mut Outlets,
+    (reporter, reach, children): (Reporter<'a>, &'a Reach, &'a SignalFd),
+    (out, err): (Option<&'a OwnedFd>, Option<&'a OwnedFd>),
+    dev_log: Option<&'a OwnedFd>,
+) -> Result<(), Failure> {
+    let process = starting.finish()?;
+    let ring = outlets.ring.as_ref().and_then(|ring| ring.try_clone().ok());
+    let log = &mut Log::new(ring, outlets.sink.take(), outlets.rate);
+    let mut init = Init {
+        reporter,
+        reach,
+        children,
+        // It has nothing to say about main.
+        inbox: Inbox::new(None, None, NotifyAccess::Main, process),
+        status: None,
+        killed: false,
+        supervised: true,
+        out: Source { pipe: out, stream: Stream::Out, lines: &mut Lines::default() },
+        err: Source { pipe: err, stream: Stream::Err, lines: &mut Lines::default() },
+        dev_log,
+        contact: None,
+        sockets: &[],
+    };
+    let status = init.watch(log);
+    init.drain(log);
+    log.report_dropped(true);
+    log.flush();
+    outlets.sink = log.sink.take();
+    if status == 0 && !init.killed {
+        return Ok(());
+    }
+    let note = end_note(status);
+    Err(Failure::new(Stage::PreStart, crate::sys::Errno(0), note.strip_prefix("ended: ").unwrap_or(&note).as_bytes()))
 }
 
 /// The descriptor that tells of ended children.
@@ -126,10 +174,11 @@ fn child_signal() -> Result<SignalFd, Failure> {
     mask.add(Signal::SIGCHLD);
     mask.thread_block()
         .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))
-        .map_err(|errno| Failure::new(crate::sandbox::stage::Stage::Fork, errno.into(), b"signalfd"))
+        .map_err(|errno| Failure::new(Stage::Fork, errno.into(), b"signalfd"))
 }
 
 /// Where the init tells what happens: the channel while someone listens, and the exit record.
+#[derive(Clone, Copy)]
 struct Reporter<'a> {
     channel: &'a OwnedFd,
     exit: Option<&'a OwnedFd>,
@@ -319,15 +368,15 @@ struct Init<'a> {
 }
 
 impl Init<'_> {
-    /// The loop: sleeps until something happens, handles it, and ends after main.
-    fn watch(&mut self, log: &mut Log) -> ! {
+    /// The loop: sleeps until something happens, handles it, and ends after main, with its wait status.
+    fn watch(&mut self, log: &mut Log) -> i32 {
         let mut unreaped = true;
         loop {
             if unreaped {
                 unreaped = self.reap();
             }
             if let Some(status) = self.status {
-                self.end(status, log);
+                return status;
             }
             log.flush();
             let waits = [log.rate.wait_ns(), self.inbox.wait_ns(log.now.mono_ns)];
@@ -475,10 +524,8 @@ impl Init<'_> {
         }
     }
 
-    /// Main has ended: keeps its last words, writes the record, tells, ends.
-    fn end(&mut self, status: i32, log: &mut Log) -> ! {
-        let ended = stamp();
-        self.sweep();
+    /// Takes in what is left to read.
+    fn drain(&mut self, log: &mut Log) {
         for _ in 0..DRAIN_BYTES / (TURN * CHUNK_BYTES) {
             let more = [self.out.read(TURN, log), self.err.read(TURN, log)];
             if more == [false; 2] {
@@ -488,6 +535,13 @@ impl Init<'_> {
         self.read_syslog(REAP, log);
         self.out.finish(log);
         self.err.finish(log);
+    }
+
+    /// Main has ended: keeps its last words, writes the record, tells, ends.
+    fn end(&mut self, status: i32, log: &mut Log) -> ! {
+        let ended = stamp();
+        self.sweep();
+        self.drain(log);
         log.now = stamp();
         log.report_dropped(true);
         log.report_unwritten(true);

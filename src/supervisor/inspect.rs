@@ -10,7 +10,7 @@ use crate::base::signal;
 use crate::image::text::{quote, quote_list};
 use crate::plan::{
     CapSet, Condition, Feature, Kind, Listen, Memory, MountKind, Network, NotifyAccess, Ready, RestartPolicy,
-    RlimitKind, Root, RootFs, Seccomp, Service as Configured, Socket, Then,
+    RlimitKind, Root, RootFs, Schedule, Seccomp, Service as Configured, Socket, Then,
 };
 use crate::sandbox::cgroup::Controller;
 use crate::sandbox::prepare::has_overlayfs;
@@ -116,7 +116,7 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
             one.end()
         }),
     );
-    supervision(&mut object, configured);
+    supervision(&mut object, configured, service.due.overruns);
     object.end()
 }
 
@@ -171,6 +171,7 @@ fn process(object: &mut Object, service: &Configured) {
     });
     object
         .list("command", service.command.iter().map(|word| &**word))
+        .list("pre_start", service.pre_start.iter().map(|word| &**word))
         .optional("user", user)
         .list("env", service.env.iter().map(|entry| &**entry))
         .list("env_files", service.env_files.iter().map(|file| &**file))
@@ -288,7 +289,7 @@ fn mount(mount: &crate::plan::Mount) -> String {
     one.end()
 }
 
-fn supervision(object: &mut Object, service: &Configured) {
+fn supervision(object: &mut Object, service: &Configured, overruns: u32) {
     let policy = match service.restart.policy {
         RestartPolicy::No => "no",
         RestartPolicy::OnFailure => "on-failure",
@@ -312,7 +313,23 @@ fn supervision(object: &mut Object, service: &Configured) {
     let signal = service.stop.signal.map(|number| signal::name(number).map_or(number.to_string(), str::to_owned));
     stop.optional("signal", signal).text("timeout", service.stop.timeout);
     object.raw("restart", restart.end()).raw("stop", stop.end()).text("start_timeout", service.start_timeout);
+    timer(object, service, overruns);
     talk(object, service);
+}
+
+fn timer(object: &mut Object, service: &Configured, overruns: u32) {
+    if let Some(timer) = &service.timer {
+        let mut one = Object::new();
+        match timer.schedule {
+            Schedule::Every(period) => one.text("every", period),
+            Schedule::At(time) => {
+                let (minutes, seconds) = (time.0 / 60_000, time.0 / 1000 % 60);
+                one.text("at", format_args!("{:02}:{:02}:{seconds:02}", minutes / 60, minutes % 60))
+            }
+        };
+        let timer = one.text("jitter", timer.jitter).raw("overruns", overruns).end();
+        object.raw("timer", timer);
+    }
 }
 
 /// What its init hears of it.

@@ -5,8 +5,9 @@
 use super::awaited::Awaited;
 use crate::base::built::BUILT;
 use crate::base::mountinfo::Mounted;
+use crate::base::units::Millis;
 use crate::config::values::parts;
-use crate::plan::{Await, Plan, Service};
+use crate::plan::{Await, Plan, Schedule, Service, Timer};
 use crate::sys::board::clock_is_synchronized;
 use crate::sys::process::link_is_running;
 use nix::libc;
@@ -41,10 +42,12 @@ impl Lookout {
     /// Watches what the services of `plan` wait for. What cannot be watched is looked at again by `coracle start`.
     pub fn new(plan: &Plan, clock_is_guessed: bool) -> Lookout {
         let wanted = |wanted: fn(&Await) -> bool| plan.services.iter().flat_map(|service| &service.awaits).any(wanted);
+        let daily = |timer: Timer| matches!(timer.schedule, Schedule::At(_));
+        let timers = plan.services.iter().any(|service| service.timer.is_some_and(daily));
         Lookout {
             mounts: wanted(|what| matches!(what, Await::Mount(_))).then(|| File::open(MOUNTS).ok()).flatten(),
             links: wanted(|what| matches!(what, Await::Link(_))).then(|| links().ok()).flatten(),
-            clock: wanted(|what| *what == Await::Clock).then(|| clock().ok()).flatten(),
+            clock: (wanted(|what| *what == Await::Clock) || timers).then(|| clock().ok()).flatten(),
             guessed: clock_is_guessed,
         }
     }
@@ -63,17 +66,23 @@ impl Lookout {
         fds.into_iter().flatten().try_for_each(|(fd, flags)| epoll.add(fd, EpollEvent::new(flags, mark)))
     }
 
-    /// Takes in what the kernel told.
-    pub fn attend(&mut self) {
+    /// Takes in what the kernel told; whether the clock was set.
+    pub fn attend(&mut self) -> bool {
         if let Some(links) = &self.links {
             // What the messages say is looked up, so that none has to be read and none can be missed.
             let more =
                 |_: &usize| recv(links.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT) != Err(nix::Error::EAGAIN);
             (0..LINKS).take_while(more).for_each(drop);
         }
-        if self.clock.as_ref().is_some_and(|clock| clock.wait().is_ok()) {
-            self.guessed = false;
-        }
+        let set = self.clock.as_ref().is_some_and(|clock| clock.wait().is_ok());
+        self.guessed &= !set;
+        set
+    }
+
+    /// By how many milliseconds the wall clock is ahead of the monotonic one, which shows `now`; `None`: it is not set.
+    pub fn wall(&self, now: Millis) -> Option<i64> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        self.has(&Await::Clock).then(|| since.saturating_sub_unsigned(now.0))
     }
 
     /// The first thing that `service` waits for. A path is watched by `awaited` from now on.

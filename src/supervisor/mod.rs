@@ -37,6 +37,7 @@ pub mod saved;
 pub mod service;
 pub mod slot;
 pub mod steps;
+pub mod timer;
 pub mod upgrade;
 pub mod waits;
 pub mod wire;

@@ -314,8 +314,7 @@ impl Supervisor<'_> {
         }
         if verdict == Verdict::SettledWithout {
             for index in 0..self.plan.services.len() {
-                let down = |service: &&super::service::Service| service.wanted && !service.is_up();
-                if self.state.services().get(index).filter(down).is_some() {
+                if self.state.services().get(index).is_some_and(|service| service.is_missing()) {
                     self.send_service(token, index as Index);
                 }
             }

@@ -13,7 +13,7 @@ use super::action::Actions;
 use super::adopt;
 use super::answer;
 use super::awaited::{self, Awaited};
-use super::board::Board;
+use super::board::{Board, lacks_device};
 use super::budget::Daily;
 use super::core::{KILL_TIME, SWEEP_TIME, State, step};
 use super::event::{Event, Index, InstanceEvent, Token};
@@ -258,6 +258,7 @@ impl<'k> Supervisor<'k> {
         // Reading a config takes more stack than all that follows.
         stack::trim();
         self.moment(Moment::Supervising);
+        self.events.push_back(Event::Clock(self.lookout.wall(self.now)));
         self.events.push_back(Event::Boot);
         self.events.push_back(Event::WaitSettled(KEEPER));
         let mut ready = [EpollEvent::empty(); 32];
@@ -387,7 +388,9 @@ impl<'k> Supervisor<'k> {
             Source::Awaited if self.awaited.appeared() => self.look_again(),
             Source::Awaited => {}
             Source::Lookout => {
-                self.lookout.attend();
+                if self.lookout.attend() {
+                    self.events.push_back(Event::Clock(self.lookout.wall(monotonic())));
+                }
                 self.look_again();
             }
             Source::Channel(index) => self.hear(index),
@@ -438,6 +441,7 @@ impl<'k> Supervisor<'k> {
     pub(super) fn init_ended(&mut self, index: Index) {
         self.hear_out(index);
         self.memory_kills(index);
+        self.look_for_unplugged(index);
         let name = answer::name(&self.plan, index);
         let record = slot::exit_record(&instance::service_dir(self.run.path(), name));
         let Some(live) = self.slots.get(usize::from(index)).and_then(|slot| slot.live.as_ref()) else { return };
@@ -477,6 +481,9 @@ impl<'k> Supervisor<'k> {
 
     pub(super) fn watch_instance(&mut self, index: Index) {
         let Some(live) = self.slots.get(usize::from(index)).and_then(|slot| slot.live.as_ref()) else { return };
+        if let (Some(folders), Some(service)) = (&self.folders, self.plan.services.get(usize::from(index))) {
+            awaited::devices(folders, service);
+        }
         if let Some(channel) = &live.channel {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Channel(index).mark());
             let _ = self.epoll.add(channel, event);
@@ -494,6 +501,16 @@ impl<'k> Supervisor<'k> {
         let Some(folders) = &self.folders else { return };
         while folders.read_events().is_ok() {}
         self.look_again();
+        (0..self.plan.services.len() as Index).for_each(|index| self.look_for_unplugged(index));
+    }
+
+    /// Tells the core if something of service `index` runs that lacks a device.
+    fn look_for_unplugged(&mut self, index: Index) {
+        let runs = self.state.services().get(usize::from(index)).is_some_and(|service| service.has_instance());
+        let service = self.plan.services.get(usize::from(index)).filter(|_| runs);
+        if service.is_some_and(|service| lacks_device(service, &self.board.files)) {
+            self.events.push_back(Event::Unplugged(index));
+        }
     }
 
     fn look_again(&mut self) {

@@ -7,6 +7,7 @@
 use super::backoff::Backoff;
 use super::event::Status;
 use super::service::{After, Ending, Phase, Reason, Service};
+use super::timer::Due;
 use crate::base::units::Millis;
 use crate::log::entry::crc32;
 
@@ -14,7 +15,7 @@ use crate::log::entry::crc32;
 pub const NAME: &str = "state";
 
 /// Numbers that this version knows.
-const WORDS: usize = 20;
+const WORDS: usize = 21;
 /// Numbers that a record may have: room for later versions.
 const MOST_WORDS: usize = 64;
 const HEAD_BYTES: usize = 16;
@@ -49,7 +50,7 @@ const PHASES: [Phase; 15] = [
 ];
 
 /// The reasons by their number in a record. Only ever grows. One that is not here is not kept.
-const REASONS: [Reason; 18] = [
+const REASONS: [Reason; 20] = [
     Reason::None,
     Reason::Disabled,
     Reason::Asked,
@@ -68,6 +69,8 @@ const REASONS: [Reason; 18] = [
     Reason::Stuck,
     Reason::Changed,
     Reason::ReloadTimeout,
+    Reason::Timer,
+    Reason::Unplugged,
 ];
 /// From here on a reason is the exit code, and from there the signal, that main ended with.
 const EXIT: u64 = 0x100;
@@ -130,6 +133,7 @@ pub fn encode(service: &Service, oom_kills: u64, config: [u64; 2]) -> [u8; RECOR
         standing,
         ill,
         time(service.hold),
+        time(service.due.at),
     ];
     let mut out = [0; RECORD_BYTES];
     for (place, word) in out[WORDS_AT..].chunks_exact_mut(8).zip(words) {
@@ -183,6 +187,7 @@ pub fn decode(bytes: &[u8]) -> Option<Saved> {
         standing,
         ill,
         hold,
+        due,
     ] = words;
     let detail = core::str::from_utf8(body.get(..length.min(TEXT_BYTES))?).ok()?;
     let time = |word: u64| word.checked_sub(1).map(Millis);
@@ -213,6 +218,7 @@ pub fn decode(bytes: &[u8]) -> Option<Saved> {
         booked: flags & BOOKED != 0,
         backoff: Backoff::of_numbers([failures, counted, window, standing, ill]),
         hold: time(hold),
+        due: Due::of(time(due)),
         oom_kills: count(oom_kills),
         detail: (!detail.is_empty()).then(|| detail.into()),
         ..Service::new()
@@ -241,6 +247,7 @@ mod tests {
             oom: true,
             wanted: true,
             hold: Some(Millis(99)),
+            due: Due::of(Some(Millis(123))),
             backoff,
             oom_kills: 2,
             detail: Some("the mount of /data failed".into()),
@@ -289,9 +296,9 @@ mod tests {
     fn versions_read_what_they_know_of_each_other_and_take_nothing_away() {
         let bytes = encode(&sample(), 3, [4, 5]);
         // N reads what N-1 wrote: what that did not know is zero.
-        let old = decode(&of_version(&bytes, WORDS - 1)).unwrap();
+        let old = decode(&of_version(&bytes, WORDS - 2)).unwrap();
         assert_eq!((old.service.hold, old.oom_kills, old.config), (None, 3, [4, 5]));
-        let older = decode(&of_version(&bytes, WORDS - 5)).unwrap();
+        let older = decode(&of_version(&bytes, WORDS - 6)).unwrap();
         assert_eq!((older.service.phase, older.oom_kills, older.config), (sample().phase, 3, [0, 0]));
         // N reads what N+1 wrote.
         let later = of_version(&bytes, WORDS + 5);

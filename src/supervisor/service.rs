@@ -3,6 +3,7 @@
 
 use super::backoff::Backoff;
 use super::event::{Index, Number, Status};
+use super::timer::Due;
 use crate::base::exit;
 use crate::base::units::Millis;
 use crate::plan::Need;
@@ -80,6 +81,10 @@ pub enum Reason {
     Escalated(Index),
     /// The board has not come so far yet; [`Service::detail`] says what it waits for.
     Awaits,
+    /// Its time has not come yet, or is not known.
+    Timer,
+    /// A device that it lists is gone.
+    Unplugged,
     /// Main ended.
     Exit(Status),
     /// The kernel killed it at its memory limit.
@@ -128,6 +133,8 @@ impl Reason {
             Reason::Shutdown => "shutdown",
             Reason::Changed => "changed",
             Reason::Needs(_) | Reason::Awaits => "needs",
+            Reason::Timer => "timer",
+            Reason::Unplugged => "unplugged",
             Reason::Escalated(_) => "escalated",
             Reason::Exit(Status::Code(exit::INVALID)) => "config",
             Reason::Exit(Status::Code(_)) => "exit",
@@ -168,6 +175,8 @@ impl fmt::Display for Reason {
             Reason::Changed => f.write_str("its configuration has changed"),
             Reason::Needs(_) | Reason::Awaits => f.write_str("waits for"),
             Reason::Escalated(_) => f.write_str("started again with"),
+            Reason::Timer => f.write_str("waits for its time"),
+            Reason::Unplugged => f.write_str("a device that it lists is gone"),
             Reason::Exit(Status::Code(exit::INVALID)) => f.write_str("exit code 78: its configuration is wrong"),
             Reason::Exit(Status::Code(code)) => write!(f, "exit code {code}"),
             Reason::Exit(Status::Signal(signal)) => write!(f, "killed by signal {signal}"),
@@ -197,7 +206,7 @@ pub enum After {
     Stay,
     /// It is started again at once, as someone asks.
     Again,
-    /// It is started again at once, with a service that does not recover; its own past counts on.
+    /// It is started again at once, for what is not its own fault; its past counts on, and this end does not count.
     Along,
 }
 
@@ -238,6 +247,8 @@ pub struct Service {
     pub hold: Option<Millis>,
     /// Whether its next restart has its place in the device's budget.
     pub booked: bool,
+    /// When it starts by its timer.
+    pub due: Due,
     /// Times that the kernel killed it for want of memory.
     pub oom_kills: u32,
     /// The sentence behind `reason`, where it has one.
@@ -267,6 +278,7 @@ impl Service {
             backoff: Backoff::default(),
             hold: None,
             booked: false,
+            due: Due::default(),
             oom_kills: 0,
             detail: None,
             said: None,
@@ -281,6 +293,21 @@ impl Service {
     /// Whether it can begin only once the board has what it lacks now.
     pub fn waits_for_board(&self) -> bool {
         self.phase == Phase::Held || self.phase == Phase::Waiting && self.reason == Reason::Awaits
+    }
+
+    /// Whether nothing keeps it from starting but its timer.
+    pub fn waits_for_its_time(&self) -> bool {
+        self.phase == Phase::Waiting && self.reason == Reason::Timer
+    }
+
+    /// Whether it should run, or have run by now, and does not.
+    pub fn is_missing(&self) -> bool {
+        self.wanted && !self.is_up() && !self.waits_for_its_time()
+    }
+
+    /// When it starts by itself, as far as that is known while nothing of it runs.
+    pub fn next_start(&self) -> Option<Millis> {
+        self.deadline.or(self.due.at.filter(|_| !self.has_instance()))
     }
 
     /// Whether its instance does not end although everything was done.

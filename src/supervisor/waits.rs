@@ -68,8 +68,7 @@ pub fn verdict(plan: &Plan, services: &[Service], blocked: &graph::Marks, goal: 
             if services.iter().enumerate().any(waiting) {
                 return None;
             }
-            let up = |service: &Service| service.is_up() || !service.wanted;
-            Some(if services.iter().all(up) { Verdict::Settled } else { Verdict::SettledWithout })
+            Some(if !services.iter().any(Service::is_missing) { Verdict::Settled } else { Verdict::SettledWithout })
         }
         Goal::Ended => None,
     }

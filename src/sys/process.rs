@@ -320,8 +320,20 @@ pub fn link_is_running(name: &str) -> Result<bool> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) }.into())?;
     let wanted = libc::IFF_UP | libc::IFF_RUNNING;
     // SAFETY: the kernel has filled in the flags.
-    Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }) & wanted == wanted)
+    if i32::from(unsafe { request.ifr_ifru.ifru_flags }) & wanted != wanted {
+        return Ok(false);
+    }
+    // The flag says so too of one that came up a moment ago and whose carrier the kernel has not looked at.
+    let mut link = [ETHTOOL_GLINK, 1];
+    request.ifr_ifru.ifru_data = link.as_mut_ptr().cast();
+    // SAFETY: the kernel reads the name and the command and writes the second number; both live on this stack.
+    let asked = check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) }.into());
+    // A driver that cannot tell has no carrier to lose.
+    Ok(asked.is_err() || link[1] != 0)
 }
+
+/// `linux/ethtool.h`: asks for the carrier, as the second of two 32-bit numbers.
+const ETHTOOL_GLINK: u32 = 0xa;
 
 /// A socket to ask about interfaces, and a request with the interface's name cut to what the kernel takes.
 fn interface(name: &[u8]) -> Result<(OwnedFd, libc::ifreq)> {

@@ -53,6 +53,14 @@ pub static SERVICE: Object = Object {
             "[\"mosquitto\", \"-c\", \"/mosquitto.conf\"]",
             "Program and arguments. No shell is involved.",
         )),
+        with_vars(optional(
+            "pre_start",
+            Kind::Texts(Text::Any, limits::ARGV),
+            "none",
+            "[\"mkdir\", \"-p\", \"/run/broker\"]",
+            "Program and arguments that run before `command` at each start, in the same sandbox, as the same user, within \
+             `start_timeout`. Unless it ends with exit code 0 the start has failed.",
+        )),
         optional(
             "user",
             Kind::Text(Text::User),
@@ -152,6 +160,13 @@ pub static SERVICE: Object = Object {
              `name:soft` only as long as the other one is on its way. And what the board must have: `mount:/data`, \
              something mounted there; `path:/run/x`, something at that path; `link:eth0`, a network interface that is \
              up and has a carrier; `clock`, the time of day. It waits until they come.",
+        ),
+        optional(
+            "timer",
+            Kind::Object(&TIMER),
+            "none",
+            "{ \"every\": \"1h\", \"jitter\": \"5m\" }",
+            "When a oneshot starts again by itself. What comes due while it still runs is left out and counted.",
         ),
         optional(
             "restart",
@@ -452,6 +467,35 @@ static MOUNT: Object = Object {
     ],
 };
 
+static TIMER: Object = Object {
+    name: "timer",
+    either: &["every", "at"],
+    keys: &[
+        optional(
+            "every",
+            Kind::Text(Text::Duration(SECOND, 240 * HOUR)),
+            "this or `at`",
+            "\"1h\"",
+            "At boot, and from then on each time that this has passed.",
+        ),
+        optional(
+            "at",
+            Kind::Text(Text::TimeOfDay),
+            "this or `every`",
+            "\"03:30\"",
+            "Once a day at this time, UTC, and not at boot. Nothing happens before the clock is set, and a time that is \
+             missed is not made up.",
+        ),
+        optional(
+            "jitter",
+            Kind::Text(Text::DurationOrNone(10, 24 * HOUR)),
+            "\"0\"",
+            "\"5m\"",
+            "Each of these starts is put off by a random part of this.",
+        ),
+    ],
+};
+
 static RESTART: Object = Object {
     name: "restart",
     either: &[],
@@ -542,7 +586,7 @@ static DEVICE_NODE: Object = Object {
             Kind::Bool,
             "false",
             "true",
-            "true: start without it where it is missing; else the service is held until it appears.",
+            "true: start without it where it is missing; else the service is held until it appears, and ends when it goes.",
         ),
     ],
 };

@@ -150,7 +150,8 @@ fn an_override_of_every_key_is_what_the_service_itself_would_say() {
     let (mut count, mut changed) = (0, 0);
     let mut check = |key: &str, example: &str| {
         let limits = |more: &str| format!(r#""limits": {{ "memory": "32M"{more} }}"#);
-        let named = format!(r#"{{ "name": "web", "image": "web.tar", {}"#, limits(""));
+        let kind = if key == "timer" { r#""type": "oneshot", "# } else { "" };
+        let named = format!(r#"{{ "name": "web", "image": "web.tar", {kind}{}"#, limits(""));
         let over = format!("{key:?}: {example}");
         let direct = match key {
             "image" => named.replace("\"web.tar\"", example),
@@ -170,7 +171,7 @@ fn an_override_of_every_key_is_what_the_service_itself_would_say() {
     for key in SERVICE.keys.iter().filter(|key| !["name", "root"].contains(&key.name)) {
         check(key.name, key.example);
         if let keys::Kind::Object(inner) = key.kind {
-            for key_of_it in inner.keys.iter().filter(|inner| inner.name != "memory") {
+            for key_of_it in inner.keys.iter().filter(|inner| !["memory", "jitter"].contains(&inner.name)) {
                 let memory = if key.name == "limits" { "\"memory\": \"32M\", " } else { "" };
                 check(key.name, &format!("{{ {memory}{:?}: {} }}", key_of_it.name, key_of_it.example));
             }

@@ -39,6 +39,7 @@ pub fn awaited(service: &Service) -> Vec<PathBuf> {
     let named = service.env_files.iter().chain(service.secrets.iter().map(|secret| &secret.file)).chain(&service.tty);
     let mut paths: Vec<PathBuf> = named.map(|path| PathBuf::from(&**path)).collect();
     paths.extend(host_programs(service).into_iter().map(PathBuf::from));
+    paths.extend(service.devices.iter().filter(|device| !device.optional).map(|device| PathBuf::from(&*device.path)));
     paths
 }
 

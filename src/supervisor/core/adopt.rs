@@ -40,7 +40,9 @@ impl State {
         now: Millis,
         actions: &mut Actions,
     ) {
-        Step { plan, state: self, now, actions }.adopt(index, saved, found);
+        let mut step = Step { plan, state: self, now, actions };
+        step.adopt(index, saved, found);
+        step.schedule(index);
     }
 }
 

@@ -43,6 +43,19 @@ impl Step<'_> {
         }
     }
 
+    /// A device that `index` lists is gone: it ends, and begins again by waiting for it.
+    pub(super) fn unplugged(&mut self, index: Index) {
+        let Some(service) = self.service(index) else { return };
+        match service.phase {
+            Phase::Starting | Phase::Started | Phase::Running => self.stop(index, Reason::Unplugged, After::Along),
+            // It noticed first.
+            Phase::Stopping(_) if service.after == After::Policy => {
+                (service.reason, service.after) = (Reason::Unplugged, After::Along);
+            }
+            _ => {}
+        }
+    }
+
     /// Main is ending, or is about to be asked to: it has `timeout`, or more if it asks for more.
     pub(super) fn ask(&mut self, index: Index, reason: Reason, timeout: Millis) {
         let furthest = self.now.plus(Millis(timeout.0.saturating_mul(EXTENSION)));
