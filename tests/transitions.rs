@@ -5,10 +5,14 @@
 
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
-use coracle::plan::{Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then};
+use coracle::plan::{
+    Health, Kind, Limits, Memory, Need, Plan, Probe, Ready, Restart, RestartPolicy, Role, Root, Service, Stop, Then,
+    Times,
+};
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{LEFT, State, step};
 use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
+use coracle::supervisor::fault::Fault;
 use coracle::supervisor::notify::{Notice, Standing};
 use coracle::supervisor::service::{Ending, Phase, Reason};
 use std::fmt::Write as _;
@@ -72,6 +76,10 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
     let always = || daemon(RestartPolicy::Always);
     let oneshot = |policy| Service { kind: Kind::Oneshot, ..daemon(policy) };
     let watched = || Service { ready: Ready::Notify, watchdog: Some(Millis(1500)), ..always() };
+    let asked = |role| Service { ready: Ready::Health, health: Some(check(role)), ..always() };
+    let refused = || [Event::Timer, instance(1, Probed(Err(Fault::Errno(111))))];
+    let works = |more: &[Event]| up(&[&[Event::Timer, instance(1, Probed(Ok(())))], more].concat());
+    let fails = || works(&[refused(), refused()].concat());
     let says = |standing| notified(Notice { standing: Some(standing), ..Notice::default() });
     let ready = |more: &[Event]| up(&[&[says(Standing::Ready)], more].concat());
     vec![
@@ -133,8 +141,25 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
             watched(),
             ready(&[ask(Order::Hold(Millis(60_000))), instance(1, InitGone(Some(Status::Code(3))))]),
         ),
+        ("not asked yet", asked(Role::Live), up(&[])),
+        ("asked before it is ready", asked(Role::Live), up(&[Event::Timer])),
+        ("healthy", asked(Role::Live), works(&[])),
+        ("asked", asked(Role::Live), works(&[Event::Timer])),
+        ("asked the last time", asked(Role::Live), works(&[&refused()[..], &[Event::Timer]].concat())),
+        ("unhealthy", asked(Role::Live), fails()),
+        ("not ready any more", asked(Role::Ready), fails()),
+        ("asked whether it is ready", asked(Role::Ready), [fails(), vec![Event::Timer]].concat()),
+        ("healthy and paused", asked(Role::Live), works(&[instance(1, Frozen(Ok(true)))])),
         ("misconfigured", always(), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
     ]
+}
+
+/// Two failures in a row are too many.
+fn check(role: Role) -> Box<Health> {
+    let times =
+        Times { interval: Some(Millis(5000)), timeout: Some(Millis(1000)), start_period: None, retries: Some(2) };
+    let probe = Probe::Tcp("127.0.0.1:1883".parse().unwrap());
+    Box::new(Health { probe, times, role, memory: Bytes(0) })
 }
 
 fn events() -> Vec<(&'static str, Event)> {
@@ -186,6 +211,9 @@ fn events() -> Vec<(&'static str, Event)> {
         ("asks for more time", notified(Notice { extend: Some(Millis(9000)), ..Notice::default() })),
         ("asks for a day", notified(Notice { extend: Some(Millis(86_400_000)), ..Notice::default() })),
         ("tells what is wrong", instance(1, Troubled("ERRNO=2".into()))),
+        ("answers", instance(1, Probed(Ok(())))),
+        ("refuses", instance(1, Probed(Err(Fault::Errno(111))))),
+        ("its image says how often", instance(1, Probing(Times { retries: Some(9), ..Times::default() }))),
         ("of a dead instance", instance(7, InitGone(None))),
     ]
 }
@@ -213,10 +241,12 @@ fn every_phase_meets_every_event_as_the_table_says() {
             let after = &core.state.services()[0];
             let deadline = after.deadline.map_or("-".to_string(), |at| at.since(core.now).0.to_string());
             let paused = if after.paused { " paused" } else { "" };
+            let asking = if after.health.asking { "asked by" } else { "next asked in" };
+            let probe = after.health.due.map_or(String::new(), |at| format!(", {asking} {}", at.since(core.now).0));
             let watchdog = after.ping_by.map_or(String::new(), |at| format!(", watchdog {}", at.since(core.now).0));
             let _ = writeln!(
                 table,
-                "{label} | {name} | {:?}{paused}, {:?}, {deadline}{watchdog} | {}",
+                "{label} | {name} | {:?}{paused}, {:?}, {deadline}{watchdog}{probe} | {}",
                 after.phase,
                 after.reason,
                 actions.iter().map(|action| format!("{action:?}")).collect::<Vec<_>>().join("; ")

@@ -138,9 +138,9 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         terminal: matches!(stdio, Stdio::Terminal { .. } | Stdio::Device(_)),
         ready_fd: match service.ready {
             Ready::Fd(fd) => Some(fd.into()),
-            Ready::Started | Ready::Notify => None,
+            Ready::Started | Ready::Notify | Ready::Health => None,
         },
-        watchdog_pid: order.notify.is_some() && service.watchdog.is_some(),
+        watchdog_pid: order.notify.is_some() && service.ping_period().is_some(),
     };
     let init_filter = seccomp::compile(seccomp::Profile::Init, crate::plan::CapSet::EMPTY, false);
     Ok(Spec {
@@ -159,7 +159,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
 /// What tells main how to talk to its supervisor (sd_notify(3), sd_watchdog_enabled(3)).
 fn notify_env(order: &Order<'_>) -> Result<Vec<CString>> {
     let Some(socket) = order.notify else { return Ok(Vec::new()) };
-    let period = order.service.watchdog.map(|period| format!("WATCHDOG_USEC={}", period.0.saturating_mul(1000)));
+    let period = order.service.ping_period().map(|period| format!("WATCHDOG_USEC={}", period.0.saturating_mul(1000)));
     [Some(format!("NOTIFY_SOCKET={socket}")), period].into_iter().flatten().map(|entry| text(&entry)).collect()
 }
 

@@ -14,6 +14,7 @@ use super::instance::{self, Instance, Process};
 use super::keeper::{End, Moment};
 use super::lookout;
 use super::notify::{Counts, Line};
+use super::prober;
 use super::run::{KEEPER, Supervisor};
 use super::service::Phase;
 use super::slot::{Launch, Left, Live};
@@ -22,7 +23,7 @@ use super::wire::ToInit;
 use crate::control::wire::cut;
 use crate::log::ring;
 use crate::log::sink::Sink;
-use crate::plan::{Network, Root, Seccomp, Service};
+use crate::plan::{Network, Probe, Root, Seccomp, Service};
 use crate::sandbox::cgroup::{Group, Killer, Options, RUN_PREFIX};
 use crate::sandbox::child::Outlets;
 use crate::sandbox::devices;
@@ -74,6 +75,8 @@ impl Supervisor<'_> {
                 };
                 self.happened(index, number, InstanceEvent::Frozen(result));
             }
+            Action::Probe(index, number) => self.probe(index, number),
+            Action::EndProbe(index, _) => self.end_probe(index),
             Action::Cleanup(index, number) => self.cleanup(index, number),
             Action::Changed(index, phase) => self.changed(index, phase),
             Action::GiveUp(index, number) => self.give_up(index, number),
@@ -168,6 +171,20 @@ impl Supervisor<'_> {
                 slot.group.insert(made.map_err(|error| error.to_string())?).clone()
             }
         };
+        if let Some(check) = service.health.as_ref().filter(|check| check.probe.is_command()) {
+            let own = material.image.health.as_deref();
+            let lacks = "its image has no HEALTHCHECK: write \"exec\" in place of \"image\" under \"health\"";
+            let words = match (&check.probe, own) {
+                (Probe::Image, None) => return Err(lacks.into()),
+                (Probe::Image, Some(own)) => &*own.command,
+                _ => &[],
+            };
+            let probing = slot.probing.get_or_insert_default();
+            probing.prepare(|| prober::Command::new((device, service, check), words, &mut self.tree))?;
+            if let (Probe::Image, Some(own)) = (&check.probe, own) {
+                self.events.push_back(Event::Instance(index, number, InstanceEvent::Probing(own.times)));
+            }
+        }
         let join = group.join().map_err(|error| error.to_string())?;
         let notify = notify_path(self.run.path(), service);
         let order = material.order(device, service, slot.net.as_ref(), Some(join), &notify);
@@ -229,6 +246,9 @@ impl Supervisor<'_> {
             return;
         }
         slot.live = None;
+        if let Some(probing) = &mut slot.probing {
+            probing.forget();
+        }
         if let Some(group) = slot.group.as_ref().filter(|group| !group.is_empty()) {
             // Those that do not die in time keep the group, and the next instance has a fresh one.
             let _ = group.kill();
@@ -276,6 +296,9 @@ impl Supervisor<'_> {
 
     fn remove_group(&mut self, index: Index) {
         let Some(slot) = self.slots.get_mut(usize::from(index)).filter(|slot| slot.live.is_none()) else { return };
+        if let Some(error) = slot.remove_probe() {
+            self.report.line(format_args!("{}: {error}", answer::name(&self.plan, index)));
+        }
         let Some(group) = slot.group.take() else { return };
         if let Err(error) = group.remove() {
             self.report.line(format_args!("{}: {error}", answer::name(&self.plan, index)));

@@ -66,6 +66,7 @@ enum Source {
     Lookout,
     Channel(Index),
     Memory(Index),
+    Probe(Index),
 }
 
 impl Source {
@@ -80,6 +81,7 @@ impl Source {
             Source::Lookout => 8 << 32,
             Source::Channel(index) => 5 << 32 | u64::from(index),
             Source::Memory(index) => 6 << 32 | u64::from(index),
+            Source::Probe(index) => 9 << 32 | u64::from(index),
         }
     }
 
@@ -93,6 +95,7 @@ impl Source {
             (7, _) => Source::Awaited,
             (8, _) => Source::Lookout,
             (5, index) => Source::Channel(index),
+            (9, index) => Source::Probe(index),
             (_, index) => Source::Memory(index),
         }
     }
@@ -292,8 +295,11 @@ impl<'k> Supervisor<'k> {
             }
             self.now = monotonic();
             if self.state.next_deadline().is_some_and(|deadline| deadline <= self.now) {
-                // A ping that is here already counts, however late it is looked at.
-                (0..self.plan.services.len() as Index).for_each(|index| self.hear_out(index));
+                // A ping or an answer that is here already counts, however late it is looked at.
+                for index in 0..self.plan.services.len() as Index {
+                    self.hear_out(index);
+                    self.attend_probe(index);
+                }
                 self.events.push_back(Event::Timer);
             }
             if self.server.next_deadline().is_some_and(|deadline| deadline <= self.now) {
@@ -362,6 +368,7 @@ impl<'k> Supervisor<'k> {
             }
             Source::Channel(index) => self.hear(index),
             Source::Memory(index) => self.memory_short(index),
+            Source::Probe(index) => self.attend_probe(index),
         }
     }
 
@@ -394,7 +401,9 @@ impl<'k> Supervisor<'k> {
                 self.events.push_back(Event::Instance(left.index, left.number, InstanceEvent::InitGone(None)));
             }
             // Waited for last: until here the number is its own.
-            let _ = wait_for(pid);
+            if let (Ok(status), None) = (wait_for(pid), found) {
+                self.probe_ended(pid, status);
+            }
         }
     }
 
@@ -536,11 +545,19 @@ impl<'k> Supervisor<'k> {
                 self.report.line(error);
             }
         }
+        for error in self.slots.iter_mut().filter_map(Slot::remove_probe) {
+            self.report.line(error);
+        }
         if let Err(error) = self.tree.remove() {
             self.report.line(error);
         }
         self.run.clear();
     }
+}
+
+/// What is to be told of the connection of a probe of service `index`.
+pub(super) fn probe_event(index: Index, flags: EpollFlags) -> EpollEvent {
+    EpollEvent::new(flags, Source::Probe(index).mark())
 }
 
 fn failed(action: &str, what: impl std::fmt::Display, why: impl std::fmt::Display) -> Refused {

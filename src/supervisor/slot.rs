@@ -4,6 +4,7 @@
 use super::event::{Index, Number, Status};
 use super::instance::{Instance, Process};
 use super::notify::{Counts, Line};
+use super::prober::Probing;
 use super::record::{Ended, ExitRecord};
 use super::wire::ToInit;
 use crate::base::units::Millis;
@@ -21,6 +22,8 @@ pub struct Slot {
     pub group: Option<Group>,
     /// Its network namespace, made by its first instance and entered by every later one.
     pub net: Option<OwnedFd>,
+    /// Its probes, from the first one on.
+    pub probing: Option<Box<Probing>>,
     /// Its running instance.
     pub live: Option<Live>,
 }
@@ -75,6 +78,13 @@ pub struct Launch {
     pub record: Instance,
     /// What the start was made from.
     pub spec: Spec,
+}
+
+impl Slot {
+    /// Removes what its probes have; what does not go is a sentence.
+    pub fn remove_probe(&mut self) -> Option<String> {
+        self.probing.as_mut()?.take_command()?.remove().err()
+    }
 }
 
 impl Live {

@@ -1,6 +1,6 @@
 //! The keys of one entry of `services`.
 
-use super::{GIB, HOUR, KIB, Kind, MIB, Object, SECOND, TIB, optional, required, with_vars};
+use super::{GIB, HOUR, KIB, Kind, MIB, Object, SECOND, TIB, health, optional, required, with_vars};
 use crate::base::limits;
 use crate::config::values::Text;
 
@@ -168,11 +168,12 @@ pub static SERVICE: Object = Object {
         ),
         optional(
             "ready",
-            Kind::Word(&["started", "notify", "fd"]),
+            Kind::Word(&["started", "notify", "fd", "health"]),
             "\"started\"",
             "\"notify\"",
             "When it is ready. `started`: when its program runs. `notify`: when it says READY=1 to the socket that \
-             NOTIFY_SOCKET names (sd_notify). `fd`: when it writes a line to descriptor `ready_fd` (s6).",
+             NOTIFY_SOCKET names (sd_notify). `fd`: when it writes a line to descriptor `ready_fd` (s6). `health`: when \
+             its `health` check succeeds for the first time.",
         ),
         optional(
             "ready_fd",
@@ -196,6 +197,14 @@ pub static SERVICE: Object = Object {
             "\"10s\"",
             "The longest time between two WATCHDOG=1 to NOTIFY_SOCKET, from its start on. When it passes, main gets \
              SIGABRT, then everything is killed, and the service starts again as `restart` says.",
+        ),
+        optional(
+            "health",
+            Kind::Object(&health::HEALTH),
+            "not asked",
+            "{ \"tcp\": \"127.0.0.1:1883\", \"interval\": \"5s\", \"timeout\": \"1s\", \"retries\": 3 }",
+            "How it is asked whether it works, and how often. When it fails too often, main gets SIGABRT, then everything \
+             is killed, and the service starts again as `restart` says. Nothing is asked while it is paused or ending.",
         ),
         optional(
             "network",

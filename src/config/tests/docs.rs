@@ -36,6 +36,8 @@ fn pattern(text: Text) -> Option<&'static str> {
         Text::HostName => "^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$",
         Text::Path | Text::Target | Text::BoardTarget => "^/",
         Text::SecretTarget => "^/run/.",
+        Text::Address => "^([0-9.]+|[[].+[]]):[0-9]+$",
+        Text::Url => "^http://.",
         Text::WatchdogDevice => "^(auto|/dev/.+)$",
         Text::Module => "^[A-Za-z0-9_-]+$",
         Text::Sysctl => "^[^.]+[.].",
