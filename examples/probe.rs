@@ -28,6 +28,7 @@ unsafe extern "C" {
     fn sendmsg(socket: c_int, message: *const c_void, flags: c_int) -> isize;
     fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
     fn accept(socket: c_int, address: *mut c_void, length: *mut c_void) -> c_int;
+    fn listen(socket: c_int, backlog: c_int) -> c_int;
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn unshare(flags: c_int) -> c_int;
     fn setns(fd: c_int, kind: c_int) -> c_int;
@@ -178,6 +179,9 @@ fn run(words: &[String]) -> Outcome {
             },
             "serve" => serve(word(1)),
             "answer" => answer(n(1) as c_int),
+            "reply" => reply(word(1), &words[2..].join(" ")),
+            "listen" => listen_at(word(1)),
+            "deaf" => deaf(word(1)),
             "notify" => notify(&words[1..].join(" "), 1),
             "notify-flood" => notify(&words[2..].join(" "), n(1)),
             "notify-with" => notify_with(n(1), &words[2..].join(" ")),
@@ -478,6 +482,39 @@ fn answer(fd: c_int) -> Outcome {
             return Ok(String::new());
         }
     }
+}
+
+/// Answers each request with `text`, in which `|` ends a line as HTTP has it.
+fn reply(address: &str, text: &str) -> Outcome {
+    for stream in std::net::TcpListener::bind(address)?.incoming() {
+        let mut request = [0; 1024];
+        // As above.
+        let _ = stream.and_then(|mut stream| {
+            let _ = stream.read(&mut request)?;
+            stream.write_all(text.replace('|', "\r\n").as_bytes())
+        });
+    }
+    Ok(String::new())
+}
+
+/// Listens at an address or a path from now on and takes nothing of what comes.
+fn listen_at(place: &str) -> Outcome {
+    if place.starts_with('/') {
+        std::mem::forget(std::os::unix::net::UnixListener::bind(place)?);
+    } else {
+        std::mem::forget(std::net::TcpListener::bind(place)?);
+    }
+    Ok(String::new())
+}
+
+/// The same with a queue that is full already, so that whoever connects waits.
+fn deaf(address: &str) -> Outcome {
+    use std::os::fd::AsRawFd;
+    let listener = std::net::TcpListener::bind(address)?;
+    // SAFETY: an open socket and a number.
+    done(unsafe { listen(listener.as_raw_fd(), 0) })?;
+    std::mem::forget((std::net::TcpStream::connect(address)?, listener));
+    Ok(String::new())
 }
 
 fn eat(mib: i64) -> String {

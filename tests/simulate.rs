@@ -4,11 +4,13 @@
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
 use coracle::plan::{
-    Device, Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Service, Stop, Then,
+    Device, Health, Kind, Limits, Memory, Need, Plan, Probe, Ready, Restart, RestartPolicy, Role, Root, Service, Stop,
+    Then, Times,
 };
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{ABORT_TIME, Found, KILL_TIME, LEFT, State, step};
 use coracle::supervisor::event::{Event, Index, InstanceEvent, Order, Status, Token};
+use coracle::supervisor::fault::Fault;
 use coracle::supervisor::notify::{Notice, Standing};
 use coracle::supervisor::saved;
 use coracle::supervisor::service::{Ending, Phase, Reason};
@@ -50,13 +52,15 @@ fn random_plan(random: &mut Random) -> Plan {
                 within: Millis(random.below(600_000)),
                 then: [Then::KeepTrying, Then::Stop, Then::Dependants, Then::Reboot][random.below(4) as usize],
             },
-            stop: Stop { signal: None, timeout: Millis(random.below(10_000)) },
+            stop: Stop { signal: None, timeout: Millis(1 + random.below(9_999)) },
             start_timeout: Millis(1 + random.below(30_000)),
-            ready: if kinds[usize::from(i)] == Kind::Daemon && random.one_in(2) {
-                Ready::Notify
-            } else {
-                Ready::Started
+            ready: match random.below(4) {
+                _ if kinds[usize::from(i)] == Kind::Oneshot => Ready::Started,
+                0 => Ready::Started,
+                1 => Ready::Health,
+                _ => Ready::Notify,
             },
+            health: random_health(random),
             watchdog: random.one_in(2).then(|| Millis(100 + random.below(5000))),
             enabled: !random.one_in(5),
             ..Service::new(
@@ -69,6 +73,19 @@ fn random_plan(random: &mut Random) -> Plan {
     let restarts_per_minute = [0, 1, 600][random.below(3) as usize];
     let device = Device { restarts_per_minute, ..Device::default() };
     Plan { services, start_order: (0..count).collect(), device, ..Plan::default() }
+}
+
+/// One that answers in time answers within two seconds.
+fn random_health(random: &mut Random) -> Option<Box<Health>> {
+    let times = Times {
+        interval: Some(Millis(100 + random.below(20_000))),
+        timeout: Some(Millis(2001 + random.below(5000))),
+        start_period: random.one_in(2).then(|| Millis(random.below(20_000))),
+        retries: Some(1 + random.below(4) as u8),
+    };
+    let role = if random.one_in(3) { Role::Ready } else { Role::Live };
+    let probe = Probe::Tcp("127.0.0.1:80".parse().unwrap());
+    random.one_in(2).then(|| Box::new(Health { probe, times, role, memory: Bytes(0) }))
 }
 
 fn is_met(need: Need, phase: Phase, kind: Kind) -> bool {
@@ -104,6 +121,9 @@ struct Body {
     triggered: bool,
     /// Whether it has said that it is ready.
     ready: bool,
+    /// Whether a probe is on its way to it, and whether its answers can be bad or late.
+    asked: bool,
+    sick: bool,
 }
 
 struct World {
@@ -249,7 +269,10 @@ impl World {
                 let body = self.living(index, number, action);
                 if signal == Some(SIGABRT) {
                     let silent = body.period.is_some_and(|period| now.since(body.pinged) >= period);
-                    assert!(silent || body.triggered, "service {index} pings and is aborted: {body:?} at {now:?}");
+                    assert!(
+                        silent || body.triggered || body.sick,
+                        "service {index} pings and is aborted: {body:?} at {now:?}"
+                    );
                 }
                 assert!(!body.frozen || signal.is_some(), "a frozen service is asked to stop");
                 if !body.immortal && matches!(signal, None | Some(9 | SIGABRT)) && !self.random.one_in(4) {
@@ -285,6 +308,23 @@ impl World {
                         body.frozen = false;
                     }
                     self.at_once.push_back(Event::Instance(index, number, InstanceEvent::Frozen(result)));
+                }
+            }
+            Action::Probe(index, number) => {
+                let answer = [Ok(()), Ok(()), Err(Fault::Errno(111))][self.random.below(3) as usize];
+                let hangs = self.random.one_in(3);
+                let body = self.living(index, number, action);
+                assert!(body.runs && !body.frozen && !body.asked, "asked out of turn: {body:?}");
+                body.asked = true;
+                let answer = if body.sick { answer } else { Ok(()) };
+                if !body.sick || !hangs {
+                    self.later(2000, Event::Instance(index, number, InstanceEvent::Probed(answer)));
+                }
+            }
+            Action::EndProbe(index, number) => {
+                // What ends by itself takes its probe with it.
+                if let Some(body) = self.alive.get_mut(&index).filter(|body| body.number == number) {
+                    assert!(std::mem::take(&mut body.asked), "nothing was on its way");
                 }
             }
             Action::Cleanup(index, number) => {
@@ -334,8 +374,8 @@ impl World {
         (self.state.services()[index].phase, self.plan.services[index].kind)
     }
 
-    fn living(&mut self, index: Index, number: u32, action: Action) -> &Body {
-        let body = self.alive.get(&index).unwrap_or_else(|| panic!("{action:?}, but it is dead"));
+    fn living(&mut self, index: Index, number: u32, action: Action) -> &mut Body {
+        let body = self.alive.get_mut(&index).unwrap_or_else(|| panic!("{action:?}, but it is dead"));
         assert_eq!(body.number, number, "{action:?} is for an earlier instance");
         body
     }
@@ -353,12 +393,12 @@ impl World {
         if self.random.one_in(10) {
             return self.at_once.push_back(at(InstanceEvent::SpawnFailed("no memory".into())));
         }
-        let immortal = self.random.one_in(60);
+        let (immortal, sick) = (self.random.one_in(60), self.random.one_in(2));
         let period = self.plan.services[usize::from(index)].watchdog;
         // Some ping for ever, some stop after a while, some never begin.
         let pings = [0, self.random.below(60_000), u64::MAX / 2][self.random.below(3) as usize];
         let pings_until = self.now.plus(Millis(pings));
-        self.alive.insert(index, Body { number, immortal, period, pings_until, ..Body::default() });
+        self.alive.insert(index, Body { number, immortal, period, pings_until, sick, ..Body::default() });
         self.at_once.push_back(at(InstanceEvent::Spawned));
         match self.random.below(10) {
             0 => {} // It never gets anywhere.
@@ -414,6 +454,8 @@ impl World {
                     body.pinged = now;
                 }
             }
+            // What was given up has no answer any more.
+            InstanceEvent::Probed(_) => return std::mem::take(&mut body.asked),
             _ => {}
         }
         true
@@ -485,7 +527,11 @@ impl World {
                 Phase::Waiting => {
                     let unmet = |need: &Need| {
                         let (phase, kind) = self.needed(*need);
-                        !is_met(*need, phase, kind) || matches!(need, Need::Soft(_)) && phase == Phase::Waiting
+                        let reason = self.state.services()[usize::from(need.service())].reason;
+                        let failing = matches!(need, Need::Ready(_)) && reason == Reason::NotReady;
+                        failing
+                            || !is_met(*need, phase, kind)
+                            || matches!(need, Need::Soft(_)) && phase == Phase::Waiting
                     };
                     let waits = self.plan.services[index].needs.iter().any(unmet);
                     let coming = self.agenda.values().any(|event| *event == Event::Unheld(index as Index));

@@ -6,11 +6,13 @@
 use coracle::base::name::Name;
 use coracle::base::units::{Bytes, Millis};
 use coracle::plan::{
-    Kind, Limits, Memory, Need, Plan, Ready, Restart, RestartPolicy, Root, Schedule, Service, Stop, Then, Timer,
+    Health, Kind, Limits, Memory, Need, Plan, Probe, Ready, Restart, RestartPolicy, Role, Root, Schedule, Service,
+    Stop, Then, Timer, Times,
 };
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{LEFT, State, step};
 use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
+use coracle::supervisor::fault::Fault;
 use coracle::supervisor::notify::{Notice, Standing};
 use coracle::supervisor::service::{Ending, Phase, Reason};
 use std::fmt::Write as _;
@@ -82,6 +84,10 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
         ..oneshot(RestartPolicy::OnFailure)
     };
     let watched = || Service { ready: Ready::Notify, watchdog: Some(Millis(1500)), ..always() };
+    let asked = |role| Service { ready: Ready::Health, health: Some(check(role)), ..always() };
+    let refused = || [Event::Timer, instance(1, Probed(Err(Fault::Errno(111))))];
+    let works = |more: &[Event]| up(&[&[Event::Timer, instance(1, Probed(Ok(())))], more].concat());
+    let fails = || works(&[refused(), refused()].concat());
     let says = |standing| notified(Notice { standing: Some(standing), ..Notice::default() });
     let ready = |more: &[Event]| up(&[&[says(Standing::Ready)], more].concat());
     vec![
@@ -150,8 +156,25 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
         ("timer stopped", timed(RestartPolicy::Always), up(&[ask(Order::Stop), instance(1, InitGone(None))])),
         ("its time has not come", daily(), [&[Event::Clock(Some(5000))], &boot[..]].concat()),
         ("its time is not known", daily(), boot.to_vec()),
+        ("not asked yet", asked(Role::Live), up(&[])),
+        ("asked before it is ready", asked(Role::Live), up(&[Event::Timer])),
+        ("healthy", asked(Role::Live), works(&[])),
+        ("asked", asked(Role::Live), works(&[Event::Timer])),
+        ("asked the last time", asked(Role::Live), works(&[&refused()[..], &[Event::Timer]].concat())),
+        ("unhealthy", asked(Role::Live), fails()),
+        ("not ready any more", asked(Role::Ready), fails()),
+        ("asked whether it is ready", asked(Role::Ready), [fails(), vec![Event::Timer]].concat()),
+        ("healthy and paused", asked(Role::Live), works(&[instance(1, Frozen(Ok(true)))])),
         ("misconfigured", always(), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
     ]
+}
+
+/// Two failures in a row are too many.
+fn check(role: Role) -> Box<Health> {
+    let times =
+        Times { interval: Some(Millis(5000)), timeout: Some(Millis(1000)), start_period: None, retries: Some(2) };
+    let probe = Probe::Tcp("127.0.0.1:1883".parse().unwrap());
+    Box::new(Health { probe, times, role, memory: Bytes(0) })
 }
 
 fn events() -> Vec<(&'static str, Event)> {
@@ -206,6 +229,9 @@ fn events() -> Vec<(&'static str, Event)> {
         ("asks for more time", notified(Notice { extend: Some(Millis(9000)), ..Notice::default() })),
         ("asks for a day", notified(Notice { extend: Some(Millis(86_400_000)), ..Notice::default() })),
         ("tells what is wrong", instance(1, Troubled("ERRNO=2".into()))),
+        ("answers", instance(1, Probed(Ok(())))),
+        ("refuses", instance(1, Probed(Err(Fault::Errno(111))))),
+        ("its image says how often", instance(1, Probing(Times { retries: Some(9), ..Times::default() }))),
         ("of a dead instance", instance(7, InitGone(None))),
     ]
 }
@@ -233,11 +259,13 @@ fn every_phase_meets_every_event_as_the_table_says() {
             let after = &core.state.services()[0];
             let deadline = after.deadline.map_or("-".to_string(), |at| at.since(core.now).0.to_string());
             let paused = if after.paused { " paused" } else { "" };
+            let asking = if after.health.asking { "asked by" } else { "next asked in" };
+            let probe = after.health.due.map_or(String::new(), |at| format!(", {asking} {}", at.since(core.now).0));
             let watchdog = after.ping_by.map_or(String::new(), |at| format!(", watchdog {}", at.since(core.now).0));
             let due = after.due.at.map_or(String::new(), |at| format!(", due {}", at.since(core.now).0));
             let _ = writeln!(
                 table,
-                "{label} | {name} | {:?}{paused}, {:?}, {deadline}{watchdog}{due} | {}",
+                "{label} | {name} | {:?}{paused}, {:?}, {deadline}{watchdog}{due}{probe} | {}",
                 after.phase,
                 after.reason,
                 actions.iter().map(|action| format!("{action:?}")).collect::<Vec<_>>().join("; ")

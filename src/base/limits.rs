@@ -50,6 +50,8 @@ pub const IO_LIMITS: usize = 8;
 pub const SECRET_BYTES: usize = 64 * 1024;
 /// Bytes of one environment file: what [`ENV`] entries of 512 bytes take.
 pub const ENV_FILE_BYTES: usize = 64 * 1024;
+/// Bytes of the URL of a health check: its request is put together on the stack.
+pub const URL_BYTES: usize = 256;
 /// Image folders of a device.
 pub const IMAGE_DIRS: usize = 8;
 /// Layers of one image: the field's limit (Docker), and a lowerdir list that fits one page as `/proc/self/fd` links.

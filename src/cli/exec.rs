@@ -5,11 +5,10 @@
 
 use super::{RUN_DIR, output, services, tty};
 use crate::base::exit;
-use crate::plan::{CapSet, Seccomp};
-use crate::sandbox::cgroup::{Group, Join};
+use crate::sandbox::cgroup::Group;
 use crate::sandbox::enter::{self, Doors, Guest, Refused};
 use crate::sandbox::foreground::signals;
-use crate::sandbox::ids::Ids;
+use crate::supervisor::guest::{self, Inside};
 use crate::supervisor::instance::Instance;
 use crate::sys::terminal;
 use crate::sys::wait::{send_signal, wait_any};
@@ -93,8 +92,7 @@ fn attempt(args: &ExecArgs) -> Result<u8, Refusal> {
     }
     let join = group.join().map_err(failed)?;
     let doors = Doors::open(instance.init.pid, instance.host_root).map_err(failed)?;
-    let rlimits = enter::limits_of(instance.main.pid);
-    let oom_score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", instance.main.pid)).ok();
+    let inside = Inside::of(&instance, join);
     // What was opened belongs to this instance only if it still lives after the last of it.
     if !instance.init.is_alive() || !instance.main.is_alive() {
         return Err(not_running());
@@ -102,12 +100,12 @@ fn attempt(args: &ExecArgs) -> Result<u8, Refusal> {
     // From here on signals wait: none may end this process between the start of the command and its end.
     signals().thread_block().map_err(|errno| failed(format!("signals cannot be blocked: {errno}")))?;
     doors.enter().map_err(failed)?;
-    let inside = Inside { rlimits, oom_score, join };
-    let guest = guest(args, &instance, inside).map_err(failed)?;
+    let host_root = instance.host_root;
+    let guest = guest(args, instance, inside).map_err(failed)?;
     let terminal = match size {
         Some((rows, columns)) => {
             // The host's is for everybody; that of a container's own devpts is there whatever its image has in /dev.
-            let ptmx = if instance.host_root { c"/dev/ptmx" } else { c"/dev/pts/ptmx" };
+            let ptmx = if host_root { c"/dev/ptmx" } else { c"/dev/pts/ptmx" };
             let opened = terminal::open(ptmx, rows, columns);
             Some(opened.map_err(|errno| failed(format!("{} gives no terminal: {errno}", ptmx.to_string_lossy())))?)
         }
@@ -116,55 +114,21 @@ fn attempt(args: &ExecArgs) -> Result<u8, Refusal> {
     start(args, guest, terminal)
 }
 
-/// What was found out about the service before its namespaces were entered.
-struct Inside {
-    rlimits: Vec<(i32, u64, u64)>,
-    oom_score: Option<String>,
-    join: Join,
-}
-
 /// What is started, resolved inside the container.
-fn guest(args: &ExecArgs, instance: &Instance, inside: Inside) -> Result<Guest, String> {
-    let mut env = instance.env.clone();
-    let ids = match &args.user {
-        Some(user) => {
-            let ids = enter::find_user(user)?;
-            env.push(format!("HOME={}", ids.home));
-            ids
-        }
-        None => Ids {
-            uid: instance.uid,
-            gid: instance.gid,
-            groups: heapless::Vec::from_slice(&instance.groups)
-                .map_err(|_| format!("{} is in more groups than fit", instance.service))?,
-            home: "/".into(),
-        },
-    };
-    if args.tty {
-        env.push(format!("TERM={}", std::env::var("TERM").unwrap_or_else(|_| "xterm".into())));
+fn guest(args: &ExecArgs, instance: Instance, inside: Inside) -> Result<Guest, String> {
+    let mut guest = guest::guest(instance, args.command.clone(), inside)?;
+    if let Some(user) = &args.user {
+        guest.ids = enter::find_user(user)?;
+        guest.env.push(format!("HOME={}", guest.ids.home));
     }
-    env.extend(args.env.iter().cloned());
-    let working_dir = args.workdir.as_deref().unwrap_or(&instance.cwd);
-    Ok(Guest {
-        words: args.command.clone(),
-        env,
-        working_dir: format!("/{}", working_dir.trim_start_matches('/')),
-        ids,
-        caps: CapSet(instance.caps),
-        seccomp: match instance.seccomp.as_str() {
-            "strict" => Seccomp::Strict,
-            "log" => Seccomp::Log,
-            "off" => Seccomp::Off,
-            "default" => Seccomp::Default,
-            other => return Err(format!("the instance record has an unknown seccomp mode {other:?}")),
-        },
-        rlimits: inside.rlimits,
-        // The kernel's own text, with its newline.
-        oom_score_adj: inside.oom_score.map(|text| text.trim().to_owned()).filter(|text| text != "0"),
-        join: inside.join,
-        terminal: args.tty,
-        container: !instance.host_root,
-    })
+    if args.tty {
+        guest.env.push(format!("TERM={}", std::env::var("TERM").unwrap_or_else(|_| "xterm".into())));
+    }
+    guest.env.extend(args.env.iter().cloned());
+    if let Some(working_dir) = &args.workdir {
+        guest.working_dir = format!("/{}", working_dir.trim_start_matches('/'));
+    }
+    Ok(Guest { terminal: args.tty, ..guest })
 }
 
 /// Starts it and waits for its end, passing signals on.

@@ -74,6 +74,7 @@ pub(super) fn unsupervised(run_dir: &Path, service: &str) -> Option<ServiceLine>
         kind: crate::control::wire::Kind::Service,
         name: crate::control::wire::cut(service),
         state: StateWord::Running,
+        health: heapless::String::new(),
         reason,
         image: heapless::String::new(),
         pid: instance.main.pid,
@@ -105,7 +106,7 @@ fn show(args: &PsArgs, lines: &[ServiceLine]) {
         let running = line.pid > 0;
         table.row(vec![
             line.name.to_string(),
-            line.state.as_str().to_owned(),
+            state(line),
             if running { line.pid.to_string() } else { String::new() },
             age(line.age_ms),
             line.restarts.to_string(),
@@ -123,6 +124,15 @@ pub(super) fn sentence(line: Option<&ServiceLine>) -> String {
     let why = reason(line);
     let because = if why.is_empty() { "" } else { ": " };
     format!("{}: {} for {}{because}{why}", line.name, line.state.as_str(), age(line.age_ms))
+}
+
+/// As Docker shows it: `running (healthy)`.
+fn state(line: &ServiceLine) -> String {
+    match (line.state, line.health.as_str()) {
+        (state, "") => state.as_str().to_owned(),
+        (state, health) if health == state.as_str() => health.to_owned(),
+        (state, health) => format!("{} ({health})", state.as_str()),
+    }
 }
 
 fn reason(line: &ServiceLine) -> String {
@@ -150,10 +160,11 @@ fn json(line: &ServiceLine, stats: Option<Stats>) -> String {
     let pid = |pid: i32| number(u64::try_from(pid).ok().filter(|pid| *pid > 0));
     let stats = stats.unwrap_or_default();
     format!(
-        "{{\"name\":{},\"state\":{},\"reason\":{},\"image\":{},\"pid\":{},\"init\":{},\"age_ms\":{},\"next_ms\":{},\
+        "{{\"name\":{},\"state\":{},\"health\":{},\"reason\":{},\"image\":{},\"pid\":{},\"init\":{},\"age_ms\":{},\"next_ms\":{},\
          \"restarts\":{},\"oom_kills\":{},\"memory\":{},\"memory_limit\":{},\"pids\":{}}}",
         text(&line.name),
         text(line.state.as_str()),
+        if line.health.is_empty() { "null".to_owned() } else { text(&line.health) },
         text(&line.reason),
         text(&line.image),
         pid(line.pid),

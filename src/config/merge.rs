@@ -1,5 +1,6 @@
 //! Overrides: what one names replaces what the service has.
 
+use super::health::asks;
 use super::problem::Span;
 use super::validate::{Context, nearest};
 use super::{raw, values};
@@ -67,6 +68,13 @@ fn replace<'a>(base: &mut raw::Service<'a>, over: raw::Service<'a>) {
     replace!(base, over, rlimits oom_score_adj root_fs mounts needs timer start_timeout network capabilities seccomp);
     replace!(base, over, devices ready ready_fd notify_access watchdog enabled lifeline critical);
     replace!(base.when, over.when, exists missing);
+    if asks(&over.health) {
+        // Another way to ask: what belongs to the one before goes with it.
+        let raw::Health { interval, timeout, retries, start_period, role, .. } = core::mem::take(&mut base.health);
+        base.health = raw::Health { interval, timeout, retries, start_period, role, ..raw::Health::default() };
+    }
+    replace!(base.health, over.health, tcp http status unix file max_age exec memory notify image);
+    replace!(base.health, over.health, interval timeout retries start_period role);
     replace!(base.limits, over.limits, memory memory_high swap pids cpu cpu_weight cpus io);
     replace!(base.restart, over.restart, policy delay max_delay tries within then);
     replace!(base.stop, over.stop, signal timeout);

@@ -3,12 +3,13 @@
 //! 1. `blank` turns comments and trailing commas into spaces.
 //! 2. `scan` walks each text along the one table of keys ([`keys`]), reports what is wrong, and blanks it.
 //! 3. `serde-json-core` fills the `raw` types from what is left; `merge` applies the overrides.
-//! 4. `validate`, `device`, `service`, `root` and `mounts` make the plan of them, whose types cannot express a mistake;
+//! 4. `validate`, `device`, `service`, `health`, `root` and `mounts` make the plan of them, whose types cannot express a mistake;
 //!    `vars` replaces the variables in it.
 #![forbid(unsafe_code)]
 
 mod blank;
 mod device;
+mod health;
 pub mod include;
 pub mod keys;
 mod merge;

@@ -6,7 +6,7 @@
 #![allow(missing_docs)] // The keys are documented in the table, `keys`.
 
 use crate::base::limits;
-use crate::plan::{Kind, Network, NotifyAccess, Seccomp, Then};
+use crate::plan::{Kind, Network, NotifyAccess, Role, Seccomp, Then};
 use crate::{objects, words};
 use heapless::Vec;
 
@@ -30,6 +30,7 @@ words! {
     Kind { "daemon" => Daemon, "oneshot" => Oneshot }
     NotifyAccess { "main" => Main, "all" => All }
     Then { "keep-trying" => KeepTrying, "stop" => Stop, "dependants" => Dependants, "reboot" => Reboot }
+    Role { "live" => Live, "ready" => Ready }
     Network { "none" => None, "host" => Host }
     Seccomp { "default" => Default, "strict" => Strict, "log" => Log, "off" => Off }
     MountType { "volume" => Volume, "bind" => Bind, "tmpfs" => Tmpfs }
@@ -141,6 +142,7 @@ objects! {
         pub ready_fd: Option<u8>,
         pub notify_access: Option<NotifyAccess>,
         pub watchdog: Option<&'a str>,
+        pub health: Health<'a>,
         pub network: Option<Network>,
         pub capabilities: Option<Vec<&'a str, 41>>,
         pub seccomp: Option<Seccomp>,
@@ -149,6 +151,25 @@ objects! {
         pub enabled: Option<bool>,
         pub lifeline: Option<bool>,
         pub critical: Option<bool>,
+    }
+
+    /// A service's `health`.
+    pub struct Health<'a> {
+        pub tcp: Option<&'a str>,
+        pub http: Option<&'a str>,
+        pub status: Option<u16>,
+        pub unix: Option<&'a str>,
+        pub file: Option<&'a str>,
+        pub max_age: Option<&'a str>,
+        pub exec: Option<Vec<&'a str, { limits::ARGV }>>,
+        pub memory: Option<&'a str>,
+        pub notify: Option<bool>,
+        pub image: Option<bool>,
+        pub interval: Option<&'a str>,
+        pub timeout: Option<&'a str>,
+        pub retries: Option<u8>,
+        pub start_period: Option<&'a str>,
+        pub role: Option<Role>,
     }
 
     /// A service's `when`.

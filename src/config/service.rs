@@ -1,5 +1,6 @@
 //! One service: from raw to plan, with the checks that look at several of its values.
 
+use super::health::health;
 use super::mounts::mounts;
 use super::raw;
 use super::root::root;
@@ -7,7 +8,7 @@ use super::validate::{Context, boxed, hides, list, plain_path};
 use super::values::{self, Text, board};
 use crate::plan::{
     CapSet, Condition, DeviceNode, DeviceRules, IoLimit, Kind, Limits, Listen, LogPolicy, Memory, Mount, NotifyAccess,
-    Ready, Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Schedule, Secret, Service, Socket, Stop, Timer,
+    Probe, Ready, Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Schedule, Secret, Service, Socket, Stop, Timer,
 };
 
 /// Restarts before `then` happens, where that is written, or the service is critical, without `tries`.
@@ -34,6 +35,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let watchdog = context.duration(raw.watchdog);
     let ready = ready(context, raw, kind);
     let timer = raw.timer.as_ref().and_then(|raw| timer(context, raw, kind));
+    let health = health(context, raw, (kind, ready));
     let secrets = secrets(context, list(&raw.secrets), &mounts);
     let sockets = sockets(context, raw, ready);
     let root = root(context, raw);
@@ -42,6 +44,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let env = list(&raw.env).iter().map(|entry| context.expanded(entry, "env", Text::Env)).collect();
     let hostname = raw.hostname.map(|name| context.expanded(name, "hostname", Text::HostName));
     let texts = |raw: &[&str]| raw.iter().map(|text| boxed(text)).collect();
+    let pings = health.as_ref().is_some_and(|health| health.probe == Probe::Notify);
     let default = Service::new(name?, root?, limits?);
     Some(Service {
         kind,
@@ -72,8 +75,9 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
         ready,
         notify: raw
             .notify_access
-            .or_else(|| (ready == Ready::Notify || watchdog.is_some()).then_some(NotifyAccess::Main)),
+            .or_else(|| (ready == Ready::Notify || watchdog.is_some() || pings).then_some(NotifyAccess::Main)),
         watchdog,
+        health,
         network: raw.network.unwrap_or(default.network),
         capabilities: capabilities.unwrap_or(default.capabilities),
         seccomp: raw.seccomp.unwrap_or(default.seccomp),
@@ -101,6 +105,7 @@ fn ready(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, kind: Kind) 
     let ready = match raw.ready {
         Some("notify") => Ready::Notify,
         Some("fd") => Ready::Fd(raw.ready_fd.unwrap_or(3)),
+        Some("health") => Ready::Health,
         Some(_) | None => Ready::Started,
     };
     if let Some(name) = raw.name.filter(|_| raw.ready_fd.is_some() && !matches!(ready, Ready::Fd(_))) {

@@ -4,8 +4,8 @@ use super::keys::{self, FILE, Key, Object, SERVICE};
 use super::*;
 use crate::base::units::{Bytes, Millis};
 use crate::plan::{
-    CapSet, Condition, Kind, Memory, MountKind, Need, Network, NotifyAccess, Ready, RestartPolicy, RlimitKind, Root,
-    RootFs, Schedule, Seccomp, Service, Then, Timer,
+    CapSet, Condition, Kind, Memory, MountKind, Need, Network, NotifyAccess, Probe, Ready, RestartPolicy, RlimitKind,
+    Role, Root, RootFs, Schedule, Seccomp, Service, Then, Timer, Times,
 };
 
 /// A config with every key, all kinds of values, comments, escapes and free keys.
@@ -113,7 +113,16 @@ fn every_key_reaches_the_plan() {
     assert_eq!((broker.start_timeout, broker.network), (Millis(60_000), Network::Host));
     assert_eq!((broker.ready, broker.notify), (Ready::Fd(7), Some(NotifyAccess::All)));
     assert_eq!(broker.watchdog, Some(Millis(10_000)));
-    let keys = &plan.services[1];
+    let check = broker.health.as_ref().unwrap();
+    assert_eq!((check.probe.to_string().as_str(), check.role), ("tcp 127.0.0.1:1883", Role::Live));
+    let (five, one) = (Some(Millis(5000)), Some(Millis(1000)));
+    let times = Times { interval: five, timeout: one, start_period: Some(Millis(0)), retries: Some(4) };
+    assert_eq!(check.times, times, "an override keeps what it does not name");
+    let (keys, clock, getty) = (&plan.services[1], &plan.services[2], &plan.services[5]);
+    let check = keys.health.as_ref().unwrap();
+    assert_eq!((&check.probe, check.role), (&Probe::File("/run/beat".into(), Millis(20_000)), Role::Ready));
+    assert_eq!(clock.health.as_ref().unwrap().probe, Probe::Unix("/run/clock".into()));
+    assert_eq!((getty.notify, getty.ping_period()), (Some(NotifyAccess::Main), Some(Millis(10_000))));
     assert_eq!((keys.ready, keys.notify, keys.watchdog), (Ready::Started, None, None));
     assert!(broker.capabilities.has(10) && broker.capabilities.has(13));
     assert_eq!(broker.seccomp, Seccomp::Strict);

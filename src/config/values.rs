@@ -2,12 +2,13 @@
 
 pub mod board;
 
-use crate::base::limits::{JSON_KEYS, NAME_BYTES, VAR_BYTES};
+use crate::base::limits::{JSON_KEYS, NAME_BYTES, URL_BYTES, VAR_BYTES};
 use crate::base::name::{BadName, Name};
 use crate::base::signal;
 use crate::base::suggest::did_you_mean;
 use crate::base::units::{self, BadUnit, Bytes, Millis};
-use crate::plan::{Await, CapSet, Feature, Memory, UserSpec, capability};
+use crate::plan::{Await, CapSet, Feature, Memory, Url, UserSpec, capability};
+use core::net::SocketAddr;
 
 /// Longest path, in bytes (`PATH_MAX` without the end mark).
 const PATH_BYTES: usize = 4095;
@@ -117,6 +118,8 @@ pub enum Text {
     Address,
     /// The permissions of a file, in octal.
     Mode,
+    /// `http://ADDRESS:PORT/PATH`.
+    Url,
 }
 
 /// Checks `text` as `kind`.
@@ -159,6 +162,7 @@ pub fn check(kind: Text, text: &str) -> Read<()> {
         Text::SecretTarget => board::secret_target(text),
         Text::Address => board::address(text),
         Text::Mode => board::mode(text).map(drop),
+        Text::Url => url(text).map(drop),
     }
 }
 
@@ -489,6 +493,21 @@ pub fn cap(text: &str) -> Read<u8> {
         },
         Ok,
     )
+}
+
+/// An address with a port.
+pub fn address(text: &str) -> Read<SocketAddr> {
+    let form = "write a number and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\": nothing is looked up";
+    text.parse().or_else(|_| wrong_hint(format!("is {text:?}, which is no address with a port"), form))
+}
+
+/// What is asked for over HTTP.
+pub fn url(text: &str) -> Read<Url> {
+    if text.len() > URL_BYTES {
+        return wrong(format!("is {} bytes long, more than {URL_BYTES}", text.len()));
+    }
+    let form = "write \"http://127.0.0.1:8080/path\", the host as a number: nothing is looked up";
+    Url::parse(text).map_or_else(|| wrong_hint(format!("is {text:?}, which cannot be asked for"), form), Ok)
 }
 
 /// A list of cores as the kernel writes it: `0-1,3`.

@@ -189,6 +189,7 @@ objects! {
         kind: Option<Kind>,
         name: Option<&'a str>,
         state: Option<StateWord>,
+        health: Option<&'a str>,
         reason: Option<&'a str>,
         image: Option<&'a str>,
         pid: Option<i64>,
@@ -214,6 +215,8 @@ pub struct ServiceLine {
     pub name: heapless::String<{ crate::base::limits::NAME_BYTES }>,
     /// What it is doing.
     pub state: StateWord,
+    /// How it answers when it is asked whether it works: `starting`, `healthy`, `unhealthy`; empty: it is not asked.
+    pub health: heapless::String<9>,
     /// Why, as a half sentence: `exit code 1`, `waits for db`; what it says of itself (`STATUS=`) where there is nothing
     /// to explain; may be empty.
     pub reason: Text,
@@ -333,6 +336,7 @@ impl Answer for ServiceLine {
             kind,
             name: decoded(raw.name)?,
             state: raw.state?,
+            health: decoded(raw.health.or(Some("")))?,
             reason: decoded(raw.reason)?,
             image: decoded(raw.image)?,
             pid: i32::try_from(raw.pid?).ok()?,

@@ -1,5 +1,5 @@
-//! An image's config: what its author says about the process. Nothing of it steers the host: labels, volumes, ports and
-//! health checks are not even read (OCI image-spec, config.md).
+//! An image's config: what its author says about the process. Nothing of it steers the host: labels, volumes and ports
+//! are not even read (OCI image-spec, config.md), and its health check counts only where the config asks for it.
 #![forbid(unsafe_code)]
 
 use super::ImageError;
@@ -7,7 +7,9 @@ use super::digest::Digest;
 use super::platform::Platform;
 use super::text::{List, need, parse, text, texts};
 use crate::base::limits::{ARGV, ENV, LAYERS};
+use crate::base::units::Millis;
 use crate::objects;
+use crate::plan::Times;
 
 /// What an image says about the process that runs in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct ImageConfig {
     pub working_dir: Box<str>,
     /// The signal that asks it to end; `None`: TERM.
     pub stop_signal: Option<u8>,
+    /// How it is asked whether it works (HEALTHCHECK); `None`: it does not say.
+    pub health: Option<Box<HealthCheck>>,
     /// What it was built for; `None`: it does not say (a rootfs tarball, a rootfs folder).
     pub platform: Option<Platform>,
 }
@@ -38,9 +42,19 @@ impl ImageConfig {
             user: "".into(),
             working_dir: "".into(),
             stop_signal: None,
+            health: None,
             platform: None,
         }
     }
+}
+
+/// An image's HEALTHCHECK, as Docker means it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Program and arguments.
+    pub command: Vec<Box<str>>,
+    /// All of it is said.
+    pub times: Times,
 }
 
 /// An image's config with the diff IDs of its layers, lowest first.
@@ -72,6 +86,16 @@ objects! {
         user = "User": Option<&'a str>,
         working_dir = "WorkingDir": Option<&'a str>,
         stop_signal = "StopSignal": Option<&'a str>,
+        health = "Healthcheck": Option<RawHealth<'a>>,
+    }
+
+    /// Times are nanoseconds; what is 0 or less is not said (Docker's image spec 1.2).
+    struct RawHealth<'a> {
+        test = "Test": List<&'a str, ARGV>,
+        interval = "Interval": Option<i64>,
+        timeout = "Timeout": Option<i64>,
+        start_period = "StartPeriod": Option<i64>,
+        retries = "Retries": Option<i64>,
     }
 
     struct RawRootFs<'a> {
@@ -114,6 +138,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<ParsedConfig, ImageError> {
         user: no_nul("User", text(process.user))?,
         working_dir: working_dir(text(process.working_dir))?,
         stop_signal: stop_signal(&text(process.stop_signal))?,
+        health: process.health.map(health).transpose()?.flatten(),
         platform: platform(text(raw.os), text(raw.architecture), text(raw.variant)),
     };
     Ok(ParsedConfig { config, diff_ids })
@@ -146,6 +171,28 @@ fn env(list: Vec<Box<str>>) -> Result<Vec<Box<str>>, ImageError> {
         }
         None => Ok(entries),
     }
+}
+
+/// What it says, and for the rest what Docker takes. `NONE`, no words at all, and a kind that is not known say nothing.
+fn health(raw: RawHealth<'_>) -> Result<Option<Box<HealthCheck>>, ImageError> {
+    let mut command = words("Healthcheck", texts(&raw.test))?;
+    match command.first().map(|first| &**first) {
+        Some("CMD") if command.len() > 1 => drop(command.remove(0)),
+        Some("CMD-SHELL") if command.len() > 1 => drop(command.splice(..1, ["/bin/sh".into(), "-c".into()])),
+        _ => return Ok(None),
+    }
+    let time = |nanos: Option<i64>, usual| {
+        let millis = u64::try_from(nanos.unwrap_or(0)).unwrap_or(0) / 1_000_000;
+        Some(if millis > 0 { Millis(millis) } else { Millis::from_secs(usual) })
+    };
+    let retries = u8::try_from(raw.retries.unwrap_or(0).clamp(0, 255)).unwrap_or(0);
+    let times = Times {
+        interval: time(raw.interval, 30),
+        timeout: time(raw.timeout, 30),
+        start_period: time(raw.start_period, 0),
+        retries: Some(if retries > 0 { retries } else { 3 }),
+    };
+    Ok(Some(Box::new(HealthCheck { command, times })))
 }
 
 fn working_dir(text: Box<str>) -> Result<Box<str>, ImageError> {
@@ -200,6 +247,24 @@ mod tests {
         assert_eq!(parsed.config.stop_signal, Some(37));
         assert_eq!(parsed.config.platform.unwrap().to_string(), "linux/arm/v7");
         assert_eq!(parsed.diff_ids.len(), 1);
+    }
+
+    #[test]
+    fn a_health_check_is_read_as_docker_means_it() {
+        let check = |text: &str| with(&format!(r#"{{"Healthcheck":{text}}}"#), "").unwrap().config.health;
+        let shell = check(r#"{"Test":["CMD-SHELL","a || b"],"Interval":1500000000,"Retries":300}"#).unwrap();
+        assert_eq!(shell.command, ["/bin/sh", "-c", "a || b"].map(Box::from));
+        let seconds = |seconds| Some(Millis::from_secs(seconds));
+        let times =
+            Times { interval: Some(Millis(1500)), timeout: seconds(30), start_period: seconds(0), retries: Some(255) };
+        assert_eq!(shell.times, times);
+        let plain = check(r#"{"Test":["CMD","x","y"],"Interval":-5,"Retries":0}"#).unwrap();
+        assert_eq!((plain.command.len(), plain.times.interval, plain.times.retries), (2, seconds(30), Some(3)));
+        for nothing in
+            [r#"{"Test":["NONE"]}"#, "{}", r#"{"Test":[]}"#, r#"{"Test":["CMD"]}"#, r#"{"Test":["PING","x"]}"#]
+        {
+            assert_eq!(check(nothing), None, "{nothing}");
+        }
     }
 
     #[test]

@@ -3,13 +3,15 @@
 #![forbid(unsafe_code)]
 
 use super::ImageError;
-use super::config::{ImageConfig, stop_signal};
+use super::config::{HealthCheck, ImageConfig, stop_signal};
 use super::digest::Digest;
 use super::mountable::Mountable;
 use super::platform::Platform;
 use super::text::{List, need, parse, quote, quote_list, text, texts};
 use crate::base::limits::{ARGV, ENV, LAYERS};
+use crate::base::units::Millis;
 use crate::objects;
+use crate::plan::Times;
 use core::fmt::Write;
 
 /// The version of both record formats.
@@ -132,6 +134,11 @@ objects! {
         user: Option<&'a str>,
         working_dir: Option<&'a str>,
         stop_signal: Option<&'a str>,
+        health: Option<List<&'a str, ARGV>>,
+        interval: Option<u64>,
+        timeout: Option<u64>,
+        start_period: Option<u64>,
+        retries: Option<u8>,
         os: Option<&'a str>,
         architecture: Option<&'a str>,
         variant: Option<&'a str>,
@@ -179,6 +186,16 @@ impl ImageRecord {
         let mut texts: Vec<(&str, String)> =
             vec![("user", self.config.user.to_string()), ("working_dir", self.config.working_dir.to_string())];
         texts.extend(self.image_id.map(|id| ("image_id", id.to_string())));
+        if let Some(check) = &self.config.health {
+            out.push_str(",\"health\":");
+            quote_list(&mut out, check.command.iter().map(|word| &**word));
+            let Times { interval, timeout, start_period, retries } = check.times;
+            let times = [("interval", interval), ("timeout", timeout), ("start_period", start_period)];
+            for (key, time) in times.into_iter().filter_map(|(key, time)| Some((key, time?))) {
+                let _ = write!(out, ",\"{key}\":{}", time.0);
+            }
+            let _ = write!(out, ",\"retries\":{}", retries.unwrap_or(0));
+        }
         texts.extend(self.config.stop_signal.map(|number| ("stop_signal", number.to_string())));
         if let Some(platform) = &self.config.platform {
             texts.push(("os", platform.os.to_string()));
@@ -243,6 +260,15 @@ impl ImageRecord {
                 user: text(Some(need(what, "user", raw.user)?)),
                 working_dir: text(Some(need(what, "working_dir", raw.working_dir)?)),
                 stop_signal: stop_signal(&text(raw.stop_signal))?,
+                health: raw.health.map(|command| {
+                    let times = Times {
+                        interval: raw.interval.map(Millis),
+                        timeout: raw.timeout.map(Millis),
+                        start_period: raw.start_period.map(Millis),
+                        retries: raw.retries,
+                    };
+                    Box::new(HealthCheck { command: texts(&command), times })
+                }),
                 platform,
             },
         })
@@ -297,6 +323,15 @@ mod tests {
                 entrypoint: vec!["/bin/sh".into()],
                 env: vec!["A=b\nc".into()],
                 stop_signal: Some(15),
+                health: Some(Box::new(HealthCheck {
+                    command: vec!["/bin/check".into(), "-a b".into()],
+                    times: Times {
+                        interval: Some(Millis(1)),
+                        start_period: Some(Millis(0)),
+                        retries: Some(9),
+                        timeout: None,
+                    },
+                })),
                 platform: Some(Platform::linux("arm", "v7")),
                 ..ImageConfig::empty()
             },

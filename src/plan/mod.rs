@@ -7,6 +7,7 @@ pub mod boot;
 pub mod capability;
 pub mod device;
 pub mod feature;
+pub mod health;
 pub mod limits;
 pub mod service;
 
@@ -14,6 +15,7 @@ pub use boot::{BoardMount, Boot, Rescue, Sysctl, Watchdog};
 pub use capability::CapSet;
 pub use device::Device;
 pub use feature::{Feature, FeatureSet};
+pub use health::{Health, Probe, Role, Times, Url};
 pub use limits::{IoLimit, Limits, Memory, Rlimit, RlimitKind};
 pub use service::{
     Await, Condition, DeviceNode, DeviceRules, Kind, Listen, LogPolicy, Mount, MountKind, Need, Network, NotifyAccess,

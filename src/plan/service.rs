@@ -1,6 +1,6 @@
 //! One service of a plan.
 
-use super::{CapSet, Limits, Rlimit};
+use super::{CapSet, Health, Limits, Probe, Rlimit};
 use crate::base::name::Name;
 use crate::base::units::{Bytes, Millis};
 
@@ -63,6 +63,8 @@ pub struct Service {
     pub notify: Option<NotifyAccess>,
     /// The longest time between two of its pings, from the start of main on; `None`: it is not watched.
     pub watchdog: Option<Millis>,
+    /// How it is asked whether it works; `None`: it is not.
+    pub health: Option<Box<Health>>,
     /// Its network.
     pub network: Network,
     /// Capabilities it keeps; [`CapSet::ALL`]: whatever there are.
@@ -121,6 +123,7 @@ impl Service {
             ready: Ready::Started,
             notify: None,
             watchdog: None,
+            health: None,
             network,
             capabilities,
             seccomp,
@@ -135,6 +138,12 @@ impl Service {
     /// Whether it may use every device of the board.
     pub fn has_all_devices(&self) -> bool {
         self.root == Root::Host && self.devices.is_empty()
+    }
+
+    /// The longest time between two of its pings, for whatever reason it has to ping.
+    pub fn ping_period(&self) -> Option<Millis> {
+        let pings = self.health.as_ref().filter(|health| health.probe == Probe::Notify);
+        self.watchdog.or_else(|| pings.map(|health| health.times.interval()))
     }
 
     /// The image, if its root comes from one.
@@ -321,6 +330,8 @@ pub enum Ready {
     Notify,
     /// When it writes a newline to this descriptor, as s6 has it.
     Fd(u8),
+    /// When its health check succeeds for the first time.
+    Health,
 }
 
 /// Whose messages a notify socket takes.

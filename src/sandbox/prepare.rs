@@ -150,10 +150,10 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         join: order.join,
         ready_fd: match service.ready {
             Ready::Fd(fd) => Some(fd.into()),
-            Ready::Started | Ready::Notify => None,
+            Ready::Started | Ready::Notify | Ready::Health => None,
         },
         sockets: service.sockets.len(),
-        watchdog_pid: order.notify.is_some() && service.watchdog.is_some(),
+        watchdog_pid: order.notify.is_some() && service.ping_period().is_some(),
         ..process(command)?
     };
     let init_filter = seccomp::compile(seccomp::Profile::Init, crate::plan::CapSet::EMPTY, false);
@@ -174,7 +174,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
 /// What tells main how to talk to its supervisor (sd_notify(3), sd_watchdog_enabled(3)).
 fn notify_env(order: &Order<'_>) -> Result<Vec<CString>> {
     let Some(socket) = order.notify else { return Ok(Vec::new()) };
-    let period = order.service.watchdog.map(|period| format!("WATCHDOG_USEC={}", period.0.saturating_mul(1000)));
+    let period = order.service.ping_period().map(|period| format!("WATCHDOG_USEC={}", period.0.saturating_mul(1000)));
     [Some(format!("NOTIFY_SOCKET={socket}")), period].into_iter().flatten().map(|entry| text(&entry)).collect()
 }
 

@@ -21,6 +21,10 @@ pub enum Action {
     KillInit(Index, Number),
     /// Freeze every process of the service (`true`) or let them go on; answered by `Frozen`.
     Freeze(Index, Number, bool),
+    /// Ask it whether it works; answered by `Probed`.
+    Probe(Index, Number),
+    /// Ask no more: what is on its way is given up, and nothing comes of it.
+    EndProbe(Index, Number),
     /// The instance is dead: remove what it leaves.
     Cleanup(Index, Number),
     /// The service is now in this phase; tell people.
@@ -56,6 +60,8 @@ impl Action {
             | Action::Changed(index, _)
             | Action::GiveUp(index, _)
             | Action::PutOff(index)
+            | Action::Probe(index, _)
+            | Action::EndProbe(index, _)
             | Action::Crashed(index)
             | Action::OnHold(index, _)
             | Action::Climbed(index, _) => Some(*index),

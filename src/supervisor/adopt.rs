@@ -9,14 +9,16 @@
 use super::answer;
 use super::contact;
 use super::core::{Found, KILL_TIME};
-use super::event::Index;
+use super::event::{Index, InstanceEvent};
 use super::inspect;
 use super::instance::{self, Instance, service_dir};
 use super::leftover::{self, Handle};
+use super::prober;
 use super::run::Supervisor;
 use super::saved::{self, Saved};
 use super::service::Phase;
 use super::slot::{self, Live};
+use super::steps::Material;
 use super::wire::ToInit;
 use crate::base::units::Millis;
 use crate::plan::Network;
@@ -84,6 +86,7 @@ impl Supervisor<'_> {
                 self.run.forget(&name);
             }
         }
+        (0..self.slots.len()).for_each(|at| self.equip_check(at as Index));
         self.end_apart(unwanted);
         self.handed.clear();
         if !self.run.is_new() {
@@ -134,6 +137,25 @@ impl Supervisor<'_> {
         live.adopted = (!is_child(record.init.pid)).then_some(handle);
         slot.live = Some(live);
         if running { Found::Running(number, frozen) } else { Found::Ended(number) }
+    }
+
+    /// Makes what the check of an instance that runs on needs, as its start did for the supervisor before.
+    fn equip_check(&mut self, index: Index) {
+        let (device, at) = (&self.plan.device, usize::from(index));
+        let (Some(service), Some(slot)) = (self.plan.services.get(at), self.slots.get_mut(at)) else { return };
+        let number = match &slot.live {
+            Some(live) if service.health.as_ref().is_some_and(|check| check.probe.is_command()) => live.number,
+            _ => return,
+        };
+        let times = Material::find(device, service, &mut self.images, "its image was removed or replaced meanwhile")
+            .and_then(|found| {
+                prober::equip(&mut slot.probing, (device, service), found.image.health.as_deref(), &mut self.tree)
+            });
+        match times {
+            Ok(Some(times)) => self.happened(index, number, InstanceEvent::Probing(times)),
+            Ok(None) => {}
+            Err(why) => self.report.line(format_args!("{} cannot be asked whether it works: {why}", service.name)),
+        }
     }
 
     /// Makes the slot fit the state that the core has come to.

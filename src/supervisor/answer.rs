@@ -35,11 +35,11 @@ pub fn word(phase: Phase, service: &Service) -> StateWord {
 }
 
 /// Why a service is in its phase, as a half sentence with all names in it.
-pub struct Why<'a>(pub &'a Plan, pub &'a Service);
+pub struct Why<'a>(pub &'a Plan, pub Index, pub &'a Service);
 
 impl fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Why(plan, service) = self;
+        let Why(plan, _, service) = self;
         match service.reason {
             Reason::Timer if service.due.at.is_none() => f.write_str("waits for the clock to be set"),
             Reason::Needs(Need::Started(needed)) => write!(f, "waits for {}", name(plan, needed)),
@@ -63,10 +63,27 @@ impl fmt::Display for Why<'_> {
             },
             reason => write!(f, "{reason}"),
         }?;
+        self.health(f)?;
         match (service.reason, &service.said) {
             (Reason::Exit(_) | Reason::Watchdog | Reason::StartTimeout | Reason::ReloadTimeout, Some(said)) => {
                 write!(f, "; it said {said}")
             }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Why<'_> {
+    /// What its probes have met, where that is the reason.
+    fn health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Why(plan, index, service) = self;
+        let check = plan.services.get(usize::from(*index)).and_then(|configured| configured.health.as_ref());
+        let (Some(check), Some(fault)) = (check, service.health.fault) else { return Ok(()) };
+        if matches!(service.reason, Reason::Unhealthy | Reason::NotReady | Reason::StartTimeout) {
+            write!(f, ": {}: {fault}", check.probe)?;
+        }
+        match (service.reason, service.health.failures) {
+            (Reason::Unhealthy, times @ 2..) => write!(f, ", {times} times"),
             _ => Ok(()),
         }
     }
@@ -103,10 +120,11 @@ pub struct Change<'a>(pub &'a Plan, pub Index, pub &'a Service, pub Phase, pub M
 impl fmt::Display for Change<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Change(plan, index, service, phase, now) = self;
-        let why = Why(plan, service);
+        let why = Why(plan, *index, service);
         f.write_str(name(plan, *index))?;
         f.write_str(match phase {
             Phase::Running if service.paused => return f.write_str(" is paused"),
+            Phase::Running if service.reason == Reason::NotReady => return write!(f, " is {why}"),
             Phase::Running => return f.write_str(" is running"),
             Phase::Waiting => return write!(f, " {why}"),
             Phase::Preparing | Phase::Starting | Phase::Started => " is starting",
@@ -143,9 +161,13 @@ pub fn service_line(
         kind: Kind::Service,
         name: cut(name(plan, index)),
         state: state_word(service),
+        health: match configured {
+            Some(plan::Service { health: Some(_), .. }) if service.has_instance() => cut(service.health.word()),
+            _ => heapless::String::new(),
+        },
         reason: cut(&match service.hold {
-            Some(until) => format!("HANDS OFF for {}; {}", until.since(now), Why(plan, service)),
-            None => Why(plan, service).to_string(),
+            Some(until) => format!("HANDS OFF for {}; {}", until.since(now), Why(plan, index, service)),
+            None => Why(plan, index, service).to_string(),
         }),
         image: cut(configured.and_then(plan::Service::image).unwrap_or_default()),
         pid: pids.0,
@@ -162,7 +184,7 @@ pub fn done_line(id: u32, plan: &Plan, services: &[Service], verdict: Verdict) -
     let failed = |text: &str| DoneLine::failed(id, exit::FAILED, text);
     let standing = |index: Index| {
         let Some(service) = services.get(usize::from(index)) else { return "it is not known".to_owned() };
-        let (word, why) = (state_word(service).as_str(), Why(plan, service).to_string());
+        let (word, why) = (state_word(service).as_str(), Why(plan, index, service).to_string());
         let because = if why.is_empty() { String::new() } else { format!(": {why}") };
         format!("{} is {word}{because}", name(plan, index))
     };

@@ -242,6 +242,7 @@ fn devices(service: &Service, files: &Files, add: &mut impl FnMut(String, String
 pub fn memory_sum(plan: &Plan) -> MemorySum {
     let mut sum = MemorySum::default();
     for service in plan.services.iter().filter(|service| service.enabled) {
+        sum.limits = Bytes(sum.limits.0.saturating_add(super::prober::memory(service).0));
         match service.limits.memory {
             Memory::Max(max) => {
                 sum.limits = Bytes(sum.limits.0.saturating_add(max.0));

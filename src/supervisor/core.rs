@@ -15,6 +15,7 @@
 //! - a service that has to say that it is ready is starting until then, and one that reloads has as long for that; one that has to ping and does not is aborted,
 //!   during its start too ([`super::notify`]);
 //! - a oneshot with a timer starts when it is due, never a second time while it runs ([`super::timer`]);
+//! - one that is asked whether it works and fails too often is aborted as well, or shown as not ready ([`super::health`]);
 //! - exit code 78 says that starting again is of no use;
 //! - one process killed for want of memory ends the whole instance: half a service is worse than none.
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ use super::action::{Action, Actions, Refusal, Verdict};
 use super::budget::Budget;
 use super::event::{Event, Index, InstanceEvent, Number, Order, Token};
 use super::graph;
+use super::health::Health;
 use super::service::{After, Ending, Phase, Reason, Service};
 use super::waits::{Goal, WAITS, Wait, verdict};
 use crate::base::units::Millis;
@@ -31,6 +33,7 @@ use crate::plan::Plan;
 mod adopt;
 mod ending;
 mod instance;
+mod probing;
 mod recovery;
 mod timed;
 
@@ -91,8 +94,9 @@ impl State {
 
     /// When [`Event::Timer`] is due; `None`: nothing happens by itself.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let due = |service: &Service| [service.deadline, service.ping_by, service.hold, service.due.at];
-        self.services.iter().flat_map(due).flatten().min()
+        let times =
+            |service: &Service| [service.deadline, service.ping_by, service.hold, service.due.at, service.health.due];
+        self.services.iter().flat_map(times).flatten().min()
     }
 }
 
@@ -171,6 +175,10 @@ impl Step<'_> {
                 self.overdue(index, ping_by);
             }
             self.due(index);
+            let due = self.service(index).and_then(|service| service.health.due.filter(|due| *due <= now));
+            if let Some(due) = due {
+                self.probe_due(index, due);
+            }
             let Some(service) = self.service(index) else { continue };
             if service.deadline.is_none_or(|deadline| deadline > now) {
                 continue;
@@ -311,6 +319,7 @@ impl Step<'_> {
         service.number = service.number.saturating_add(1);
         (service.oom, service.paused, service.late, service.ran) = (false, false, false, Millis(0));
         (service.after, service.detail, service.said) = (After::Policy, None, None);
+        service.health = Health::default();
         let number = service.number;
         service.furthest = Some(furthest);
         self.enter(index, Phase::Starting, Reason::None, Some(self.now.plus(timeout)));

@@ -54,7 +54,7 @@ impl Supervisor<'_> {
                 let mut text = format!(
                     "service {name}\ntime {}\nreason {}\n",
                     Time(super::init::stamp().wall_ns),
-                    Why(&self.plan, service)
+                    Why(&self.plan, index, service)
                 );
                 let stats = stats.unwrap_or_default();
                 for (key, value) in [

@@ -1,8 +1,10 @@
 //! What happens to the supervisor: the input of [`super::core::step`].
 #![forbid(unsafe_code)]
 
+use super::fault::Fault;
 use super::notify::Notice;
 use crate::base::units::Millis;
+use crate::plan::Times;
 
 /// The index of a service in the plan.
 pub type Index = u16;
@@ -127,6 +129,10 @@ pub enum InstanceEvent {
     Notified(Notice),
     /// It said what is wrong with it: its words. They explain its end.
     Troubled(Box<str>),
+    /// How often and how patiently its image says that it is to be asked whether it works.
+    Probing(Times),
+    /// The probe on its way has ended.
+    Probed(Result<(), Fault>),
     /// Freezing or thawing succeeded (`true`: it is frozen now) or why it did not.
     Frozen(Result<bool, Box<str>>),
 }

@@ -128,7 +128,7 @@ fn met(plan: &Plan, services: &[Service], need: Need) -> bool {
     services.get(usize::from(need.service())).is_some_and(|service| match need {
         Need::Soft(index) => !is_coming(plan, services, index),
         Need::Started(_) => service.is_up() || service.phase == Phase::Started,
-        Need::Ready(_) => service.is_up(),
+        Need::Ready(_) => service.is_up() && service.reason != Reason::NotReady,
         Need::Done(_) => service.phase == Phase::Done,
     })
 }

@@ -20,7 +20,7 @@ use crate::log::rate::Rate;
 use crate::log::ring::Writer;
 use crate::log::sink::Sink;
 use crate::plan::NotifyAccess;
-use crate::sandbox::child::{self, InitContext, Outlets, Reach, Starting};
+use crate::sandbox::child::{self, InitContext, Reach};
 use crate::sandbox::stage::{Failure, Stage};
 use crate::sys::datagram::{accept_as, send_with};
 use crate::sys::process::exit_now;
@@ -37,6 +37,8 @@ use nix::sys::uio::pwrite;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+mod before;
 
 /// Bytes read at a time: a page.
 const CHUNK_BYTES: usize = 4096;
@@ -78,7 +80,7 @@ pub fn run(context: InitContext<'_>) -> ! {
         let Some(pre_start) = pre_start else { return Ok(children) };
         let starting = child::spawn_main(pre_start, main.join.as_ref(), handed)?;
         let pipes = (stdout.as_ref(), stderr.as_ref());
-        run_before(starting, &mut outlets, (reporter, &reach, &children), pipes, dev_log.as_ref())?;
+        before::run(starting, &mut outlets, (reporter, &reach, &children), pipes, dev_log.as_ref())?;
         Ok(children)
     });
     let started = children
@@ -127,45 +129,6 @@ pub fn run(context: InitContext<'_>) -> ! {
     };
     let status = init.watch(&mut log);
     init.end(status, &mut log)
-}
-
-/// Waits for the command that runs before main, and keeps what it says. Not inlined, as [`Source::read`].
-#[inline(never)]
-fn run_before<'a>(
-    starting: Starting,
-    outlets: &mut Outlets,
-    (reporter, reach, children): (Reporter<'a>, &'a Reach, &'a SignalFd),
-    (out, err): (Option<&'a OwnedFd>, Option<&'a OwnedFd>),
-    dev_log: Option<&'a OwnedFd>,
-) -> Result<(), Failure> {
-    let process = starting.finish()?;
-    let ring = outlets.ring.as_ref().and_then(|ring| ring.try_clone().ok());
-    let log = &mut Log::new(ring, outlets.sink.take(), outlets.rate);
-    let mut init = Init {
-        reporter,
-        reach,
-        children,
-        // It has nothing to say about main.
-        inbox: Inbox::new(None, None, NotifyAccess::Main, process),
-        status: None,
-        killed: false,
-        supervised: true,
-        out: Source { pipe: out, stream: Stream::Out, lines: &mut Lines::default() },
-        err: Source { pipe: err, stream: Stream::Err, lines: &mut Lines::default() },
-        dev_log,
-        contact: None,
-        sockets: &[],
-    };
-    let status = init.watch(log);
-    init.drain(log);
-    log.report_dropped(true);
-    log.flush();
-    outlets.sink = log.sink.take();
-    if status == 0 && !init.killed {
-        return Ok(());
-    }
-    let note = end_note(status);
-    Err(Failure::new(Stage::PreStart, crate::sys::Errno(0), note.strip_prefix("ended: ").unwrap_or(&note).as_bytes()))
 }
 
 /// The descriptor that tells of ended children.

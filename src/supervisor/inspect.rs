@@ -4,13 +4,14 @@
 
 use super::answer::{self, Why, state_word};
 use super::event::Index;
+use super::health::Health;
 use super::notify::Counts;
 use super::run::Supervisor;
 use crate::base::signal;
 use crate::image::text::{quote, quote_list};
 use crate::plan::{
-    CapSet, Condition, Feature, Kind, Listen, Memory, MountKind, Network, NotifyAccess, Ready, RestartPolicy,
-    RlimitKind, Root, RootFs, Schedule, Seccomp, Service as Configured, Socket, Then,
+    self, CapSet, Condition, Feature, Kind, Listen, Memory, MountKind, Network, NotifyAccess, Ready, RestartPolicy,
+    RlimitKind, Role, Root, RootFs, Schedule, Seccomp, Service as Configured, Socket, Then,
 };
 use crate::sandbox::cgroup::Controller;
 use crate::sandbox::prepare::has_overlayfs;
@@ -84,7 +85,7 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
     object
         .text("name", &configured.name)
         .text("state", state_word(service).as_str())
-        .text("reason", Why(plan, service))
+        .text("reason", Why(plan, index, service))
         .raw("age_ms", supervisor.now.since(service.since).0)
         .raw("pid", live.map_or(0, |live| live.main))
         .raw("init", live.map_or(0, |live| live.init))
@@ -117,6 +118,9 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
         }),
     );
     supervision(&mut object, configured, service.due.overruns);
+    if let Some(check) = &configured.health {
+        object.raw("health", health(check, &service.health));
+    }
     object.end()
 }
 
@@ -162,6 +166,26 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
 fn notify(counts: &Counts) -> String {
     let mut one = Object::new();
     one.raw("refused", counts.refused).raw("malformed", counts.malformed).end()
+}
+
+/// The health check with its times as they are, and how it stands.
+fn health(check: &plan::Health, health: &Health) -> String {
+    let times = if health.due.is_some() { health.times } else { check.times.or(health.times) };
+    let role = match check.role {
+        Role::Live => "live",
+        Role::Ready => "ready",
+    };
+    let mut one = Object::new();
+    one.text("probe", &check.probe)
+        .text("state", health.word())
+        .raw("failures", health.failures)
+        .optional("last_failure", health.fault)
+        .text("interval", times.interval())
+        .text("timeout", times.timeout())
+        .optional("start_period", times.start_period)
+        .raw("retries", times.retries())
+        .text("role", role)
+        .end()
 }
 
 fn process(object: &mut Object, service: &Configured) {
@@ -338,6 +362,7 @@ fn talk(object: &mut Object, service: &Configured) {
         Ready::Started => "started".to_owned(),
         Ready::Notify => "notify".to_owned(),
         Ready::Fd(fd) => format!("fd {fd}"),
+        Ready::Health => "health".to_owned(),
     };
     let access = service.notify.map(|access| match access {
         NotifyAccess::Main => "main",

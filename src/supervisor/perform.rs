@@ -14,6 +14,7 @@ use super::init;
 use super::instance::{self, Instance, Process};
 use super::keeper::{End, Moment};
 use super::lookout;
+use super::prober;
 use super::run::{KEEPER, Supervisor};
 use super::service::Phase;
 use super::slot::{Launch, Left, Live};
@@ -78,6 +79,8 @@ impl Supervisor<'_> {
                 };
                 self.happened(index, number, InstanceEvent::Frozen(result));
             }
+            Action::Probe(index, number) => self.probe(index, number),
+            Action::EndProbe(index, _) => self.end_probe(index),
             Action::Cleanup(index, number) => self.cleanup(index, number),
             Action::Changed(index, phase) => self.changed(index, phase),
             Action::GiveUp(index, number) => self.give_up(index, number),
@@ -173,6 +176,12 @@ impl Supervisor<'_> {
                 slot.group.insert(made.map_err(|error| error.to_string())?).clone()
             }
         };
+        let probing = &mut slot.probing;
+        if let Some(times) =
+            prober::equip(probing, (device, service), material.image.health.as_deref(), &mut self.tree)?
+        {
+            self.events.push_back(Event::Instance(index, number, InstanceEvent::Probing(times)));
+        }
         let join = group.join().map_err(|error| error.to_string())?;
         if slot.sockets.len() < service.sockets.len() {
             slot.sockets.clear();
@@ -233,6 +242,9 @@ impl Supervisor<'_> {
             return;
         }
         slot.live = None;
+        if let Some(probing) = &mut slot.probing {
+            probing.forget();
+        }
         if let Some(group) = slot.group.as_ref().filter(|group| !group.is_empty()) {
             // Those that do not die in time keep the group, and the next instance has a fresh one.
             let _ = group.kill();
@@ -299,6 +311,9 @@ impl Supervisor<'_> {
 
     fn remove_group(&mut self, index: Index) {
         let Some(slot) = self.slots.get_mut(usize::from(index)).filter(|slot| slot.live.is_none()) else { return };
+        if let Some(error) = slot.remove_probe() {
+            self.report.line(format_args!("{}: {error}", answer::name(&self.plan, index)));
+        }
         let Some(group) = slot.group.take() else { return };
         if let Err(error) = group.remove() {
             self.report.line(format_args!("{}: {error}", answer::name(&self.plan, index)));

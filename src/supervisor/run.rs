@@ -29,6 +29,7 @@ use super::report::Report;
 use super::rundir::{RunDir, Unclaimed};
 use super::service::Phase;
 use super::slot::{self, Left, Slot};
+use super::source::Source;
 use super::upgrade::Upgrade;
 use crate::base::units::Millis;
 use crate::control::server::Server;
@@ -52,53 +53,6 @@ use std::path::Path;
 
 /// Whom an answer goes to that the keeper asked for; connections count from 1.
 pub(super) const KEEPER: Token = Token { client: 0, id: 0 };
-
-/// What an entry of the epoll set stands for: the upper half of its mark; the lower half is a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Signals,
-    Timer,
-    Control,
-    Worker,
-    Folders,
-    Awaited,
-    Lookout,
-    Channel(Index),
-    Memory(Index),
-    Init(Index),
-}
-
-impl Source {
-    fn mark(self) -> u64 {
-        match self {
-            Source::Signals => 0,
-            Source::Timer => 1 << 32,
-            Source::Control => 2 << 32,
-            Source::Worker => 3 << 32,
-            Source::Folders => 4 << 32,
-            Source::Awaited => 7 << 32,
-            Source::Lookout => 8 << 32,
-            Source::Channel(index) => 5 << 32 | u64::from(index),
-            Source::Memory(index) => 6 << 32 | u64::from(index),
-            Source::Init(index) => 9 << 32 | u64::from(index),
-        }
-    }
-
-    fn of(mark: u64) -> Source {
-        match (mark >> 32, mark as Index) {
-            (0, _) => Source::Signals,
-            (1, _) => Source::Timer,
-            (2, _) => Source::Control,
-            (3, _) => Source::Worker,
-            (4, _) => Source::Folders,
-            (7, _) => Source::Awaited,
-            (8, _) => Source::Lookout,
-            (5, index) => Source::Channel(index),
-            (9, index) => Source::Init(index),
-            (_, index) => Source::Memory(index),
-        }
-    }
-}
 
 /// The supervisor of one run directory.
 pub struct Supervisor<'k> {
@@ -323,8 +277,11 @@ impl<'k> Supervisor<'k> {
             }
             self.now = monotonic();
             if self.state.next_deadline().is_some_and(|deadline| deadline <= self.now) {
-                // A ping that is here already counts, however late it is looked at.
-                (0..self.plan.services.len() as Index).for_each(|index| self.hear_out(index));
+                // A ping or an answer that is here already counts, however late it is looked at.
+                for index in 0..self.plan.services.len() as Index {
+                    self.hear_out(index);
+                    self.attend_probe(index);
+                }
                 self.events.push_back(Event::Timer);
             }
             if self.server.next_deadline().is_some_and(|deadline| deadline <= self.now) {
@@ -396,6 +353,7 @@ impl<'k> Supervisor<'k> {
             Source::Channel(index) => self.hear(index),
             Source::Memory(index) => self.memory_short(index),
             Source::Init(index) => self.init_ended(index),
+            Source::Probe(index) => self.attend_probe(index),
         }
     }
 
@@ -432,8 +390,12 @@ impl<'k> Supervisor<'k> {
             }
             // Waited for last: until here the number is its own.
             let status = wait_for(pid);
-            if self.ending.take_if(|ending| *ending == pid).is_some() && status != Ok(0) {
-                self.report.line("not all of what the config no longer has could be stopped");
+            if self.ending.take_if(|ending| *ending == pid).is_some() {
+                if status != Ok(0) {
+                    self.report.line("not all of what the config no longer has could be stopped");
+                }
+            } else if let (Ok(status), None) = (status, found) {
+                self.probe_ended(pid, status);
             }
         }
     }
@@ -561,6 +523,9 @@ impl<'k> Supervisor<'k> {
             if let Some(error) = group.take().and_then(|group| group.remove().err()) {
                 self.report.line(error);
             }
+        }
+        for error in self.slots.iter_mut().filter_map(Slot::remove_probe) {
+            self.report.line(error);
         }
         if let Err(error) = self.tree.remove() {
             self.report.line(error);

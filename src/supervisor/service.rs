@@ -3,6 +3,7 @@
 
 use super::backoff::Backoff;
 use super::event::{Index, Number, Status};
+use super::health::Health;
 use super::timer::Due;
 use crate::base::exit;
 use crate::base::units::Millis;
@@ -99,6 +100,10 @@ pub enum Reason {
     Stopping,
     /// It did not ping within its `watchdog`, or said itself that something is wrong.
     Watchdog,
+    /// It failed too many probes; [`Service::health`] says which way.
+    Unhealthy,
+    /// It runs and fails its probes, which is shown and nothing else.
+    NotReady,
     /// The sandbox could not be made; [`Service::detail`] says why.
     SpawnFailed,
     /// The image cannot be used; [`Service::detail`] says why.
@@ -145,6 +150,8 @@ impl Reason {
             Reason::ReloadTimeout => "reload-timeout",
             Reason::Stopping => "by-itself",
             Reason::Watchdog => "watchdog",
+            Reason::Unhealthy => "unhealthy",
+            Reason::NotReady => "not-ready",
             Reason::SpawnFailed => "spawn",
             Reason::Image => "image",
             Reason::Board => "board",
@@ -186,6 +193,8 @@ impl fmt::Display for Reason {
             Reason::ReloadTimeout => f.write_str("was not ready again within its start_timeout after a reload"),
             Reason::Stopping => f.write_str("is ending by itself"),
             Reason::Watchdog => f.write_str("its watchdog expired"),
+            Reason::Unhealthy => f.write_str("unhealthy"),
+            Reason::NotReady => f.write_str("not ready"),
             Reason::SpawnFailed => f.write_str("could not be started"),
             Reason::Image => f.write_str("its image cannot be used"),
             Reason::Board => f.write_str("this board lacks something"),
@@ -229,6 +238,8 @@ pub struct Service {
     pub ping_by: Option<Millis>,
     /// Whether it has had a period more because the supervisor looked too late, and has not pinged since.
     pub late: bool,
+    /// How it answers when it is asked whether it works.
+    pub health: Health,
     /// The current or last instance; 0 before the first.
     pub number: Number,
     /// What happens once the instance is gone.
@@ -269,6 +280,7 @@ impl Service {
             period: None,
             ping_by: None,
             late: false,
+            health: Health::default(),
             number: 0,
             after: After::Policy,
             ran: Millis(0),

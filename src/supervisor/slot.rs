@@ -5,6 +5,7 @@ use super::event::{Index, Number, Status};
 use super::instance::{Instance, Process};
 use super::leftover::Handle;
 use super::notify::{Counts, Line};
+use super::prober::Probing;
 use super::record::{Ended, ExitRecord};
 use super::wire::ToInit;
 use crate::base::units::Millis;
@@ -25,6 +26,8 @@ pub struct Slot {
     pub net: Option<OwnedFd>,
     /// Its listening sockets, from its first start until it is stopped.
     pub sockets: Sockets,
+    /// Its probes, from the first one on.
+    pub probing: Option<Box<Probing>>,
     /// Its running instance.
     pub live: Option<Live>,
     /// Whether the group is of a config that holds no longer, and not for the next instance.
@@ -89,6 +92,13 @@ pub struct Launch {
     pub record: Instance,
     /// What the start was made from.
     pub spec: Spec,
+}
+
+impl Slot {
+    /// Removes what its probes have; what does not go is a sentence.
+    pub fn remove_probe(&mut self) -> Option<String> {
+        self.probing.as_mut()?.take_command()?.remove().err()
+    }
 }
 
 impl Live {

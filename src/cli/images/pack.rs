@@ -100,6 +100,7 @@ pub fn run(args: &PackArgs) -> u8 {
         user: args.user.as_deref().unwrap_or_default().into(),
         working_dir: args.workdir.as_deref().unwrap_or_default().into(),
         stop_signal,
+        health: None,
         platform: None,
     };
     let platform = args.arch.clone().unwrap_or_else(Platform::native);

@@ -1,6 +1,8 @@
 //! The one table of all keys: it drives the scanner, the JSON Schema and the reference.
 
 mod device;
+mod health;
+mod life;
 mod service;
 
 use super::values::Text;
@@ -160,7 +162,7 @@ const OVERRIDES: Key = optional(
     "[]",
     "[ { \"name\": \"web\", \"limits\": { \"memory\": \"32M\" } } ]",
     "What replaces keys of the service with that name, wherever it stands. A list is replaced as a whole; of `limits`, \
-     `restart`, `stop`, `log` and `when` only the keys that are written. Later files come last.",
+     `restart`, `stop`, `log`, `health` and `when` only the keys that are written. Later files come last.",
 );
 
 /// An entry of `vars`.

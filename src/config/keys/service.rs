@@ -1,6 +1,7 @@
 //! The keys of one entry of `services`.
 
-use super::{GIB, HOUR, KIB, Kind, MIB, Object, SECOND, TIB, optional, required, with_vars};
+use super::life::{RESTART, STOP, TIMER};
+use super::{GIB, HOUR, KIB, Kind, MIB, Object, TIB, health, optional, required, with_vars};
 use crate::base::limits;
 use crate::config::values::Text;
 
@@ -192,11 +193,12 @@ pub static SERVICE: Object = Object {
         ),
         optional(
             "ready",
-            Kind::Word(&["started", "notify", "fd"]),
+            Kind::Word(&["started", "notify", "fd", "health"]),
             "\"started\"",
             "\"notify\"",
             "When it is ready. `started`: when its program runs. `notify`: when it says READY=1 to the socket that \
-             NOTIFY_SOCKET names (sd_notify). `fd`: when it writes a line to descriptor `ready_fd` (s6).",
+             NOTIFY_SOCKET names (sd_notify). `fd`: when it writes a line to descriptor `ready_fd` (s6). `health`: when \
+             its `health` check succeeds for the first time.",
         ),
         optional(
             "ready_fd",
@@ -220,6 +222,14 @@ pub static SERVICE: Object = Object {
             "\"10s\"",
             "The longest time between two WATCHDOG=1 to NOTIFY_SOCKET, from its start on. When it passes, main gets \
              SIGABRT, then everything is killed, and the service starts again as `restart` says.",
+        ),
+        optional(
+            "health",
+            Kind::Object(&health::HEALTH),
+            "not asked",
+            "{ \"tcp\": \"127.0.0.1:1883\", \"interval\": \"5s\", \"timeout\": \"1s\", \"retries\": 3 }",
+            "How it is asked whether it works, and how often. When it fails too often, main gets SIGABRT, then everything \
+             is killed, and the service starts again as `restart` says. Nothing is asked while it is paused or ending.",
         ),
         optional(
             "network",
@@ -463,108 +473,6 @@ static MOUNT: Object = Object {
             "needed by `tmpfs`",
             "\"4M\"",
             "The most that a tmpfs holds.",
-        ),
-    ],
-};
-
-static TIMER: Object = Object {
-    name: "timer",
-    either: &["every", "at"],
-    keys: &[
-        optional(
-            "every",
-            Kind::Text(Text::Duration(SECOND, 240 * HOUR)),
-            "this or `at`",
-            "\"1h\"",
-            "At boot, and from then on each time that this has passed.",
-        ),
-        optional(
-            "at",
-            Kind::Text(Text::TimeOfDay),
-            "this or `every`",
-            "\"03:30\"",
-            "Once a day at this time, UTC, and not at boot. Nothing happens before the clock is set, and a time that is \
-             missed is not made up.",
-        ),
-        optional(
-            "jitter",
-            Kind::Text(Text::DurationOrNone(10, 24 * HOUR)),
-            "\"0\"",
-            "\"5m\"",
-            "Each of these starts is put off by a random part of this.",
-        ),
-    ],
-};
-
-static RESTART: Object = Object {
-    name: "restart",
-    either: &[],
-    keys: &[
-        optional(
-            "policy",
-            Kind::Word(&["no", "on-failure", "always"]),
-            "\"always\"; \"on-failure\" for a oneshot",
-            "\"on-failure\"",
-            "`on-failure`: after an exit code other than 0, a signal, out of memory, its watchdog, or a start that did not \
-             succeed. After exit code 78 (its configuration is wrong) it starts again only when someone asks.",
-        ),
-        optional(
-            "delay",
-            Kind::Text(Text::Duration(10, 24 * HOUR)),
-            "\"100ms\"",
-            "\"1s\"",
-            "Wait before the first restart; it doubles with each further one.",
-        ),
-        optional(
-            "max_delay",
-            Kind::Text(Text::Duration(10, 24 * HOUR)),
-            "\"60s\"",
-            "\"60s\"",
-            "The longest wait. After a run longer than this the wait begins again at `delay`.",
-        ),
-        optional(
-            "tries",
-            Kind::Integer(0, 10_000),
-            "0 (no bound); 10 with `then` or `critical`",
-            "10",
-            "Restarts within `within` before `then` happens.",
-        ),
-        optional(
-            "within",
-            Kind::Text(Text::Duration(SECOND, 240 * HOUR)),
-            "\"10m\"",
-            "\"10m\"",
-            "The time in which `tries` are counted.",
-        ),
-        optional(
-            "then",
-            Kind::Word(&["keep-trying", "stop", "dependants", "reboot"]),
-            "\"keep-trying\"",
-            "\"stop\"",
-            "After that many: go on at the longest delay; leave it down; start those that need it again with it, and go on \
-             at the longest delay after as many tries more; or these, then everything but lifelines, then the board, each \
-             after as many tries more. The board is rebooted only where coracle is its first process.",
-        ),
-    ],
-};
-
-static STOP: Object = Object {
-    name: "stop",
-    either: &[],
-    keys: &[
-        optional(
-            "signal",
-            Kind::Text(Text::Signal),
-            "the image's, else TERM",
-            "\"TERM\"",
-            "The signal that asks it to end: a name or a number.",
-        ),
-        optional(
-            "timeout",
-            Kind::Text(Text::Duration(0, HOUR)),
-            "\"10s\"",
-            "\"10s\"",
-            "From the signal to the kill of everything that is left.",
         ),
     ],
 };

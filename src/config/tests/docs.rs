@@ -39,6 +39,7 @@ fn pattern(text: Text) -> Option<&'static str> {
         Text::Address => "^.+:[0-9]+$",
         Text::Mode => "^[0-7]{3,4}$",
         Text::TimeOfDay => "^[0-2][0-9]:[0-5][0-9](:[0-5][0-9])?$",
+        Text::Url => "^http://.",
         Text::WatchdogDevice => "^(auto|/dev/.+)$",
         Text::Module => "^[A-Za-z0-9_-]+$",
         Text::Sysctl => "^[^.]+[.].",

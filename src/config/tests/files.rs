@@ -172,8 +172,12 @@ fn an_override_of_every_key_is_what_the_service_itself_would_say() {
         check(key.name, key.example);
         if let keys::Kind::Object(inner) = key.kind {
             for key_of_it in inner.keys.iter().filter(|inner| !["memory", "jitter"].contains(&inner.name)) {
-                let memory = if key.name == "limits" { "\"memory\": \"32M\", " } else { "" };
-                check(key.name, &format!("{{ {memory}{:?}: {} }}", key_of_it.name, key_of_it.example));
+                let must = match key.name {
+                    "limits" => "\"memory\": \"32M\", ",
+                    "health" if !inner.either.contains(&key_of_it.name) => "\"http\": \"http://127.0.0.1/\", ",
+                    _ => "",
+                };
+                check(key.name, &format!("{{ {must}{:?}: {} }}", key_of_it.name, key_of_it.example));
             }
         }
     }

@@ -70,10 +70,14 @@ impl Step<'_> {
                 // Nothing else would let it go on, and it could not be ended.
                 self.actions.push(Action::Freeze(index, service.number, false));
             }
-            let watched = matches!(service.phase, Phase::Started | Phase::Running) && !service.paused;
+            let watched = watched_now(&service);
             service.ping_by = service.period.filter(|_| watched).map(|period| self.now.plus(period));
         }
+        let asked = watched_now(&service);
         let after = self.place(index, service, same);
+        if matches!(found, Found::Running(..)) && asked {
+            self.begin_probes(index);
+        }
         if matches!(found, Found::Running(..)) && !same {
             self.stop(index, Reason::Changed, after);
         }
@@ -130,6 +134,11 @@ impl Step<'_> {
     fn is_enabled(&self, index: Index) -> bool {
         self.plan.services.get(usize::from(index)).is_some_and(|service| service.enabled)
     }
+}
+
+/// Whether it is watched and asked: main runs, and is not frozen.
+fn watched_now(service: &Service) -> bool {
+    matches!(service.phase, Phase::Started | Phase::Running) && !service.paused
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub const ABORT_TIME: Millis = Millis::from_secs(5);
 /// How many times its configured time a start or an end may take of a service that asks for more.
 pub(super) const EXTENSION: u64 = 10;
 /// A timer that fires this much too late tells of a board that stood still, and not of a service that hangs.
-const LATE: Millis = Millis::from_secs(1);
+pub(super) const LATE: Millis = Millis::from_secs(1);
 /// The signal of abort(3), the same number on every architecture that coracle runs on.
 const SIGABRT: u8 = 6;
 
@@ -74,17 +74,17 @@ impl Step<'_> {
             Some(period) if !service.late && now.since(ping_by) > LATE => {
                 (service.late, service.ping_by) = (true, Some(now.plus(period)));
             }
-            _ => self.abort(index),
+            _ => self.abort(index, Reason::Watchdog),
         }
     }
 
-    /// Main does not live up to its watchdog: it is told so, and everything is killed if that does not end it.
-    pub(super) fn abort(&mut self, index: Index) {
+    /// Main does not live up to its watchdog or its probes: it is told so, and everything is killed if that does not end it.
+    pub(super) fn abort(&mut self, index: Index, reason: Reason) {
         let Some(service) = self.service(index) else { return };
         if matches!(service.phase, Phase::Started | Phase::Running) {
             let number = service.number;
             self.thaw(index);
-            self.end(index, Ending::Asked, Reason::Watchdog, ABORT_TIME);
+            self.end(index, Ending::Asked, reason, ABORT_TIME);
             self.actions.push(Action::Signal(index, number, Some(SIGABRT)));
         }
     }
@@ -110,6 +110,7 @@ impl Step<'_> {
     /// The instance is being ended and has `time` for it.
     pub(super) fn end(&mut self, index: Index, ending: Ending, reason: Reason, time: Millis) {
         let now = self.now;
+        self.rest_probes(index);
         let Some(service) = self.service(index) else { return };
         if service.phase == Phase::Running {
             service.ran = now.since(service.since);
@@ -162,6 +163,7 @@ impl Step<'_> {
         let number = service.number;
         // The next instance lives in the same group and must not be born frozen.
         self.thaw(index);
+        self.rest_probes(index);
         if let Some(service) = self.service(index) {
             (service.ping_by, service.furthest) = (None, None);
         }

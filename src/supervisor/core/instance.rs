@@ -50,6 +50,14 @@ impl Step<'_> {
             InstanceEvent::OutOfMemory => self.out_of_memory(index),
             InstanceEvent::Notified(notice) => self.notified(index, notice),
             InstanceEvent::Troubled(why) => service.said = Some(why),
+            InstanceEvent::Probing(times) => {
+                service.health.times = times;
+                // What runs already was adopted.
+                if matches!(phase, Phase::Started | Phase::Running) {
+                    self.begin_probes(index);
+                }
+            }
+            InstanceEvent::Probed(outcome) => self.probed(index, outcome),
             InstanceEvent::Frozen(Ok(frozen)) => match phase {
                 Phase::Running => {
                     service.paused = frozen;
@@ -61,6 +69,11 @@ impl Step<'_> {
                     service.deadline = None;
                     if !frozen && service.furthest.is_some() {
                         self.reloads(index);
+                    }
+                    if frozen {
+                        self.rest_probes(index);
+                    } else {
+                        self.resume_probes(index);
                     }
                     self.actions.push(Action::Changed(index, Phase::Running));
                 }
@@ -110,6 +123,7 @@ impl Step<'_> {
         (service.period, service.ping_by) = (period, period.map(|period| now.plus(period)));
         let deadline = service.deadline.filter(|_| !ready);
         self.enter(index, if ready { Phase::Running } else { Phase::Started }, Reason::None, deadline);
+        self.begin_probes(index);
     }
 
     /// The service said something about itself.
@@ -124,6 +138,7 @@ impl Step<'_> {
             service.ping_by = service.period.map(|period| now.plus(period));
             service.late = false;
         }
+        let well = alive && !service.paused && notice.ping;
         if let (Some(more), Some(deadline), Some(furthest)) = (notice.extend, service.deadline, service.furthest) {
             service.deadline = Some(deadline.max(now.plus(more).min(furthest)));
         }
@@ -151,8 +166,11 @@ impl Step<'_> {
             }
             _ => {}
         }
+        if well {
+            self.pinged(index);
+        }
         if notice.trigger && alive {
-            self.abort(index);
+            self.abort(index, Reason::Watchdog);
         }
     }
 

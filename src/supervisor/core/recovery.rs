@@ -138,6 +138,8 @@ impl Step<'_> {
         let Some(service) = self.service(index) else { return false };
         let Some(until) = service.hold else { return false };
         let over = until <= now;
+        self.hold_probes(index, if over { now } else { until }, over);
+        let Some(service) = self.service(index) else { return false };
         if over {
             service.hold = None;
         }
