@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a namespace is prepared with before its init begins: a private `/run` and `/etc`, and more programs.
@@ -12,8 +13,12 @@ const PREPARE: &str = r#"
     cp -r "$0/etc" /mnt/etc && mount --bind /mnt/etc /etc &&
     mount -t overlay overlay -o "lowerdir=$0/sbin:/usr/sbin" /usr/sbin && exec "$@""#;
 
+/// Held by the one machine that there is: all have the same groups.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// A machine that consists of an init and what it starts.
 struct Machine {
+    _alone: MutexGuard<'static, ()>,
     dir: tempfile::TempDir,
     unshare: Child,
 }
@@ -30,6 +35,7 @@ impl Machine {
             println!("skip: {test}: {missing} is not installed");
             return None;
         }
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
         for name in ["etc/coracle", "sbin", "root/bin", "root/proc", "root/sys", "root/dev", "root/tmp", "root/run"] {
@@ -56,7 +62,7 @@ impl Machine {
         command.arg(dir.path()).args(init).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let unshare = command.spawn().unwrap();
-        Some(Machine { dir, unshare })
+        Some(Machine { _alone, dir, unshare })
     }
 
     fn log(&self) -> String {

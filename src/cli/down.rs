@@ -4,7 +4,7 @@
 use super::{RUN_DIR, output};
 use crate::base::exit;
 use crate::control::client::{Client, ClientError};
-use crate::control::wire::Verb;
+use crate::control::wire::{DoneLine, Verb};
 use crate::sandbox::cgroup::{RUN_PREFIX, Tree};
 use crate::supervisor::leftover;
 use crate::supervisor::rundir::{RunDir, Unclaimed};
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// From the last answer to the end of the supervisor, which only has to remove a few folders.
 const LAST_MOMENTS: Duration = Duration::from_secs(10);
+/// From the end of a supervisor until none of its inits has its socket any more.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// Stop all services in order and end the supervisor. Cleans up as well after a supervisor that died.
 ///
@@ -28,8 +30,7 @@ pub struct DownArgs {
 
 /// Runs the command.
 pub fn run(args: &DownArgs) -> u8 {
-    let asked = Client::connect(&args.run_dir).and_then(|mut client| client.ask(Verb::Shutdown, "", 0, &mut |_| {}));
-    match asked {
+    match ask(&args.run_dir) {
         Ok(done) if done.ok => match ended(&args.run_dir) {
             true => exit::OK,
             false => {
@@ -47,6 +48,19 @@ pub fn run(args: &DownArgs) -> u8 {
             error.code()
         }
     }
+}
+
+/// Asks for the end. One that was killed a moment ago can seem to live: an init that is on its way has its socket until it
+/// has closed what it inherited.
+fn ask(run_dir: &Path) -> Result<DoneLine, ClientError> {
+    let asked = Client::connect(run_dir).and_then(|mut client| client.ask(Verb::Shutdown, "", 0, &mut |_| {}));
+    if let Err(ClientError::Broken(_)) = &asked {
+        std::thread::sleep(MOMENT);
+        if let Err(nobody @ ClientError::NoSupervisor(_)) = Client::connect(run_dir) {
+            return Err(nobody);
+        }
+    }
+    asked
 }
 
 /// Waits for the supervisor to give up its run directory.

@@ -48,7 +48,13 @@ impl Supervisor<'_> {
             Action::Prepare(index) => self.prepare(index),
             Action::Spawn(index, number) => match self.spawn(index, number) {
                 Ok(()) => self.happened(index, number, InstanceEvent::Spawned),
-                Err(why) => self.happened(index, number, InstanceEvent::SpawnFailed(why.into())),
+                Err(why) => {
+                    // Someone removed its group: the next start has a new one.
+                    if let Some(slot) = self.slots.get_mut(usize::from(index)) {
+                        slot.group.take_if(|group| !group.is_there());
+                    }
+                    self.happened(index, number, InstanceEvent::SpawnFailed(why.into()));
+                }
             },
             Action::Signal(index, _, signal) => {
                 if let Some(live) = self.live(index) {

@@ -264,6 +264,11 @@ impl Group {
         file::read(&dir.path, name).ok().and_then(|text| file::keyed(&text, "oom_kill")).unwrap_or(0)
     }
 
+    /// Whether all its folders are there.
+    pub fn is_there(&self) -> bool {
+        self.dirs.iter().all(|dir| std::path::Path::new(&dir.path).exists())
+    }
+
     /// Whether no process is left in the group.
     pub fn is_empty(&self) -> bool {
         self.dirs.iter().all(|dir| match dir.version {
