@@ -151,7 +151,7 @@ fn root_what_refuses_is_ended_with_a_reason() {
         ("no-http", "its answer is not HTTP"),
         ("unix", "unhealthy: unix /run/sock: No such file or directory"),
         ("file", "unhealthy: file /run/beat: No such file or directory"),
-        ("stale", "unhealthy: file /run/beat: not changed for 0s"),
+        ("stale", "unhealthy: file /run/beat: not changed for "),
         ("exec", "unhealthy: exec sh: exit code 3"),
         ("missing", "unhealthy: exec /bin/none: exit code 127"),
         ("exec-host", "exit code 1"),

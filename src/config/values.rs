@@ -114,8 +114,10 @@ pub enum Text {
     WatchdogDevice,
     /// A path beneath /run.
     SecretTarget,
-    /// An address and a port.
+    /// An address and a port to listen at.
     Address,
+    /// An address and a port to connect to.
+    Peer,
     /// The permissions of a file, in octal.
     Mode,
     /// `http://ADDRESS:PORT/PATH`.
@@ -161,6 +163,7 @@ pub fn check(kind: Text, text: &str) -> Read<()> {
         Text::WatchdogDevice => board::watchdog_device(text),
         Text::SecretTarget => board::secret_target(text),
         Text::Address => board::address(text),
+        Text::Peer => address(text).map(drop),
         Text::Mode => board::mode(text).map(drop),
         Text::Url => url(text).map(drop),
     }

@@ -8,7 +8,6 @@ use super::run::Supervisor;
 use super::slot::{self, Launch};
 use super::wire::{FromInit, MESSAGE_BYTES};
 use crate::plan::Root;
-use crate::sandbox::spec::Net;
 use crate::sys::Errno;
 use crate::sys::datagram::receive;
 use nix::libc;
@@ -105,8 +104,8 @@ impl Supervisor<'_> {
         };
         let Some(live) = &mut slot.live else { return };
         live.main = main.pid;
-        let Some(Launch { record, spec }) = live.launch.take() else { return self.main_is(index, main) };
-        if spec.net == Net::New {
+        let Some(Launch { record, new_net, .. }) = live.launch.take() else { return self.main_is(index, main) };
+        if new_net {
             // Without it every instance has a new one, which only costs time.
             slot.net = File::open(format!("/proc/{}/ns/net", live.init)).ok().map(OwnedFd::from);
         }

@@ -30,7 +30,7 @@ use crate::sandbox::devices;
 use crate::sandbox::prepare::prepare;
 use crate::sandbox::sockets::{self, Sockets};
 use crate::sandbox::spawn::{Spawned, spawn};
-use crate::sandbox::spec::{Place, Spec};
+use crate::sandbox::spec::{Net, Place, Spec};
 use crate::sys::wait::send_signal;
 use nix::libc;
 use std::fs::{self, File};
@@ -159,6 +159,11 @@ impl Supervisor<'_> {
     fn spawn(&mut self, index: Index, number: Number) -> Result<(), String> {
         let Some(service) = self.plan.services.get(usize::from(index)) else { return Err("it is not known".into()) };
         let device = &self.plan.device;
+        // Those of many starts at once would leave a heap of many times the size.
+        self.slots
+            .iter_mut()
+            .filter_map(|slot| slot.live.as_mut()?.launch.as_mut())
+            .for_each(|other| other.spec = None);
         let gone = "its image was removed or replaced meanwhile; it is unpacked at the next start";
         let mut material = Material::find(device, service, &mut self.images, gone)?;
         let slot = self.slots.get_mut(usize::from(index)).ok_or("it has no slot")?;
@@ -214,7 +219,7 @@ impl Supervisor<'_> {
         let Spawned { pid, pidfd: _, channel } =
             spawn(&spec, outlets, init::run).map_err(|failure| failure.to_string())?;
         let live = Live::new(number, pid, 0, stop_signal);
-        let launch = Some(Launch { record, spec });
+        let launch = Some(Launch { record, new_net: spec.net == Net::New, spec: Some(spec) });
         slot.live = Some(Live { channel: Some(channel), launch, oom, oom_before, ..live });
         slot.outdated = false;
         self.watch_instance(index);

@@ -90,8 +90,10 @@ pub struct Live {
 pub struct Launch {
     /// The record to write, less the processes.
     pub record: Instance,
-    /// What the start was made from.
-    pub spec: Spec,
+    /// What the start was made from; `None`: another start has begun since.
+    pub spec: Option<Spec>,
+    /// Whether it has a network namespace of its own that is new.
+    pub new_net: bool,
 }
 
 impl Slot {

@@ -11,7 +11,7 @@ pub static HEALTH: Object = Object {
     keys: &[
         optional(
             "tcp",
-            Kind::Text(Text::Address),
+            Kind::Text(Text::Peer),
             "one of `tcp` to `image`",
             "\"127.0.0.1:1883\"",
             "It works if it takes a connection at this address and port, in the network that it is in itself.",
