@@ -50,7 +50,7 @@ const PHASES: [Phase; 15] = [
 ];
 
 /// The reasons by their number in a record. Only ever grows. One that is not here is not kept.
-const REASONS: [Reason; 20] = [
+const REASONS: [Reason; 23] = [
     Reason::None,
     Reason::Disabled,
     Reason::Asked,
@@ -71,6 +71,9 @@ const REASONS: [Reason; 20] = [
     Reason::ReloadTimeout,
     Reason::Timer,
     Reason::Unplugged,
+    Reason::Unhealthy,
+    Reason::NotReady,
+    Reason::Awaits,
 ];
 /// From here on a reason is the exit code, and from there the signal, that main ended with.
 const EXIT: u64 = 0x100;
