@@ -167,6 +167,23 @@ fn root_what_does_not_die_is_named_and_the_next_instance_does_not_wait_for_it() 
 }
 
 #[test]
+fn root_a_service_whose_group_someone_removed_starts_in_a_new_one() {
+    let name = "root_a_service_whose_group_someone_removed_starts_in_a_new_one";
+    let falls = service("falls", &["sh", "-c", "echo up; sleep 1; exit 3"], &restart(r#""delay": "1s""#));
+    let Some(mut board) = Board::new(name, &[falls]) else { return };
+    board.up();
+    board.until_running("falls");
+    let groups = board.groups("falls");
+    assert!(!groups.is_empty());
+    board.until("its end", |board| board.field("falls", "state") == "backoff");
+    groups.iter().for_each(|group| std::fs::remove_dir(group).unwrap());
+    board.until("it starts again", |board| board.logs("falls").matches("up").count() > 1);
+    assert!(groups.iter().all(|group| group.exists()), "{groups:?}");
+    assert!(board.report().contains("falls ended: could not be started"), "{}", board.report());
+    board.down();
+}
+
+#[test]
 fn root_hands_off_means_no_restart_until_the_time_is_over_and_is_loud() {
     let name = "root_hands_off_means_no_restart_until_the_time_is_over_and_is_loud";
     let keys = format!(r#"{} "watchdog": "1s","#, restart(r#""delay": "10ms""#));
