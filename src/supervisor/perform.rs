@@ -156,18 +156,13 @@ impl Supervisor<'_> {
         }
     }
 
-    fn spawn(&mut self, index: Index, number: Number) -> Result<(), String> {
-        let Some(service) = self.plan.services.get(usize::from(index)) else { return Err("it is not known".into()) };
-        let device = &self.plan.device;
-        // Those of many starts at once would leave a heap of many times the size.
-        self.slots
-            .iter_mut()
-            .filter_map(|slot| slot.live.as_mut()?.launch.as_mut())
-            .for_each(|other| other.spec = None);
-        let gone = "its image was removed or replaced meanwhile; it is unpacked at the next start";
-        let mut material = Material::find(device, service, &mut self.images, gone)?;
-        let slot = self.slots.get_mut(usize::from(index)).ok_or("it has no slot")?;
-        let group = match &slot.group {
+    /// The group that the next instance of a service runs in.
+    fn group_of_next(&mut self, index: Index, number: Number) -> Result<Group, String> {
+        let (device, at) = (&self.plan.device, usize::from(index));
+        let (Some(service), Some(slot)) = (self.plan.services.get(at), self.slots.get_mut(at)) else {
+            return Err("it is not known".into());
+        };
+        Ok(match &slot.group {
             // What has not died since the last instance keeps its group to itself.
             Some(group) if group.pids().is_empty() || self.left.len() >= LEFT => group.clone(),
             kept => {
@@ -186,7 +181,21 @@ impl Supervisor<'_> {
                 let made = self.tree.create(name, &service.limits, &rules, &options);
                 slot.group.insert(made.map_err(|error| error.to_string())?).clone()
             }
-        };
+        })
+    }
+
+    fn spawn(&mut self, index: Index, number: Number) -> Result<(), String> {
+        let group = self.group_of_next(index, number)?;
+        let Some(service) = self.plan.services.get(usize::from(index)) else { return Err("it is not known".into()) };
+        let device = &self.plan.device;
+        // Those of many starts at once would leave a heap of many times the size.
+        self.slots
+            .iter_mut()
+            .filter_map(|slot| slot.live.as_mut()?.launch.as_mut())
+            .for_each(|other| other.spec = None);
+        let gone = "its image was removed or replaced meanwhile; it is unpacked at the next start";
+        let mut material = Material::find(device, service, &mut self.images, gone)?;
+        let slot = self.slots.get_mut(usize::from(index)).ok_or("it has no slot")?;
         let probing = &mut slot.probing;
         if let Some(times) =
             prober::equip(probing, (device, service), material.image.health.as_deref(), &mut self.tree)?

@@ -31,7 +31,7 @@ const MAGIC: [u8; 4] = *b"csta";
 const VERSION: u8 = 1;
 
 /// The phases by their number in a record. Only ever grows.
-const PHASES: [Phase; 15] = [
+pub(super) const PHASES: [Phase; 15] = [
     Phase::Stopped,
     Phase::Waiting,
     Phase::Preparing,

@@ -149,25 +149,8 @@ mod tests {
     use crate::plan::{Limits, Memory, Root, Service as Configured};
     use crate::supervisor::core::step;
     use crate::supervisor::event::Event;
+    use crate::supervisor::saved::PHASES;
     use crate::supervisor::service::Ending;
-
-    const PHASES: [Phase; 15] = [
-        Phase::Stopped,
-        Phase::Waiting,
-        Phase::Preparing,
-        Phase::Starting,
-        Phase::Started,
-        Phase::Running,
-        Phase::Stopping(Ending::Asked),
-        Phase::Stopping(Ending::Sweeping),
-        Phase::Stopping(Ending::Killed),
-        Phase::Stopping(Ending::Felled),
-        Phase::Stopping(Ending::Stuck),
-        Phase::Backoff,
-        Phase::Held,
-        Phase::Failed,
-        Phase::Done,
-    ];
 
     fn adopted(saved: Option<(Service, bool)>, found: Found, enabled: bool) -> (Service, Vec<Action>) {
         let limits = Limits::with_memory(Memory::Max(Bytes(1 << 20)));
