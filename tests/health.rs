@@ -209,7 +209,7 @@ fn root_a_command_leaves_nothing_behind_however_it_ends() {
         asked("forks", &[], &check(forks), &env("forks")),
         asked("hangs", &[], &check("sleep 1000000 & sleep 1000000"), &env("hangs")),
         asked("eats", &[], &check("exec probe try 'eat 64'"), &env("eats")),
-        asked("floods", &[], &check("exec seq 1 1000000"), &env("floods")),
+        asked("floods", &[], &check("exec seq 1 100000"), &env("floods")),
         asked("bombs", &[], &check("exec probe try bomb"), &env("bombs")),
     ];
     let Some(mut board) = Board::new(name, &services) else { return };
@@ -231,7 +231,8 @@ fn root_a_command_leaves_nothing_behind_however_it_ends() {
         assert_eq!(board.field(service, "state"), "running");
     }
     for service in ["forks", "floods"] {
-        assert_eq!(board.field(service, "health"), "healthy", "{service}: {}", board.report());
+        // On a slow machine what the others do can make it late for a while.
+        board.until(&format!("{service} works"), |board| board.field(service, "health") == "healthy");
     }
     assert_eq!(board.field("eats", "oom_kills"), "0", "the service is charged for its check");
     assert_eq!(names.map(|service| board.field(service, "pid")), pids, "{}", board.report());
