@@ -14,7 +14,7 @@ use std::time::Duration;
 const VOLUME: &str = r#""mounts": [{ "type": "volume", "source": "kept", "target": "/data" }],"#;
 const ONCE: &str = r#""restart": { "policy": "no" },"#;
 /// What fails two checks in a row is ended within a second.
-const QUICK: &str = r#""interval": "150ms", "timeout": "250ms", "retries": 2, "start_period": "0""#;
+const QUICK: &str = r#""interval": "150ms", "timeout": "2s", "retries": 2, "start_period": "0""#;
 
 /// A service whose main process makes these attempts of the probe, with this check.
 fn asked(name: &str, attempts: &[&str], check: &str, more: &str) -> String {
@@ -318,7 +318,7 @@ fn root_a_check_of_a_path_does_not_lead_out_of_the_service() {
 #[test]
 fn root_a_loaded_machine_is_not_taken_for_a_hanging_service() {
     let name = "root_a_loaded_machine_is_not_taken_for_a_hanging_service";
-    let slow = r#""interval": "100ms", "timeout": "400ms", "retries": 3, "start_period": "0""#;
+    let slow = r#""interval": "100ms", "timeout": "1s", "retries": 3, "start_period": "0""#;
     let check = format!(r#"{VOLUME} "health": {{ "exec": ["probe", "try", "append /data/x", "spin 0"], {slow} }},"#);
     let spin = |name: &str| service(name, &["sh", "-c", "for i in 1 2 3 4; do (while :; do :; done) & done; wait"], "");
     let services = [
