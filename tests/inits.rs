@@ -91,6 +91,18 @@ impl Machine {
         }
     }
 
+    /// The service runs, the supervisor is killed, and another one has the service.
+    fn until_started_again(&self) {
+        self.until_running();
+        let first = self.supervisor();
+        self.run(&["kill", "-KILL", &first]).unwrap();
+        self.until("another supervisor", |machine| {
+            machine.run(&["/usr/sbin/coracle", "inspect", "device"]).is_some_and(|output| output.status.success())
+                && machine.supervisor() != first
+        });
+        self.until_running();
+    }
+
     fn until_running(&self) {
         self.until("the service runs", |machine| {
             let output = machine.run(&["/usr/sbin/coracle", "ps", "--json"]);
@@ -128,14 +140,7 @@ fn groups() -> Vec<PathBuf> {
 fn busybox_init_starts_it_again_and_stops_it_in_order() {
     let test = "busybox_init_starts_it_again_and_stops_it_in_order";
     let Some(machine) = Machine::new(test, &["busybox", "init"], "coracle.inittab", "inittab") else { return };
-    machine.until_running();
-    let first = machine.supervisor();
-    machine.run(&["kill", "-KILL", &first]).unwrap();
-    machine.until("another supervisor", |machine| {
-        machine.run(&["/usr/sbin/coracle", "inspect", "device"]).is_some_and(|output| output.status.success())
-            && machine.supervisor() != first
-    });
-    machine.until_running();
+    machine.until_started_again();
     // What BusyBox takes for "power off"; in a pid namespace that ends everything in it.
     let init = machine.init().unwrap();
     assert!(Command::new("kill").args(["-USR2", &init]).status().unwrap().success());
@@ -149,14 +154,7 @@ fn runit_runs_it_and_stops_it_in_order() {
     let test = "runit_runs_it_and_stops_it_in_order";
     let init = ["runsvdir", "-P", "/etc/service"];
     let Some(machine) = Machine::new(test, &init, "coracle.runit", "service/coracle") else { return };
-    machine.until_running();
-    let first = machine.supervisor();
-    machine.run(&["kill", "-KILL", &first]).unwrap();
-    machine.until("another supervisor", |machine| {
-        machine.run(&["/usr/sbin/coracle", "inspect", "device"]).is_some_and(|output| output.status.success())
-            && machine.supervisor() != first
-    });
-    machine.until_running();
+    machine.until_started_again();
     let down = machine.run(&["sv", "-w", "30", "down", "/etc/service/coracle"]).unwrap();
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stdout));
     assert!(machine.log().contains("one is stopped"), "{}", machine.log());

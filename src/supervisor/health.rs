@@ -62,7 +62,7 @@ impl Health {
         }));
     }
 
-    /// It is not asked any more, for now. `true`: a probe is on its way.
+    /// It is left alone until it is asked again. `true`: a probe is on its way.
     pub fn rest(&mut self) -> bool {
         self.due = None;
         core::mem::take(&mut self.asking)
