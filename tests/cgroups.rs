@@ -121,9 +121,11 @@ fn start(group: &Group, command: &[&str]) -> Running {
     }
     shell.arg("--").args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = shell.spawn().unwrap();
-    // It has joined every hierarchy once the shell has become the command; amid execve(2) the words are empty.
+    // It has joined every hierarchy once the shell has become the command; amid execve(2) the words are our own, then empty.
     let words = format!("/proc/{}/cmdline", child.id());
-    while std::fs::read_to_string(&words).is_ok_and(|words| words.is_empty() || words.contains("exit 99")) {
+    let own = std::fs::read_to_string("/proc/self/cmdline").unwrap();
+    let joins = |words: String| words.is_empty() || words == own || words.contains("exit 99");
+    while std::fs::read_to_string(&words).is_ok_and(joins) {
         if child.try_wait().unwrap().is_some() {
             break;
         }

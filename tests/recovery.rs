@@ -170,7 +170,7 @@ fn root_what_does_not_die_is_named_and_the_next_instance_does_not_wait_for_it() 
 #[test]
 fn root_a_service_whose_group_someone_removed_starts_in_a_new_one() {
     let name = "root_a_service_whose_group_someone_removed_starts_in_a_new_one";
-    let falls = service("falls", &["sh", "-c", "echo up; sleep 1; exit 3"], &restart(r#""delay": "1s""#));
+    let falls = service("falls", &["sh", "-c", "echo up; sleep 3; exit 3"], &restart(r#""delay": "5s""#));
     let Some(mut board) = Board::new(name, &[falls]) else { return };
     board.up();
     board.until_running("falls");
