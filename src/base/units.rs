@@ -21,6 +21,11 @@ impl Millis {
     pub const fn since(self, earlier: Millis) -> Millis {
         Millis(self.0.saturating_sub(earlier.0))
     }
+
+    /// The first of `times` that is set.
+    pub fn earliest(times: &[Option<Millis>]) -> Option<Millis> {
+        times.iter().flatten().min().copied()
+    }
 }
 
 impl fmt::Display for Millis {

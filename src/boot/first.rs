@@ -200,7 +200,7 @@ impl Keeper for First {
 
     fn next_deadline(&self) -> Option<Millis> {
         let feed = self.watchdog.as_ref().and_then(Watchdog::next);
-        feed.into_iter().chain(self.reboot_at).chain(self.calm_at).chain(self.forget_at).min()
+        Millis::earliest(&[feed, self.reboot_at, self.calm_at, self.forget_at])
     }
 
     fn act(&mut self, now: Millis, standing: Standing<'_>, say: Say<'_>) -> Option<End> {

@@ -117,8 +117,11 @@ impl Server {
 
     /// When [`Server::serve`] has to be called although nothing is readable.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let waiting = self.clients.iter().filter(|client| client.is_on_the_clock());
-        waiting.map(|client| client.active.plus(PATIENCE)).chain(self.full_until).min()
+        let mut next = self.full_until;
+        for client in self.clients.iter().filter(|client| client.is_on_the_clock()) {
+            next = Millis::earliest(&[next, Some(client.active.plus(PATIENCE))]);
+        }
+        next
     }
 
     /// Connections turned away because there were too many, since the start.

@@ -94,9 +94,12 @@ impl State {
 
     /// When [`Event::Timer`] is due; `None`: nothing happens by itself.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let times =
-            |service: &Service| [service.deadline, service.ping_by, service.hold, service.due.at, service.health.due];
-        self.services.iter().flat_map(times).flatten().min()
+        let mut next = None;
+        for service in &self.services {
+            let Service { deadline, ping_by, hold, due, health, .. } = service;
+            next = Millis::earliest(&[next, *deadline, *ping_by, *hold, due.at, health.due]);
+        }
+        next
     }
 }
 

@@ -5,7 +5,6 @@
 use super::answer::{self, Why, state_word};
 use super::event::Index;
 use super::health::Health;
-use super::notify::Counts;
 use super::run::Supervisor;
 use crate::base::signal;
 use crate::image::text::{quote, quote_list};
@@ -18,7 +17,7 @@ use crate::sandbox::prepare::has_overlayfs;
 use core::fmt::Display;
 use twox_hash::XxHash64;
 
-/// A JSON object being written.
+/// A JSON object being written, with the objects in it.
 struct Object {
     text: String,
 }
@@ -37,39 +36,70 @@ impl Object {
         &mut self.text
     }
 
-    fn text(&mut self, key: &str, value: impl Display) -> &mut Object {
+    fn put(&mut self, key: &str, value: &dyn Display, quoted: bool) -> &mut Object {
         let value = value.to_string();
-        quote(self.key(key), &value);
+        match quoted {
+            true => quote(self.key(key), &value),
+            false => self.key(key).push_str(&value),
+        }
         self
+    }
+
+    fn text(&mut self, key: &str, value: impl Display) -> &mut Object {
+        self.put(key, &value, true)
     }
 
     fn optional(&mut self, key: &str, value: Option<impl Display>) -> &mut Object {
         match value {
-            Some(value) => self.text(key, value),
-            None => self.raw(key, "null"),
+            Some(value) => self.put(key, &value, true),
+            None => self.put(key, &"null", false),
         }
     }
 
     /// A number, `true`, `false`, `null`, or JSON already written.
     fn raw(&mut self, key: &str, value: impl Display) -> &mut Object {
-        let value = value.to_string();
-        self.key(key).push_str(&value);
+        self.put(key, &value, false)
+    }
+
+    /// A number, or `null`.
+    fn number(&mut self, key: &str, value: Option<u64>) -> &mut Object {
+        match value {
+            Some(value) => self.put(key, &value, false),
+            None => self.put(key, &"null", false),
+        }
+    }
+
+    fn list(&mut self, key: &str, items: &[impl AsRef<str>]) -> &mut Object {
+        quote_list(self.key(key), items.iter().map(AsRef::as_ref));
         self
     }
 
-    fn list<'a>(&mut self, key: &str, items: impl IntoIterator<Item = &'a str>) -> &mut Object {
-        quote_list(self.key(key), items);
+    /// Begins an object in this one, until [`Object::close`].
+    fn open(&mut self, key: &str) -> &mut Object {
+        self.key(key).push('{');
         self
     }
 
-    fn objects(&mut self, key: &str, items: impl IntoIterator<Item = String>) -> &mut Object {
-        let items: Vec<String> = items.into_iter().collect();
-        self.raw(key, format_args!("[{}]", items.join(",")))
-    }
-
-    fn end(&mut self) -> String {
+    fn close(&mut self) -> &mut Object {
         self.text.push('}');
-        core::mem::take(&mut self.text)
+        self
+    }
+
+    /// A list of objects, each filled in by `fill`.
+    fn objects<T>(&mut self, key: &str, items: &[T], fill: impl Fn(&mut Object, &T)) -> &mut Object {
+        self.key(key).push('[');
+        for (index, item) in items.iter().enumerate() {
+            self.text.push_str(if index == 0 { "{" } else { ",{" });
+            fill(self, item);
+            self.text.push('}');
+        }
+        self.text.push(']');
+        self
+    }
+
+    fn end(mut self) -> String {
+        self.text.push('}');
+        self.text
     }
 }
 
@@ -91,35 +121,32 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
         .raw("init", live.map_or(0, |live| live.init))
         .raw("instance", service.number)
         .raw("oom_kills", service.oom_kills)
-        .optional("status", live.map(|live| &live.status).filter(|status| !status.is_empty()))
-        .raw("notify", live.map_or("null".to_owned(), |live| notify(&live.counts)))
-        .raw("enabled", configured.enabled)
-        .text("root", if configured.root == Root::Host { "host" } else { "image" })
-        .text("image", configured.image().unwrap_or_default())
-        .text("type", if configured.kind == Kind::Oneshot { "oneshot" } else { "daemon" })
-        .raw("lifeline", configured.lifeline)
-        .raw("critical", configured.critical);
+        .optional("status", live.map(|live| &live.status).filter(|status| !status.is_empty()));
+    // What of a notify socket was not listened to.
+    match live.map(|live| &live.counts) {
+        Some(counts) => object.open("notify").raw("refused", counts.refused).raw("malformed", counts.malformed).close(),
+        None => object.raw("notify", "null"),
+    }
+    .raw("enabled", configured.enabled)
+    .text("root", if configured.root == Root::Host { "host" } else { "image" })
+    .text("image", configured.image().unwrap_or_default())
+    .text("type", if configured.kind == Kind::Oneshot { "oneshot" } else { "daemon" })
+    .raw("lifeline", configured.lifeline)
+    .raw("critical", configured.critical);
     let group = slot.and_then(|slot| slot.group.as_ref()).map(|group| group.record()).unwrap_or_default();
-    let folders = group.split('\t').filter_map(|dir| dir.splitn(3, ':').nth(2));
-    object.list("cgroup", folders);
+    let folders: Vec<&str> = group.split('\t').filter_map(|dir| dir.splitn(3, ':').nth(2)).collect();
+    object.list("cgroup", &folders);
     process(&mut object, configured);
     sandbox(&mut object, configured);
-    let needs = answer::needs(plan, configured);
-    object.list("needs", needs.iter().map(String::as_str));
-    object.objects(
-        "when",
-        configured.when.iter().map(|condition| {
-            let mut one = Object::new();
-            match condition {
-                Condition::Exists(path) => one.text("exists", path),
-                Condition::Missing(path) => one.text("missing", path),
-            };
-            one.end()
-        }),
-    );
+    object.list("needs", &answer::needs(plan, configured)).objects("when", &configured.when, |one, condition| {
+        match condition {
+            Condition::Exists(path) => one.text("exists", path),
+            Condition::Missing(path) => one.text("missing", path),
+        };
+    });
     supervision(&mut object, configured, service.due.overruns);
     if let Some(check) = &configured.health {
-        object.raw("health", health(check, &service.health));
+        health(&mut object, check, &service.health);
     }
     object.end()
 }
@@ -131,52 +158,41 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
     object
         .raw("supervisor", std::process::id())
         .text("run_dir", supervisor.run.path().display())
-        .list("images", device.images.iter().map(|folder| &**folder))
+        .list("images", &device.images)
         .text("state", &device.state)
         .optional("platform", board.platform.as_ref())
         .optional("memory", device.memory)
         .text("memory_reserve", device.memory_reserve)
         .optional("own_memory", super::board::memory());
     let sum = super::board::memory_sum(&supervisor.plan);
-    let mut sums = Object::new();
-    sums.text("limits", sum.limits).text("logs", sum.logs).raw("unlimited", sum.unlimited);
+    object.open("memory_sum").text("limits", sum.limits).text("logs", sum.logs).raw("unlimited", sum.unlimited).close();
     let allowed = Feature::ALL.into_iter().filter(|feature| device.allow_missing.has(*feature));
-    object.raw("memory_sum", sums.end()).list("allow_missing", allowed.map(Feature::word));
-    object.objects(
-        "controllers",
-        Controller::ALL.into_iter().map(|controller| {
-            let mut one = Object::new();
-            let lacks = supervisor.tree.has(controller).err();
-            one.text("name", controller.v1_name()).raw("available", lacks.is_none()).optional("reason", lacks);
-            one.end()
-        }),
-    );
+    let allowed: Vec<&str> = allowed.map(Feature::word).collect();
+    object.list("allow_missing", &allowed).objects("controllers", &Controller::ALL, |one, controller| {
+        let lacks = supervisor.tree.has(*controller).err();
+        one.text("name", controller.v1_name()).raw("available", lacks.is_none()).optional("reason", lacks);
+    });
     let filters = board.kernel.as_ref().is_some_and(|kernel| kernel.has("seccomp.filter"));
     object.raw("overlayfs", has_overlayfs()).raw("seccomp", filters).text("log_ring", device.log_ring);
     object.raw("restarts_per_minute", device.restarts_per_minute).raw("max_resets", device.max_resets);
     object.raw("crash_records", device.crash_records);
-    object.list("degraded", supervisor.keeper.degraded().iter().map(String::as_str));
+    object.list("degraded", supervisor.keeper.degraded());
     for (key, value) in supervisor.keeper.facts() {
         object.raw(key, value);
     }
     object.end()
 }
 
-/// What of a notify socket was not listened to.
-fn notify(counts: &Counts) -> String {
-    let mut one = Object::new();
-    one.raw("refused", counts.refused).raw("malformed", counts.malformed).end()
-}
-
 /// The health check with its times as they are, and how it stands.
-fn health(check: &plan::Health, health: &Health) -> String {
+fn health(object: &mut Object, check: &plan::Health, health: &Health) {
     let times = if health.due.is_some() { health.times } else { check.times.or(health.times) };
     let role = match check.role {
         Role::Live => "live",
         Role::Ready => "ready",
     };
-    let mut one = Object::new();
-    one.text("probe", &check.probe)
+    object
+        .open("health")
+        .text("probe", &check.probe)
         .text("state", health.word())
         .raw("failures", health.failures)
         .optional("last_failure", health.fault)
@@ -185,7 +201,7 @@ fn health(check: &plan::Health, health: &Health) -> String {
         .optional("start_period", times.start_period)
         .raw("retries", times.retries())
         .text("role", role)
-        .end()
+        .close();
 }
 
 fn process(object: &mut Object, service: &Configured) {
@@ -194,19 +210,18 @@ fn process(object: &mut Object, service: &Configured) {
         None => user.user.to_string(),
     });
     object
-        .list("command", service.command.iter().map(|word| &**word))
-        .list("pre_start", service.pre_start.iter().map(|word| &**word))
+        .list("command", &service.command)
+        .list("pre_start", &service.pre_start)
         .optional("user", user)
-        .list("env", service.env.iter().map(|entry| &**entry))
-        .list("env_files", service.env_files.iter().map(|file| &**file))
+        .list("env", &service.env)
+        .list("env_files", &service.env_files)
         .optional("tty", service.tty.as_deref())
         .optional("working_dir", service.working_dir.as_deref())
         .text("hostname", service.hostname.as_deref().unwrap_or(service.name.as_str()))
-        .objects("sockets", service.sockets.iter().map(socket));
+        .objects("sockets", &service.sockets, socket);
 }
 
-fn socket(socket: &Socket) -> String {
-    let mut one = Object::new();
+fn socket(one: &mut Object, socket: &Socket) {
     one.text("name", &socket.name);
     match &socket.listen {
         Listen::Tcp(address) => one.text("tcp", address),
@@ -217,41 +232,29 @@ fn socket(socket: &Socket) -> String {
             one.text("unix", path).text("mode", format_args!("{mode:04o}")).optional("user", owner)
         }
     };
-    one.end()
 }
 
 fn sandbox(object: &mut Object, service: &Configured) {
     let limits = &service.limits;
-    let mut inner = Object::new();
+    object.open("limits");
     match limits.memory {
-        Memory::Max(bytes) => inner.text("memory", bytes),
-        Memory::Unlimited => inner.text("memory", "unlimited"),
-    };
-    inner
-        .optional("memory_high", limits.memory_high)
-        .text("swap", limits.swap)
-        .raw("pids", limits.pids)
-        .optional("cpu", limits.cpu.map(|percent| format!("{percent}%")))
-        .raw("cpu_weight", limits.cpu_weight.map_or("null".to_owned(), |weight| weight.to_string()))
-        .optional("cpus", limits.cpus.as_deref());
-    inner.objects(
-        "io",
-        limits.io.iter().map(|io| {
-            let mut one = Object::new();
-            one.text("device", &io.device);
-            let rates = [
-                ("read_bps", io.read_bps),
-                ("write_bps", io.write_bps),
-                ("read_iops", io.read_iops),
-                ("write_iops", io.write_iops),
-            ];
-            for (key, rate) in rates {
-                one.raw(key, rate.map_or("null".to_owned(), |rate| rate.to_string()));
-            }
-            one.end()
-        }),
-    );
-    let limits = inner.end();
+        Memory::Max(bytes) => object.text("memory", bytes),
+        Memory::Unlimited => object.text("memory", "unlimited"),
+    }
+    .optional("memory_high", limits.memory_high)
+    .text("swap", limits.swap)
+    .raw("pids", limits.pids)
+    .optional("cpu", limits.cpu.map(|percent| format!("{percent}%")))
+    .number("cpu_weight", limits.cpu_weight.map(u64::from))
+    .optional("cpus", limits.cpus.as_deref())
+    .objects("io", &limits.io, |one, io| {
+        one.text("device", &io.device)
+            .number("read_bps", io.read_bps)
+            .number("write_bps", io.write_bps)
+            .number("read_iops", io.read_iops)
+            .number("write_iops", io.write_iops);
+    })
+    .close();
     let root_fs = match service.root_fs {
         RootFs::ReadOnly => "read-only",
         RootFs::Scratch => "scratch",
@@ -268,49 +271,35 @@ fn sandbox(object: &mut Object, service: &Configured) {
         kept => kept.names().collect(),
     };
     object
-        .raw("limits", limits)
-        .objects("rlimits", service.rlimits.iter().map(rlimit))
+        .objects("rlimits", &service.rlimits, rlimit)
         .raw("oom_score_adj", service.oom_score_adj)
         .text("root_fs", root_fs)
-        .objects("mounts", service.mounts.iter().map(mount))
-        .objects(
-            "secrets",
-            service.secrets.iter().map(|secret| {
-                let mut one = Object::new();
-                one.text("file", &secret.file).text("target", &secret.target).end()
-            }),
-        )
+        .objects("mounts", &service.mounts, mount)
+        .objects("secrets", &service.secrets, |one, secret| {
+            one.text("file", &secret.file).text("target", &secret.target);
+        })
         .text("network", if service.network == Network::Host { "host" } else { "none" })
-        .list("capabilities", capabilities)
+        .list("capabilities", &capabilities)
         .text("seccomp", seccomp)
-        .objects(
-            "devices",
-            service.devices.iter().map(|device| {
-                let mut one = Object::new();
-                let (read, write) = (device.rules.read, device.rules.write);
-                one.text("path", &device.path).raw("read", read).raw("write", write).raw("optional", device.optional);
-                one.end()
-            }),
-        );
+        .objects("devices", &service.devices, |one, device| {
+            let (read, write) = (device.rules.read, device.rules.write);
+            one.text("path", &device.path).raw("read", read).raw("write", write).raw("optional", device.optional);
+        });
 }
 
-fn rlimit(limit: &crate::plan::Rlimit) -> String {
+fn rlimit(one: &mut Object, limit: &crate::plan::Rlimit) {
     let name = RlimitKind::ALL.iter().find(|(kind, _)| *kind == limit.kind).map_or("?", |(_, name)| name);
     let number = |value: u64| if value == u64::MAX { "\"unlimited\"".to_owned() } else { value.to_string() };
-    let mut one = Object::new();
     one.text("name", name).raw("soft", number(limit.soft)).raw("hard", number(limit.hard));
-    one.end()
 }
 
-fn mount(mount: &crate::plan::Mount) -> String {
-    let mut one = Object::new();
+fn mount(one: &mut Object, mount: &crate::plan::Mount) {
     match &mount.kind {
         MountKind::Volume(name) => one.text("type", "volume").text("source", name),
         MountKind::Bind(path) => one.text("type", "bind").text("source", path),
         MountKind::Tmpfs(size) => one.text("type", "tmpfs").text("size", size),
     };
     one.text("target", &mount.target).raw("read_only", mount.read_only);
-    one.end()
 }
 
 fn supervision(object: &mut Object, service: &Configured, overruns: u32) {
@@ -325,34 +314,36 @@ fn supervision(object: &mut Object, service: &Configured, overruns: u32) {
         Then::Dependants => "dependants",
         Then::Reboot => "reboot",
     };
-    let mut restart = Object::new();
-    restart
+    let signal = service.stop.signal.map(|number| signal::name(number).map_or(number.to_string(), str::to_owned));
+    object
+        .open("restart")
         .text("policy", policy)
         .text("delay", service.restart.delay)
         .text("max_delay", service.restart.max_delay)
         .raw("tries", service.restart.tries)
         .text("within", service.restart.within)
-        .text("then", then);
-    let mut stop = Object::new();
-    let signal = service.stop.signal.map(|number| signal::name(number).map_or(number.to_string(), str::to_owned));
-    stop.optional("signal", signal).text("timeout", service.stop.timeout);
-    object.raw("restart", restart.end()).raw("stop", stop.end()).text("start_timeout", service.start_timeout);
+        .text("then", then)
+        .close()
+        .open("stop")
+        .optional("signal", signal)
+        .text("timeout", service.stop.timeout)
+        .close()
+        .text("start_timeout", service.start_timeout);
     timer(object, service, overruns);
     talk(object, service);
 }
 
 fn timer(object: &mut Object, service: &Configured, overruns: u32) {
     if let Some(timer) = &service.timer {
-        let mut one = Object::new();
+        object.open("timer");
         match timer.schedule {
-            Schedule::Every(period) => one.text("every", period),
+            Schedule::Every(period) => object.text("every", period),
             Schedule::At(time) => {
                 let (minutes, seconds) = (time.0 / 60_000, time.0 / 1000 % 60);
-                one.text("at", format_args!("{:02}:{:02}:{seconds:02}", minutes / 60, minutes % 60))
+                object.text("at", format_args!("{:02}:{:02}:{seconds:02}", minutes / 60, minutes % 60))
             }
         };
-        let timer = one.text("jitter", timer.jitter).raw("overruns", overruns).end();
-        object.raw("timer", timer);
+        object.text("jitter", timer.jitter).raw("overruns", overruns).close();
     }
 }
 
@@ -368,16 +359,16 @@ fn talk(object: &mut Object, service: &Configured) {
         NotifyAccess::Main => "main",
         NotifyAccess::All => "all",
     });
-    let mut log = Object::new();
-    log.optional("ring", service.log.ring)
-        .raw("rate", service.log.rate)
-        .text("file", service.log.file)
-        .raw("keep", service.log.keep);
     object
         .text("ready", ready)
         .optional("notify_access", access)
         .optional("watchdog", service.watchdog)
-        .raw("log", log.end());
+        .open("log")
+        .optional("ring", service.log.ring)
+        .raw("rate", service.log.rate)
+        .text("file", service.log.file)
+        .raw("keep", service.log.keep)
+        .close();
 }
 
 /// A checksum of what an instance is made of: where it differs, a running one is no longer what the config says.

@@ -90,7 +90,10 @@ impl Report {
 
     /// Writes one line, or counts it.
     pub fn line(&mut self, text: impl fmt::Display) {
-        let text = text.to_string();
+        self.write(&text.to_string());
+    }
+
+    fn write(&mut self, text: &str) {
         let mut line = match self.lost {
             0 => String::new(),
             lost => format!("coracle: {lost} lines were lost here because nobody read them\n"),

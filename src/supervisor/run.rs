@@ -493,10 +493,12 @@ impl<'k> Supervisor<'k> {
 
     /// Sets the timer to the earliest deadline; it is touched only when that has changed.
     fn arm(&mut self) {
-        let live = self.slots.iter().filter_map(|slot| slot.live.as_ref());
-        let looks = live.flat_map(|live| [live.oom_look, live.gone_look]).flatten();
-        let own = self.state.next_deadline().into_iter().chain(self.server.next_deadline());
-        let next = looks.chain(own).chain(self.keeper.next_deadline()).chain(self.given_up).min();
+        let (core, server, keeper) =
+            (self.state.next_deadline(), self.server.next_deadline(), self.keeper.next_deadline());
+        let mut next = Millis::earliest(&[core, server, keeper, self.given_up]);
+        for live in self.slots.iter().filter_map(|slot| slot.live.as_ref()) {
+            next = Millis::earliest(&[next, live.oom_look, live.gone_look]);
+        }
         if next == self.armed {
             return;
         }
