@@ -2,7 +2,7 @@
 //! proc(5)). Pure: no file is opened here.
 #![forbid(unsafe_code)]
 
-use super::Controller;
+use super::{Controller, Controllers};
 use crate::base::mountinfo::{Mounted, has_option};
 
 /// A cgroup file system as mounted, and this process's place in it.
@@ -11,7 +11,7 @@ pub struct Hierarchy {
     /// 1 or 2.
     pub version: u8,
     /// The controllers that v1 mounted here; none for v2, where files tell.
-    pub controllers: Vec<Controller>,
+    pub controllers: Controllers,
     /// Where it is mounted.
     pub mount: String,
     /// This process's group as a path on the file system: `mount` or beneath it.
@@ -30,7 +30,7 @@ pub fn hierarchies(proc_cgroup: &str, mountinfo: &str) -> Vec<Hierarchy> {
         let mut parts = line.splitn(3, ':');
         let (Some(number), Some(names), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
         let version = if number == "0" && names.is_empty() { 2 } else { 1 };
-        let controllers: Vec<Controller> = names.split(',').filter_map(Controller::from_v1_name).collect();
+        let controllers = Controllers::of_v1(names);
         if version == 1 && controllers.is_empty() {
             continue;
         }
@@ -41,13 +41,7 @@ pub fn hierarchies(proc_cgroup: &str, mountinfo: &str) -> Vec<Hierarchy> {
         let usable = visible.filter(holds).filter_map(|mount| {
             let inside = beneath(path, &mount.root)?;
             let own = format!("{}{}", mount.target.trim_end_matches('/'), inside);
-            Some(Hierarchy {
-                version,
-                controllers: controllers.clone(),
-                mount: mount.target.clone(),
-                own,
-                read_only: mount.is_read_only(),
-            })
+            Some(Hierarchy { version, controllers, mount: mount.target.clone(), own, read_only: mount.is_read_only() })
         });
         found.extend(usable.min_by_key(|hierarchy| hierarchy.read_only));
     }
@@ -91,7 +85,7 @@ mod tests {
     use super::*;
 
     fn own(found: &[Hierarchy], controller: Controller) -> Option<&str> {
-        let hierarchy = found.iter().find(|hierarchy| hierarchy.controllers.contains(&controller));
+        let hierarchy = found.iter().find(|hierarchy| hierarchy.controllers.has(controller));
         hierarchy.map(|hierarchy| hierarchy.own.as_str())
     }
 

@@ -6,107 +6,115 @@ use core::fmt;
 
 /// A failure of the cgroup layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Error {
-    /// The kernel, or the place in the cgroup tree, cannot enforce something that was asked for.
-    Missing {
-        /// What was asked for.
-        feature: Feature,
-        /// Why it cannot be had.
-        reason: String,
-    },
+pub struct Error {
+    cause: Cause,
+    sentence: Box<str>,
+}
+
+/// What someone can do something about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The kernel, or the place in the cgroup tree, cannot enforce this.
+    Missing(Feature),
     /// The kernel refused a value.
-    Refused {
-        /// What was asked for.
-        feature: Feature,
-        /// The file.
-        file: String,
-        /// What was written to it.
-        value: String,
-        /// The answer.
-        errno: Errno,
-    },
-    /// The kernel took a value but does not show it.
-    NotKept {
-        /// What was asked for.
-        feature: Feature,
-        /// The file.
-        file: String,
-        /// What was written to it.
-        value: String,
-        /// What it shows.
-        shows: String,
-    },
-    /// A file or folder of the cgroup file system could not be used.
-    Failed {
-        /// What was being done, as in "cannot {doing} PATH".
-        doing: &'static str,
-        /// The path.
-        path: String,
-        /// The answer.
-        errno: Errno,
-    },
-    /// A group still holds processes.
-    Busy {
-        /// Its folder.
-        path: String,
-        /// The first of them.
-        pids: Vec<i32>,
-    },
-    /// A group could not be frozen in time.
-    NotFrozen {
-        /// Its folder.
-        path: String,
-    },
-    /// A record of a group's folders does not read as one.
-    BadRecord,
+    Refused(Errno),
+    /// Anything else.
+    Other,
 }
 
 impl Error {
-    /// What was asked for and cannot be had, if that is the failure.
+    fn new(cause: Cause, sentence: String) -> Error {
+        Error { cause, sentence: sentence.into() }
+    }
+
+    /// The kernel, or the place in the cgroup tree, cannot enforce `feature`; `reason` says why.
+    pub(super) fn missing(feature: Feature, reason: &str) -> Error {
+        let (word, hint) = (feature.word(), kernel_option(feature));
+        let sentence =
+            format!("{word} cannot be enforced here: {reason}; {hint}, or list \"{word}\" in device.allow_missing");
+        Error::new(Cause::Missing(feature), sentence)
+    }
+
+    /// The file that would enforce `feature` is not there.
+    pub(super) fn no_file(feature: Feature, folder: &str, name: &str) -> Error {
+        Error::missing(feature, &format!("{folder}/{name} is not there"))
+    }
+
+    /// The kernel refused `value` in `file`.
+    pub(super) fn refused(feature: Feature, file: &str, value: &str, errno: Errno) -> Error {
+        let word = feature.word();
+        let sentence = format!("{word}: the kernel refused {value:?} in {file}: {errno}; {}", advice(errno));
+        Error::new(Cause::Refused(errno), sentence)
+    }
+
+    /// The kernel took `value` in `file` but `shows` something else.
+    pub(super) fn not_kept(feature: Feature, file: &str, value: &str, shows: &str) -> Error {
+        let word = feature.word();
+        let way_out = "the limit does not hold: choose a value that this board can enforce";
+        Error::other(format!("{word}: {file} shows {shows:?} after {value:?} was written; {way_out}"))
+    }
+
+    /// `path` could not be used, as in "cannot {doing} PATH".
+    pub(super) fn failed(doing: &str, path: &str, errno: Errno) -> Error {
+        Error::other(format!("cannot {doing} {path}: {errno}; {}", advice(errno)))
+    }
+
+    /// The same of the file `name` in `folder`.
+    pub(super) fn failed_in(doing: &str, folder: &str, name: &str, errno: Errno) -> Error {
+        Error::failed(doing, &format!("{folder}/{name}"), errno)
+    }
+
+    /// The group still holds processes, of which `pids` are the first.
+    pub(super) fn busy(path: &str, pids: &[i32]) -> Error {
+        let way_out = "are still in it; end them, or wait until the kernel lets them go";
+        Error::other(format!("cannot remove cgroup {path}: processes {pids:?} {way_out}"))
+    }
+
+    /// The group could not be frozen in time.
+    pub(super) fn not_frozen(path: &str) -> Error {
+        let why = "(a process waits inside the kernel) and was let go again; try again later";
+        Error::other(format!("cgroup {path} did not freeze in time {why}"))
+    }
+
+    /// A record of a group's folders does not read as one.
+    pub(super) fn bad_record() -> Error {
+        Error::other("the record of the cgroup's folders is damaged; restart the service".to_owned())
+    }
+
+    fn other(sentence: String) -> Error {
+        Error::new(Cause::Other, sentence)
+    }
+
+    /// What was asked for and cannot be had here, if that is the failure.
     pub fn feature(&self) -> Option<Feature> {
-        match self {
-            Error::Missing { feature, .. } | Error::Refused { feature, .. } | Error::NotKept { feature, .. } => {
-                Some(*feature)
-            }
-            _ => None,
+        match self.cause {
+            Cause::Missing(feature) => Some(feature),
+            Cause::Refused(_) | Cause::Other => None,
+        }
+    }
+
+    /// The number with which the kernel refused a value, if that is the failure.
+    pub(super) fn errno(&self) -> Option<Errno> {
+        match self.cause {
+            Cause::Refused(errno) => Some(errno),
+            Cause::Missing(_) | Cause::Other => None,
         }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Missing { feature, reason } => write!(
-                f,
-                "{word} cannot be enforced here: {reason}; {hint}, or list \"{word}\" in device.allow_missing",
-                word = feature.word(),
-                hint = kernel_option(*feature),
-            ),
-            Error::Refused { feature, file, value, errno } => {
-                write!(f, "{}: the kernel refused {value:?} in {file}: {errno}; {}", feature.word(), advice(*errno))
-            }
-            Error::NotKept { feature, file, value, shows } => write!(
-                f,
-                "{}: {file} shows {shows:?} after {value:?} was written; the limit does not hold: choose a value that this board can enforce",
-                feature.word()
-            ),
-            Error::Failed { doing, path, errno } => {
-                write!(f, "cannot {doing} {path}: {errno}; {}", advice(*errno))
-            }
-            Error::Busy { path, pids } => write!(
-                f,
-                "cannot remove cgroup {path}: processes {pids:?} are still in it; end them, or wait until the kernel lets them go"
-            ),
-            Error::NotFrozen { path } => write!(
-                f,
-                "cgroup {path} did not freeze in time (a process waits inside the kernel) and was let go again; try again later"
-            ),
-            Error::BadRecord => write!(f, "the record of the cgroup's folders is damaged; restart the service"),
-        }
+        f.write_str(&self.sentence)
     }
 }
 
 impl std::error::Error for Error {}
+
+impl From<Error> for String {
+    fn from(error: Error) -> String {
+        error.sentence.into()
+    }
+}
 
 /// What a kernel or its command line needs for `feature`.
 fn kernel_option(feature: Feature) -> &'static str {

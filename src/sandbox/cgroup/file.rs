@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 
 /// Longest file that is read whole, in bytes; `memory.stat` has 1.5 KiB, `cgroup.procs` more with many processes.
 const FILE_BYTES: u64 = 1 << 20;
@@ -64,10 +64,10 @@ pub fn write_and_read(folder: &Folder<'_>, name: &str, value: &str) -> Result<St
 
 /// Makes the folder; `Ok(false)` if it was there.
 pub fn make(folder: &str) -> core::result::Result<bool, Error> {
-    match nix::unistd::mkdir(folder, nix::sys::stat::Mode::from_bits_truncate(0o755)) {
+    match std::fs::DirBuilder::new().mode(0o755).create(folder) {
         Ok(()) => Ok(true),
-        Err(nix::errno::Errno::EEXIST) => Ok(false),
-        Err(errno) => Err(Error::Failed { doing: "make cgroup", path: folder.to_string(), errno: Errno::from(errno) }),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Error::failed("make cgroup", folder, error.into())),
     }
 }
 
@@ -93,9 +93,16 @@ pub fn pids(folder: &str) -> Result<Vec<i32>> {
 
 /// The names of the groups directly beneath `folder`.
 pub fn children(folder: &str) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    folders.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let mut names = Vec::new();
+    let Ok(entries) = std::fs::read_dir(folder) else { return names };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    names
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! A service's group: joining it, freezing and killing what is in it, watching it, removing it.
 
-use super::{Controller, Error, Result, file};
-use crate::plan::FeatureSet;
+use super::{Controller, Controllers, Error, Result, file};
+use crate::plan::{Feature, FeatureSet};
 use crate::sys::Errno;
 use crate::sys::wait::send_signal;
-use nix::fcntl::{OFlag, open};
+use core::fmt::Write as _;
+use nix::fcntl::OFlag;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::stat::Mode;
-use nix::unistd::read;
+use std::io::Read as _;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct Dir {
     /// 1 or 2.
     pub version: u8,
     /// What of it serves this group.
-    pub controllers: Vec<Controller>,
+    pub controllers: Controllers,
     /// Its path.
     pub path: String,
 }
@@ -82,40 +82,44 @@ impl Group {
 
     /// The group's folders as one line without newlines, for [`Group::open`] in another process.
     pub fn record(&self) -> String {
-        let fields: Vec<String> = self
-            .dirs
-            .iter()
-            .map(|dir| {
-                let names: Vec<&str> = dir.controllers.iter().map(|controller| controller.v1_name()).collect();
-                format!("{}:{}:{}", dir.version, names.join(","), dir.path)
-            })
-            .collect();
-        fields.join("\t")
+        let mut record = String::new();
+        for dir in &self.dirs {
+            let tab = if record.is_empty() { "" } else { "\t" };
+            let _ = write!(record, "{tab}{}:", dir.version);
+            for (place, controller) in dir.controllers.each().enumerate() {
+                record.push_str(if place == 0 { "" } else { "," });
+                record.push_str(controller.v1_name());
+            }
+            let _ = write!(record, ":{}", dir.path);
+        }
+        record
     }
 
     /// The group that [`Group::record`] described.
     pub fn open(record: &str) -> Result<Group> {
         let mut dirs = Vec::new();
         for field in record.split('\t').filter(|field| !field.is_empty()) {
-            let mut parts = field.splitn(3, ':');
-            let version = match parts.next() {
-                Some("1") => 1,
-                Some("2") => 2,
-                _ => return Err(Error::BadRecord),
+            let Some((version, (names, path))) =
+                field.split_once(':').and_then(|(version, rest)| Some((version, rest.split_once(':')?)))
+            else {
+                return Err(Error::bad_record());
             };
-            let (Some(names), Some(path)) = (parts.next(), parts.next()) else { return Err(Error::BadRecord) };
+            let version = match version {
+                "1" => 1,
+                "2" => 2,
+                _ => return Err(Error::bad_record()),
+            };
             if !path.starts_with('/') {
-                return Err(Error::BadRecord);
+                return Err(Error::bad_record());
             }
-            let controllers = names.split(',').filter_map(Controller::from_v1_name).collect();
-            dirs.push(Dir { version, controllers, path: path.to_string() });
+            dirs.push(Dir { version, controllers: Controllers::of_v1(names), path: path.to_string() });
         }
         Ok(Group { dirs, missing: FeatureSet::default() })
     }
 
     /// The folder that `controller` is in.
     pub(super) fn dir(&self, controller: Controller) -> Option<&Dir> {
-        self.dirs.iter().find(|dir| dir.controllers.contains(&controller))
+        self.dirs.iter().find(|dir| dir.controllers.has(controller))
     }
 
     /// Opens what a process needs to enter the group. All descriptors are close-on-exec.
@@ -123,11 +127,8 @@ impl Group {
         let mut join = Join { into: None, procs: None, tasks: Vec::with_capacity(self.dirs.len()) };
         for dir in &self.dirs {
             let opened = |name: &str, flags: OFlag| {
-                file::open(&dir.path, name, flags).map(OwnedFd::from).map_err(|errno| Error::Failed {
-                    doing: "open",
-                    path: format!("{}/{name}", dir.path),
-                    errno,
-                })
+                let opened = file::open(&dir.path, name, flags).map(OwnedFd::from);
+                opened.map_err(|errno| Error::failed_in("open", &dir.path, name, errno))
             };
             if dir.version == 2 {
                 join.into = Some(opened("", OFlag::O_PATH | OFlag::O_DIRECTORY)?);
@@ -148,19 +149,14 @@ impl Group {
     /// does not freeze in time is let go again and the error says so.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let Some(dir) = self.dir(Controller::Freezer) else {
-            let reason = "the group has no freezer".to_string();
-            return Err(Error::Missing { feature: crate::plan::Feature::Freezer, reason });
+            return Err(Error::missing(Feature::Freezer, "the group has no freezer"));
         };
         let (name, on, off) = match dir.version {
             2 => ("cgroup.freeze", "1", "0"),
             _ => ("freezer.state", "FROZEN", "THAWED"),
         };
         let set = |value: &str| {
-            file::write(&dir.path, name, value).map_err(|errno| Error::Failed {
-                doing: "write to",
-                path: format!("{}/{name}", dir.path),
-                errno,
-            })
+            file::write(&dir.path, name, value).map_err(|errno| Error::failed_in("write to", &dir.path, name, errno))
         };
         if !frozen {
             return set(off);
@@ -173,7 +169,7 @@ impl Group {
             std::thread::sleep(PAUSE);
         }
         set(off)?;
-        Err(Error::NotFrozen { path: dir.path.clone() })
+        Err(Error::not_frozen(&dir.path))
     }
 
     /// Whether every process of the group is stopped by the freezer.
@@ -195,15 +191,14 @@ impl Group {
             match file::write(&dir.path, "cgroup.kill", "1") {
                 Ok(()) => return self.thaw_v1(),
                 Err(Errno(libc::ENOENT)) => {}
-                Err(errno) => {
-                    return Err(Error::Failed { doing: "kill by", path: format!("{}/cgroup.kill", dir.path), errno });
-                }
+                Err(errno) => return Err(Error::failed_in("kill by", &dir.path, "cgroup.kill", errno)),
             }
         }
         let held = self.freeze(true).is_ok();
         let mut signalled: Vec<i32> = Vec::new();
         for _ in 0..KILL_ROUNDS {
-            let fresh: Vec<i32> = self.pids().into_iter().filter(|pid| !signalled.contains(pid)).collect();
+            let mut fresh = self.pids();
+            fresh.retain(|pid| !signalled.contains(pid));
             if fresh.is_empty() {
                 break;
             }
@@ -230,23 +225,16 @@ impl Group {
     /// `memory.oom_control`; v2: `memory.events`, of which the kernel wakes pollers.
     pub fn oom_event(&self) -> Result<(Option<OomEvent>, u64)> {
         let Some(dir) = self.dir(Controller::Memory) else { return Ok((None, 0)) };
-        let failed = |name: &str, errno: Errno| Error::Failed {
-            doing: "watch for memory shortage by",
-            path: format!("{}/{name}", dir.path),
-            errno,
-        };
-        let opened = |name: &str| {
-            let path = format!("{}/{name}", dir.path);
-            open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-                .map_err(|errno| failed(name, errno.into()))
-        };
+        let failed =
+            |name: &str, errno: Errno| Error::failed_in("watch for memory shortage by", &dir.path, name, errno);
+        let opened = |name: &str| file::open(&dir.path, name, OFlag::O_RDONLY).map_err(|errno| failed(name, errno));
         if dir.version == 2 {
-            let events = opened("memory.events")?;
+            let mut events = opened("memory.events")?;
             // The first event is the first change after a read through this very descriptor; unread it is ready at once.
             let mut text = [0; 512];
-            let length = read(&events, &mut text).map_err(|errno| failed("memory.events", errno.into()))?;
+            let length = events.read(&mut text).map_err(|error| failed("memory.events", error.into()))?;
             let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
-            return Ok((Some(OomEvent::File(events)), file::keyed(&text, "oom_kill").unwrap_or(0)));
+            return Ok((Some(OomEvent::File(events.into())), file::keyed(&text, "oom_kill").unwrap_or(0)));
         }
         let control = opened("memory.oom_control")?;
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
@@ -277,7 +265,7 @@ impl Group {
         })
     }
 
-    /// Removes the group's folders. Waits up to 50 ms for processes that are ending; one that stays is [`Error::Busy`],
+    /// Removes the group's folders. Waits up to 50 ms for processes that are ending; one that stays is an error,
     /// and the call can be repeated later.
     pub fn remove(&self) -> Result<()> {
         for dir in &self.dirs {
@@ -307,8 +295,8 @@ pub(super) fn remove_tree(path: &str) -> Result<()> {
         let mut pids = file::pids(path).unwrap_or_default();
         pids.truncate(5);
         return Err(match failure {
-            Errno(libc::EBUSY) => Error::Busy { path: path.to_string(), pids },
-            errno => Error::Failed { doing: "remove cgroup", path: path.to_string(), errno },
+            Errno(libc::EBUSY) => Error::busy(path, &pids),
+            errno => Error::failed("remove cgroup", path, errno),
         });
     }
     Ok(())
@@ -322,23 +310,23 @@ mod tests {
     fn a_record_reads_back_and_damage_is_refused() {
         let group = Group {
             dirs: vec![
-                Dir { version: 1, controllers: vec![Controller::Memory], path: "/sys/fs/cgroup/memory/a:b".into() },
-                Dir { version: 2, controllers: vec![Controller::Io, Controller::Freezer], path: "/x/y".into() },
+                Dir { version: 1, controllers: Controllers::of_v1("memory"), path: "/sys/fs/cgroup/memory/a:b".into() },
+                Dir { version: 2, controllers: Controllers::of_v1("blkio,freezer"), path: "/x/y".into() },
             ],
             ..Group::default()
         };
         assert_eq!(Group::open(&group.record()), Ok(group));
         assert_eq!(Group::open("").map(|group| group.dirs.len()), Ok(0));
         for bad in ["3:memory:/a", "1:memory", "1:memory:relative", "junk"] {
-            assert_eq!(Group::open(bad), Err(Error::BadRecord), "{bad}");
+            assert_eq!(Group::open(bad), Err(Error::bad_record()), "{bad}");
         }
     }
 
     #[test]
     fn a_vanished_group_is_empty_and_gone() {
-        let dirs = vec![Dir { version: 2, controllers: Vec::new(), path: "/nonexistent/group".into() }];
+        let dirs = vec![Dir { version: 2, controllers: Controllers::default(), path: "/nonexistent/group".into() }];
         let group = Group { dirs, ..Group::default() };
         assert!(group.is_empty() && group.pids().is_empty() && group.remove().is_ok());
-        assert!(matches!(group.freeze(true), Err(Error::Missing { .. })));
+        assert_eq!(group.freeze(true).unwrap_err().feature(), Some(Feature::Freezer));
     }
 }

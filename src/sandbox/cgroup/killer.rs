@@ -29,7 +29,7 @@ impl Group {
     pub fn killer(&self) -> Result<Killer> {
         let open = |folder: &str| {
             let opened = file::open(folder, "", OFlag::O_PATH | OFlag::O_DIRECTORY).map(OwnedFd::from);
-            opened.map_err(|errno| Error::Failed { doing: "open", path: folder.to_string(), errno })
+            opened.map_err(|errno| Error::failed("open", folder, errno))
         };
         let unified = self.dirs.iter().find(|dir| dir.version == 2);
         let freezer = self.dir(Controller::Freezer);
@@ -122,7 +122,11 @@ mod tests {
         let list = format!("0\n{}\n99999999999\n-1\n", listed.id());
         std::fs::write(folder.path().join("cgroup.procs"), list).unwrap();
         let path = folder.path().to_str().unwrap().to_string();
-        let dirs = vec![super::super::group::Dir { version: 1, controllers: vec![Controller::Memory], path }];
+        let dirs = vec![super::super::group::Dir {
+            version: 1,
+            controllers: super::super::Controllers::of_v1("memory"),
+            path,
+        }];
         let group = Group { dirs, ..Group::default() };
         group.killer().unwrap().kill();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&listed.wait().unwrap()), Some(libc::SIGKILL));

@@ -5,6 +5,7 @@
 
 use super::Controller;
 use crate::plan::{Feature, IoLimit, Limits, Memory};
+use core::fmt::Write as _;
 
 /// The period of a cpu quota in microseconds: the kernel's default.
 const CPU_PERIOD: u64 = 100_000;
@@ -43,80 +44,102 @@ pub type IoDevice<'a> = (u64, u64, &'a IoLimit);
 /// What the kernel takes as "no limit" for memory in v1: it is shown as a huge number, so it is written on reuse only.
 const V1_UNLIMITED: &str = "-1";
 
-fn setting(controller: Controller, feature: Feature, file: &'static str, value: String, keeps: Keeps) -> Setting {
-    Setting { controller, feature, file, value, keeps }
+/// What a file belongs to, what holds because of it, and how it shows what was written.
+type Kind = (Controller, Feature, Keeps);
+
+const MEMORY: Kind = (Controller::Memory, Feature::Memory, Keeps::WholePages);
+const SWAP: Kind = (Controller::Memory, Feature::Swap, Keeps::WholePages);
+const PIDS: Kind = (Controller::Pids, Feature::Pids, Keeps::Exactly);
+const CPU: Kind = (Controller::Cpu, Feature::Cpu, Keeps::Exactly);
+const CPUS: Kind = (Controller::Cpuset, Feature::Cpus, Keeps::CpuList);
+const IO: Kind = (Controller::Io, Feature::Io, Keeps::DeviceLine);
+
+/// Settings being collected.
+struct Settings(Vec<Setting>);
+
+impl Settings {
+    fn text(&mut self, (controller, feature, keeps): Kind, file: &'static str, value: String) {
+        self.0.push(Setting { controller, feature, file, value, keeps });
+    }
+
+    /// A number, where there is one, or what stands for none.
+    fn number(&mut self, kind: Kind, file: &'static str, value: Option<u64>, none: Option<&str>) {
+        match (value, none) {
+            (Some(value), _) => self.text(kind, file, value.to_string()),
+            (None, Some(none)) => self.text(kind, file, none.to_owned()),
+            (None, None) => {}
+        }
+    }
+
+    fn cpus(&mut self, limits: &Limits) {
+        if let Some(cpus) = &limits.cpus {
+            self.text(CPUS, "cpuset.cpus", cpus.to_string());
+        }
+    }
 }
 
 /// The files of a v2 group. With `reset` also those that put back what the limits do not name.
 pub fn v2(limits: &Limits, io: &[IoDevice], reset: bool) -> Vec<Setting> {
-    let mut out = Vec::with_capacity(8);
-    let mut add = |controller, feature, file, value: Option<String>, keeps| {
-        if let Some(value) = value {
-            out.push(setting(controller, feature, file, value, keeps));
-        }
-    };
-    let or_max = |value: Option<u64>| value.map(|value| value.to_string()).or(reset.then(|| "max".to_string()));
+    let mut out = Settings(Vec::with_capacity(8));
+    let most = reset.then_some("max");
     let maximum = match limits.memory {
         Memory::Max(bytes) => Some(bytes.0),
         Memory::Unlimited => None,
     };
-    use Controller::{Cpu, Cpuset, Memory as Mem, Pids};
-    add(Mem, Feature::Memory, "memory.max", or_max(maximum), Keeps::WholePages);
-    add(Mem, Feature::Memory, "memory.high", or_max(limits.memory_high.map(|high| high.0)), Keeps::WholePages);
-    add(Mem, Feature::Swap, "memory.swap.max", Some(limits.swap.0.to_string()), Keeps::WholePages);
-    add(Mem, Feature::Memory, "memory.oom.group", Some("1".to_string()), Keeps::Exactly);
-    add(Pids, Feature::Pids, "pids.max", Some(limits.pids.to_string()), Keeps::Exactly);
-    let quota = limits.cpu.map(|percent| format!("{} {CPU_PERIOD}", quota(percent)));
-    add(Cpu, Feature::Cpu, "cpu.max", quota.or(reset.then(|| format!("max {CPU_PERIOD}"))), Keeps::Exactly);
-    let weight = limits.cpu_weight.or(reset.then_some(100)).map(|weight| weight.to_string());
-    add(Cpu, Feature::Cpu, "cpu.weight", weight, Keeps::Exactly);
-    add(Cpuset, Feature::Cpus, "cpuset.cpus", limits.cpus.as_deref().map(str::to_string), Keeps::CpuList);
-    for (major, minor, limit) in io {
-        let rate = |name, value: Option<u64>| value.map(|value| format!(" {name}={value}")).unwrap_or_default();
-        let value = [
-            rate("rbps", limit.read_bps),
-            rate("wbps", limit.write_bps),
-            rate("riops", limit.read_iops),
-            rate("wiops", limit.write_iops),
-        ];
-        let value = format!("{major}:{minor}{}", value.concat());
-        add(Controller::Io, Feature::Io, "io.max", Some(value), Keeps::DeviceLine);
+    out.number(MEMORY, "memory.max", maximum, most);
+    out.number(MEMORY, "memory.high", limits.memory_high.map(|high| high.0), most);
+    out.number(SWAP, "memory.swap.max", Some(limits.swap.0), None);
+    out.number((Controller::Memory, Feature::Memory, Keeps::Exactly), "memory.oom.group", Some(1), None);
+    out.number(PIDS, "pids.max", Some(limits.pids.into()), None);
+    match limits.cpu {
+        Some(percent) => out.text(CPU, "cpu.max", format!("{} {CPU_PERIOD}", quota(percent))),
+        None if reset => out.text(CPU, "cpu.max", format!("max {CPU_PERIOD}")),
+        None => {}
     }
-    out
+    let weight = limits.cpu_weight.or(reset.then_some(100));
+    out.number(CPU, "cpu.weight", weight.map(u64::from), None);
+    out.cpus(limits);
+    for (major, minor, limit) in io {
+        let mut value = format!("{major}:{minor}");
+        let rates = [
+            ("rbps", limit.read_bps),
+            ("wbps", limit.write_bps),
+            ("riops", limit.read_iops),
+            ("wiops", limit.write_iops),
+        ];
+        for (name, rate) in rates {
+            if let Some(rate) = rate {
+                let _ = write!(value, " {name}={rate}");
+            }
+        }
+        out.text(IO, "io.max", value);
+    }
+    out.0
 }
 
 /// The files of a v1 group, in an order that a new group accepts. With `reset` also those that put back what the limits
 /// do not name.
 pub fn v1(limits: &Limits, io: &[IoDevice], reset: bool) -> Vec<Setting> {
-    let mut out = Vec::with_capacity(8);
-    let mut add = |controller, feature, file, value: Option<String>, keeps| {
-        if let Some(value) = value {
-            out.push(setting(controller, feature, file, value, keeps));
-        }
-    };
-    use Controller::{Cpu, Cpuset, Memory as Mem, Pids};
+    let mut out = Settings(Vec::with_capacity(8));
     match limits.memory {
         Memory::Max(bytes) => {
             let both = bytes.0.saturating_add(limits.swap.0);
-            add(Mem, Feature::Memory, "memory.limit_in_bytes", Some(bytes.0.to_string()), Keeps::WholePages);
-            add(Mem, Feature::Swap, "memory.memsw.limit_in_bytes", Some(both.to_string()), Keeps::WholePages);
+            out.number(MEMORY, "memory.limit_in_bytes", Some(bytes.0), None);
+            out.number(SWAP, "memory.memsw.limit_in_bytes", Some(both), None);
         }
         Memory::Unlimited => {
             // v1 limits memory and swap together: beside unlimited memory only "none" can be said of swap.
-            let closed = (limits.swap.0 == 0).then(|| "0".to_string());
-            add(Mem, Feature::Swap, "memory.swappiness", closed, Keeps::Exactly);
+            let closed = (limits.swap.0 == 0).then_some(0);
+            out.number((Controller::Memory, Feature::Swap, Keeps::Exactly), "memory.swappiness", closed, None);
         }
     }
-    let high = limits.memory_high.map(|high| high.0.to_string());
-    add(Mem, Feature::Memory, "memory.soft_limit_in_bytes", high, Keeps::WholePages);
-    add(Pids, Feature::Pids, "pids.max", Some(limits.pids.to_string()), Keeps::Exactly);
-    let period = limits.cpu.map(|_| CPU_PERIOD.to_string());
-    add(Cpu, Feature::Cpu, "cpu.cfs_period_us", period, Keeps::Exactly);
-    let quota = limits.cpu.map(|percent| quota(percent).to_string());
-    add(Cpu, Feature::Cpu, "cpu.cfs_quota_us", quota.or(reset.then(|| V1_UNLIMITED.to_string())), Keeps::Exactly);
-    let weight = limits.cpu_weight.or(reset.then_some(100)).map(|weight| shares(weight).to_string());
-    add(Cpu, Feature::Cpu, "cpu.shares", weight, Keeps::Exactly);
-    add(Cpuset, Feature::Cpus, "cpuset.cpus", limits.cpus.as_deref().map(str::to_string), Keeps::CpuList);
+    out.number(MEMORY, "memory.soft_limit_in_bytes", limits.memory_high.map(|high| high.0), None);
+    out.number(PIDS, "pids.max", Some(limits.pids.into()), None);
+    out.number(CPU, "cpu.cfs_period_us", limits.cpu.map(|_| CPU_PERIOD), None);
+    out.number(CPU, "cpu.cfs_quota_us", limits.cpu.map(quota), reset.then_some(V1_UNLIMITED));
+    let weight = limits.cpu_weight.or(reset.then_some(100));
+    out.number(CPU, "cpu.shares", weight.map(shares), None);
+    out.cpus(limits);
     for (major, minor, limit) in io {
         let files = [
             ("blkio.throttle.read_bps_device", limit.read_bps),
@@ -125,11 +148,12 @@ pub fn v1(limits: &Limits, io: &[IoDevice], reset: bool) -> Vec<Setting> {
             ("blkio.throttle.write_iops_device", limit.write_iops),
         ];
         for (file, rate) in files {
-            let value = rate.map(|rate| format!("{major}:{minor} {rate}"));
-            add(Controller::Io, Feature::Io, file, value, Keeps::DeviceLine);
+            if let Some(rate) = rate {
+                out.text(IO, file, format!("{major}:{minor} {rate}"));
+            }
         }
     }
-    out
+    out.0
 }
 
 /// Microseconds of cpu time per period; the kernel's minimum is 1 ms.

@@ -7,7 +7,7 @@
 //! `/sys/fs/cgroup/memory.max` inside its cgroup namespace would not find its own limit.
 //!
 //! A limit is written before the first process joins, read back, and refused if the file does not show it. What this
-//! kernel lacks is an [`Error::Missing`] unless `device.allow_missing` names it; then [`Group::missing`] tells.
+//! kernel lacks is an error with [`Error::feature`] unless `device.allow_missing` names it; then [`Group::missing`] tells.
 //!
 //! | file | what |
 //! |---|---|
@@ -38,6 +38,7 @@ pub use killer::Killer;
 pub use stats::Stats;
 pub use tree::{Options, Tree, stays_put};
 
+use crate::base::mountinfo::has_option;
 use crate::plan::Feature;
 
 /// What the names of the groups of `coracle run` begin with; they end in the number of its process.
@@ -122,5 +123,55 @@ impl Controller {
             Controller::Freezer => Feature::Freezer,
             Controller::Io => Feature::Io,
         }
+    }
+}
+
+/// A set of controllers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Controllers(u8);
+
+impl Controllers {
+    /// The set of those for which `holds`.
+    pub fn which(holds: impl Fn(Controller) -> bool) -> Controllers {
+        let mut set = Controllers::default();
+        Controller::ALL.into_iter().filter(|one| holds(*one)).for_each(|one| set.add(one));
+        set
+    }
+
+    /// Those of v1 that `names`, separated by commas, name.
+    pub fn of_v1(names: &str) -> Controllers {
+        Controllers::which(|one| has_option(names, one.v1_name()))
+    }
+
+    /// Whether `one` is in the set.
+    pub const fn has(self, one: Controller) -> bool {
+        self.0 >> one as u8 & 1 == 1
+    }
+
+    /// Adds `one`.
+    pub fn add(&mut self, one: Controller) {
+        self.0 |= 1 << one as u8;
+    }
+
+    /// Those of this set and of the `other`.
+    #[must_use]
+    pub const fn and(self, other: Controllers) -> Controllers {
+        Controllers(self.0 | other.0)
+    }
+
+    /// Those of this set that are not in the `other`.
+    #[must_use]
+    pub const fn without(self, other: Controllers) -> Controllers {
+        Controllers(self.0 & !other.0)
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Each of them, in the order of [`Controller::ALL`].
+    pub fn each(self) -> impl Iterator<Item = Controller> {
+        Controller::ALL.into_iter().filter(move |one| self.has(*one))
     }
 }

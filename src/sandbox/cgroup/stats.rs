@@ -39,7 +39,7 @@ impl Group {
     pub fn stats(&self) -> Stats {
         let mut stats = Stats { oom_kills: self.oom_kills(), frozen: self.frozen(), ..Stats::default() };
         for dir in &self.dirs {
-            let has = |controller| dir.controllers.contains(&controller);
+            let has = |controller| dir.controllers.has(controller);
             match dir.version {
                 2 => {
                     if has(Controller::Memory) {
@@ -130,6 +130,7 @@ fn io_v1(text: &str) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::cgroup::Controllers;
     use crate::sandbox::cgroup::group::Dir;
 
     fn group(version: u8, files: &[(&str, &str)]) -> (tempfile::TempDir, Group) {
@@ -138,7 +139,7 @@ mod tests {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         let path = folder.path().to_str().unwrap().to_string();
-        let controllers = Controller::ALL.to_vec();
+        let controllers = Controllers::which(|_| true);
         (folder, Group { dirs: vec![Dir { version, controllers, path }], ..Group::default() })
     }
 

@@ -2,26 +2,22 @@
 
 use super::devices::{Access, Kind, Rule};
 use super::limits::Setting;
-use super::{Controller, Error, Result, file, tree};
+use super::{Controller, Controllers, Error, Result, file, tree};
 use crate::plan::Feature;
 use crate::sys::Errno;
 use nix::fcntl::OFlag;
 use std::io::Write;
 
 /// Makes the common folder and gives it what a v1 folder does not inherit by itself.
-pub fn prepare_folder(path: &str, controllers: &[Controller]) -> Result<()> {
+pub fn prepare_folder(path: &str, controllers: Controllers) -> Result<()> {
     let fresh = file::make(path)?;
-    if controllers.contains(&Controller::Cpuset) {
+    if controllers.has(Controller::Cpuset) {
         inherit_cpuset(path)?;
     }
     // Before Linux 5.11 limits bind a subtree only where this says so, and it cannot change once there are children.
-    if fresh && controllers.contains(&Controller::Memory) && file::number(path, "memory.use_hierarchy") == Some(0) {
-        file::write(path, "memory.use_hierarchy", "1").map_err(|errno| Error::Refused {
-            feature: Feature::Memory,
-            file: format!("{path}/memory.use_hierarchy"),
-            value: "1".to_string(),
-            errno,
-        })?;
+    if fresh && controllers.has(Controller::Memory) && file::number(path, "memory.use_hierarchy") == Some(0) {
+        file::write(path, "memory.use_hierarchy", "1")
+            .map_err(|errno| Error::refused(Feature::Memory, &format!("{path}/memory.use_hierarchy"), "1", errno))?;
     }
     Ok(())
 }
@@ -33,12 +29,9 @@ pub fn inherit_cpuset(path: &str) -> Result<()> {
         if file::read(path, name).is_ok_and(|own| !own.is_empty()) {
             continue;
         }
-        let failed = |folder: &str| {
-            let path = format!("{folder}/{name}");
-            move |errno| Error::Failed { doing: "inherit", path, errno }
-        };
-        let inherited = file::read(parent, name).map_err(failed(parent))?;
-        file::write(path, name, &inherited).map_err(failed(path))?;
+        let failed = |folder: &str, errno| Error::failed_in("inherit", folder, name, errno);
+        let inherited = file::read(parent, name).map_err(|errno| failed(parent, errno))?;
+        file::write(path, name, &inherited).map_err(|errno| failed(path, errno))?;
     }
     Ok(())
 }
@@ -47,7 +40,7 @@ pub fn inherit_cpuset(path: &str) -> Result<()> {
 /// use is raised, the latter goes first.
 pub fn write_memory(folder: &file::Folder<'_>, setting: &Setting, all: &[Setting], page: u64) -> Result<()> {
     match tree::write(folder, setting, page) {
-        Err(Error::Refused { errno: Errno(libc::EINVAL), .. }) => {}
+        Err(error) if error.errno() == Some(Errno(libc::EINVAL)) => {}
         other => return other,
     }
     if let Some(both) = all.iter().find(|setting| setting.file == "memory.memsw.limit_in_bytes") {
@@ -59,15 +52,8 @@ pub fn write_memory(folder: &file::Folder<'_>, setting: &Setting, all: &[Setting
 /// Refuses every device, then allows those of `rules` (devices.rst).
 pub fn write_devices(folder: &str, rules: &[Rule]) -> Result<()> {
     let refused = |name: &str, value: &str, errno| match errno {
-        Errno(libc::ENOENT) => {
-            Error::Missing { feature: Feature::Devices, reason: format!("{folder}/{name} is not there") }
-        }
-        errno => Error::Refused {
-            feature: Feature::Devices,
-            file: format!("{folder}/{name}"),
-            value: value.to_string(),
-            errno,
-        },
+        Errno(libc::ENOENT) => Error::no_file(Feature::Devices, folder, name),
+        errno => Error::refused(Feature::Devices, &format!("{folder}/{name}"), value, errno),
     };
     file::write(folder, "devices.deny", "a").map_err(|errno| refused("devices.deny", "a", errno))?;
     let allow = "devices.allow";
@@ -81,8 +67,7 @@ pub fn write_devices(folder: &str, rules: &[Rule]) -> Result<()> {
     if shows.lines().all(|line| rules.iter().any(|rule| covers(rule, line))) {
         return Ok(());
     }
-    let (file, value) = (format!("{folder}/devices.list"), "the device rules".to_string());
-    Err(Error::NotKept { feature: Feature::Devices, file, value, shows })
+    Err(Error::not_kept(Feature::Devices, &format!("{folder}/devices.list"), "the device rules", &shows))
 }
 
 /// A rule as `devices.allow` takes it: `c 1:3 rwm`.

@@ -2,7 +2,7 @@
 
 use super::devices::{self, Rule};
 use super::discover::Hierarchy;
-use super::{Controller, Error, Result, file};
+use super::{Controller, Controllers, Error, Result, file};
 use crate::plan::Feature;
 use crate::sys::{Errno, bpf};
 use std::os::fd::AsFd;
@@ -10,11 +10,10 @@ use std::os::fd::AsFd;
 /// The leaf that this process moves to where its own cgroup has to become an inner one. No service has such a name.
 pub const SUPERVISOR: &str = "_supervisor";
 
-/// The controllers that decide where groups are made.
-pub const ESSENTIAL: [Controller; 2] = [Controller::Memory, Controller::Pids];
-
-/// Controllers that cannot be had, each with the reason.
-pub type Absent = Vec<(Controller, String)>;
+/// Whether a controller decides where groups are made.
+pub const fn is_essential(one: Controller) -> bool {
+    matches!(one, Controller::Memory | Controller::Pids)
+}
 
 /// The group beneath which coracle's folder is, prepared to hand controllers down.
 #[derive(Debug, Clone)]
@@ -24,21 +23,23 @@ pub struct Base {
     /// The common folder beneath it, if groups are in one.
     folder: Option<String>,
     /// What it hands down, as far as that was looked at.
-    on: String,
+    on: Controllers,
     /// Controllers that are enabled down to where groups are made.
-    enabled: Vec<Controller>,
+    enabled: Controllers,
     /// What was switched on in the base here, and the leaf that this process moved to because of it.
-    moved: Option<(String, Vec<&'static str>)>,
+    moved: Option<(String, Controllers)>,
 }
 
 /// The controllers that the group at `path` can hand down, and what v2 has without a controller.
-pub fn controllers(path: &str) -> Vec<Controller> {
-    let Ok(names) = file::read(path, "cgroup.controllers") else { return Vec::new() };
-    let listed = |controller: &Controller| match controller.v2_name() {
-        Some(wanted) => names.split(' ').any(|name| name == wanted),
-        None => *controller != Controller::Cpuacct,
-    };
-    Controller::ALL.into_iter().filter(listed).collect()
+pub fn controllers(path: &str) -> Controllers {
+    let Ok(names) = file::read(path, "cgroup.controllers") else { return Controllers::default() };
+    let without = [Controller::Devices, Controller::Freezer];
+    Controllers::which(|one| without.contains(&one)).and(named(&names))
+}
+
+/// The controllers that a list of v2 names.
+fn named(names: &str) -> Controllers {
+    Controllers::which(|one| one.v2_name().is_some_and(|wanted| names.split(' ').any(|name| name == wanted)))
 }
 
 /// `own` without the part that a supervisor adds when it moves itself: what a successor that it starts finds.
@@ -57,33 +58,30 @@ impl Base {
     ///
     /// A group with processes in it cannot hand down controllers (the "no internal processes" rule). If this process
     /// is the only one there, it moves to a leaf; if others share the group (a login session), an enclosing one is used.
-    pub fn find(place: &Hierarchy, prefix: &str, wanted: &[Controller]) -> Result<Base> {
-        let essential = wanted.iter().filter(|one| ESSENTIAL.contains(one));
-        let names: Vec<&'static str> = essential.filter_map(|one| one.v2_name()).collect();
+    pub fn find(place: &Hierarchy, prefix: &str, wanted: Controllers) -> Result<Base> {
+        let essential = Controllers::which(|one| is_essential(one) && wanted.has(one));
         let mut base = Base {
             path: place.own.clone(),
             folder: prefix.strip_suffix('/').map(str::to_string),
-            on: String::new(),
-            enabled: Vec::new(),
+            on: Controllers::default(),
+            enabled: Controllers::default(),
             moved: None,
         };
         let mut first = None;
         for path in enclosing(&place.own, &place.mount) {
             base.path = path.to_string();
-            match base.hand_down(prefix, &names) {
+            match base.hand_down(prefix, essential) {
                 Ok(()) => return Ok(base),
                 Err(error) => first.get_or_insert(error),
             };
         }
-        let failed = Error::Failed { doing: "use cgroup", path: place.own.clone(), errno: Errno(libc::ENOENT) };
-        Err(first.unwrap_or(failed))
+        Err(first.unwrap_or_else(|| Error::failed("use cgroup", &place.own, Errno(libc::ENOENT))))
     }
 
-    fn hand_down(&mut self, prefix: &str, names: &[&'static str]) -> Result<()> {
-        let failed =
-            |path: &str, errno| Error::Failed { doing: "hand down controllers from", path: path.to_string(), errno };
-        self.on.clear();
-        match switch_on(&self.path, names, &mut self.on) {
+    fn hand_down(&mut self, prefix: &str, wanted: Controllers) -> Result<()> {
+        let failed = |path: &str, errno| Error::failed("hand down controllers from", path, errno);
+        self.on = Controllers::default();
+        match switch_on(&self.path, wanted, &mut self.on) {
             Err(Errno(libc::EBUSY)) => {}
             other => return other.map(|_| ()).map_err(|errno| failed(&self.path, errno)),
         }
@@ -98,7 +96,7 @@ impl Base {
         let leaf = format!("{}/{prefix}{SUPERVISOR}", self.path);
         file::make(&leaf)?;
         file::write(&leaf, "cgroup.procs", "0").map_err(|errno| failed(&leaf, errno))?;
-        match switch_on(&self.path, names, &mut self.on) {
+        match switch_on(&self.path, wanted, &mut self.on) {
             Ok(on) => {
                 self.moved = Some((leaf, on));
                 Ok(())
@@ -112,54 +110,54 @@ impl Base {
         }
     }
 
-    /// Enables `wanted` down to where groups are made; tells what cannot be had.
-    pub fn enable(&mut self, wanted: &[Controller]) -> Result<Absent> {
+    /// Enables `wanted` down to where groups are made; tells what cannot be had, and why.
+    pub fn enable(&mut self, wanted: Controllers) -> Result<Vec<(Controller, Error)>> {
         let mut absent = Vec::new();
-        let folder = self.folder.as_ref().map(|folder| format!("{}/{folder}", self.path));
+        let folder = self.folder();
         if let Some(folder) = &folder {
             file::make(folder)?;
         }
-        let new: Vec<(Controller, &'static str)> = wanted
-            .iter()
-            .filter(|one| !self.enabled.contains(one))
-            .filter_map(|one| Some((*one, one.v2_name()?)))
-            .collect();
-        let names: Vec<&'static str> = new.iter().map(|(_, name)| *name).collect();
+        let new = Controllers::which(|one| one.v2_name().is_some() && wanted.has(one)).without(self.enabled);
         // All at one go; where that is refused, one by one, so that the one that cannot be had is known.
-        if names.is_empty() || self.enable_in(folder.as_deref(), &names).is_ok() {
-            self.enabled.extend(new.iter().map(|(controller, _)| *controller));
+        if new.is_empty() || self.enable_in(folder.as_deref(), new).is_ok() {
+            self.enabled = self.enabled.and(new);
             return Ok(absent);
         }
-        for (controller, name) in new {
-            match self.enable_in(folder.as_deref(), &[name]) {
-                Ok(()) => self.enabled.push(controller),
+        for controller in new.each() {
+            match self.enable_in(folder.as_deref(), Controllers::which(|one| one == controller)) {
+                Ok(()) => self.enabled.add(controller),
                 Err(errno) => {
-                    absent.push((controller, format!("{} cannot hand down the {name} controller: {errno}", self.path)));
+                    let name = controller.v2_name().unwrap_or_default();
+                    let reason = format!("{} cannot hand down the {name} controller: {errno}", self.path);
+                    absent.push((controller, Error::missing(controller.feature(), &reason)));
                 }
             }
         }
         Ok(absent)
     }
 
-    fn enable_in(&mut self, folder: Option<&str>, names: &[&'static str]) -> crate::sys::Result<()> {
-        let on = switch_on(&self.path, names, &mut self.on)?;
+    /// The common folder's path.
+    fn folder(&self) -> Option<String> {
+        self.folder.as_ref().map(|folder| format!("{}/{folder}", self.path))
+    }
+
+    fn enable_in(&mut self, folder: Option<&str>, wanted: Controllers) -> crate::sys::Result<()> {
+        let on = switch_on(&self.path, wanted, &mut self.on)?;
         if let Some((_, switched)) = &mut self.moved {
-            switched.extend(on);
+            *switched = switched.and(on);
         }
-        folder.map_or(Ok(()), |folder| write_on(folder, names))
+        folder.map_or(Ok(()), |folder| switch(folder, '+', wanted))
     }
 
     /// Goes back to the group that this process came from and removes the leaf, if it moved.
     pub fn leave(self) -> Result<()> {
-        let Some((leaf, on)) = self.moved else { return Ok(()) };
-        let failed = |path: &str, errno| Error::Failed { doing: "go back to cgroup", path: path.to_string(), errno };
-        let folder = self.folder.map(|folder| format!("{}/{folder}", self.path));
-        for path in folder.iter().chain([&self.path]) {
-            let off: Vec<String> = on.iter().map(|name| format!("-{name}")).collect();
-            file::write(path, "cgroup.subtree_control", &off.join(" ")).map_err(|errno| failed(path, errno))?;
+        let Some((leaf, on)) = &self.moved else { return Ok(()) };
+        let failed = |path: &str, errno| Error::failed("go back to cgroup", path, errno);
+        for path in self.folder().iter().chain([&self.path]) {
+            switch(path, '-', *on).map_err(|errno| failed(path, errno))?;
         }
         file::write(&self.path, "cgroup.procs", "0").map_err(|errno| failed(&self.path, errno))?;
-        file::remove(&leaf).map_err(|errno| failed(&leaf, errno))
+        file::remove(leaf).map_err(|errno| failed(leaf, errno))
     }
 }
 
@@ -172,22 +170,29 @@ fn enclosing<'a>(own: &'a str, mount: &'a str) -> impl Iterator<Item = &'a str> 
 
 /// Adds controllers to what the group hands down; the answer are those that were not handed down before. `known` is what
 /// it hands down as far as that is known: it is looked at again only for more.
-fn switch_on(path: &str, names: &[&'static str], known: &mut String) -> crate::sys::Result<Vec<&'static str>> {
-    let missing = |known: &str, name: &str| !known.split(' ').any(|on| on == name);
-    if names.iter().any(|name| missing(known, name)) {
-        *known = file::read(path, "cgroup.subtree_control")?;
+fn switch_on(path: &str, wanted: Controllers, known: &mut Controllers) -> crate::sys::Result<Controllers> {
+    if !wanted.without(*known).is_empty() {
+        *known = named(&file::read(path, "cgroup.subtree_control")?);
     }
-    let new: Vec<&'static str> = names.iter().copied().filter(|name| missing(known, name)).collect();
+    let new = wanted.without(*known);
     if !new.is_empty() {
-        write_on(path, &new)?;
+        switch(path, '+', new)?;
     }
     Ok(new)
 }
 
-/// Adds controllers to what the group hands down; those that it hands down already are no news to the kernel.
-fn write_on(path: &str, names: &[&'static str]) -> crate::sys::Result<()> {
-    let words: Vec<String> = names.iter().map(|name| format!("+{name}")).collect();
-    file::write(path, "cgroup.subtree_control", &words.join(" "))
+/// Adds controllers to what the group hands down (`+`), or takes them from it (`-`); what is so already is no news to the
+/// kernel.
+fn switch(path: &str, sign: char, which: Controllers) -> crate::sys::Result<()> {
+    let mut words = String::new();
+    for name in which.each().filter_map(Controller::v2_name) {
+        if !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(sign);
+        words.push_str(name);
+    }
+    file::write(path, "cgroup.subtree_control", &words)
 }
 
 /// Refuses every device but those of `rules`, through a BPF program that stays attached to the group (Linux 4.15).
@@ -199,16 +204,11 @@ pub fn attach_devices(folder: &str, rules: &[Rule]) -> Result<()> {
         bpf::attach_device_program(group.as_fd(), program.as_fd())
     };
     attached().map_err(|errno| match errno {
-        Errno(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => Error::Missing {
-            feature: Feature::Devices,
-            reason: format!("the kernel takes no device program for cgroup {folder}: {errno}"),
-        },
-        errno => Error::Refused {
-            feature: Feature::Devices,
-            file: folder.to_string(),
-            value: "the device program".to_string(),
-            errno,
-        },
+        Errno(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => {
+            let reason = format!("the kernel takes no device program for cgroup {folder}: {errno}");
+            Error::missing(Feature::Devices, &reason)
+        }
+        errno => Error::refused(Feature::Devices, folder, "the device program", errno),
     })
 }
 
