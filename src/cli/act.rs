@@ -11,10 +11,10 @@ use argh::FromArgs;
 use std::path::{Path, PathBuf};
 
 macro_rules! act {
-    ($(#[$doc:meta])* $args:ident, $name:tt) => {
+    ($(#[$doc:meta])* $args:ident) => {
         $(#[$doc])*
         #[derive(FromArgs)]
-        #[argh(subcommand, name = $name, help_triggers("-h", "--help"))]
+        #[argh(help_triggers("-h", "--help"))]
         pub struct $args {
             /// the supervisor's run directory
             #[argh(option, default = "RUN_DIR.into()")]
@@ -30,31 +30,31 @@ act! {
     /// Start services, and first what they need. Returns when they run.
     ///
     /// Example: coracle start broker
-    StartArgs, "start"
+    StartArgs
 }
 act! {
     /// Stop services until the next boot. Returns when nothing of them is left.
     ///
     /// Example: coracle stop broker web
-    StopArgs, "stop"
+    StopArgs
 }
 act! {
     /// Stop services and start them again. Returns when they run.
     ///
     /// Example: coracle restart broker
-    RestartArgs, "restart"
+    RestartArgs
 }
 act! {
     /// Freeze every process of services where it is.
     ///
     /// Example: coracle pause broker
-    PauseArgs, "pause"
+    PauseArgs
 }
 act! {
     /// Let frozen services go on.
     ///
     /// Example: coracle unpause broker
-    UnpauseArgs, "unpause"
+    UnpauseArgs
 }
 
 /// Leave services alone for a while: no restart, no watchdog, no timeout of their start, no escalation, so that someone can
@@ -62,7 +62,7 @@ act! {
 ///
 /// Example: coracle hold --for 30m broker
 #[derive(FromArgs)]
-#[argh(subcommand, name = "hold", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct HoldArgs {
     /// for how long (30m); 0 ends it
     #[argh(option, long = "for", default = "String::from(\"30m\")")]
@@ -82,7 +82,7 @@ pub struct HoldArgs {
 ///
 /// Example: coracle kill -s HUP broker
 #[derive(FromArgs)]
-#[argh(subcommand, name = "kill", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct KillArgs {
     /// signal by name or number (KILL)
     #[argh(option, short = 's', default = "String::from(\"KILL\")")]
@@ -196,7 +196,7 @@ pub fn parse_signal(text: &str) -> Result<u8, String> {
     signal::number(text).ok_or_else(|| {
         let upper = text.to_ascii_uppercase();
         let word = upper.strip_prefix("SIG").unwrap_or(&upper);
-        match did_you_mean(word, signal::NAMES.iter().map(|(name, _)| *name)) {
+        match did_you_mean(word, &mut signal::NAMES.iter().map(|(name, _)| *name)) {
             Some(near) => format!("'{text}' is no signal: did you mean '{near}'?"),
             None => format!("'{text}' is no signal: name one like TERM, HUP, USR1, or a number from 1 to 64"),
         }

@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Example: coracle bake --root rootfs --images images --arch arm64 -o store.tar
 #[derive(FromArgs)]
-#[argh(subcommand, name = "bake", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct BakeArgs {
     /// the config file (default: /etc/coracle/config.json beneath --root)
     #[argh(option, short = 'c', arg_name = "file")]

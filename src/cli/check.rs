@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Example: coracle check --root rootfs --memory 128M --arch arm64 rootfs/etc/coracle/config.json
 #[derive(FromArgs)]
-#[argh(subcommand, name = "check", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct CheckArgs {
     /// the config file (default: /etc/coracle/config.json)
     #[argh(positional)]

@@ -16,7 +16,7 @@ use std::fmt::Write;
 ///
 /// Example: coracle doctor --json > board.json
 #[derive(FromArgs)]
-#[argh(subcommand, name = "doctor", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct DoctorArgs {
     /// print JSON
     #[argh(switch)]

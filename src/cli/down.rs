@@ -21,7 +21,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 ///
 /// Example: coracle down
 #[derive(FromArgs)]
-#[argh(subcommand, name = "down", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct DownArgs {
     /// the supervisor's run directory
     #[argh(option, default = "RUN_DIR.into()")]

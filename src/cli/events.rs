@@ -26,7 +26,7 @@ const LINES: usize = 5;
 ///
 /// Example: coracle events -f broker
 #[derive(FromArgs)]
-#[argh(subcommand, name = "events", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct EventsArgs {
     /// go on with what comes
     #[argh(switch, short = 'f')]
@@ -50,7 +50,7 @@ pub struct EventsArgs {
 ///
 /// Example: coracle why broker
 #[derive(FromArgs)]
-#[argh(subcommand, name = "why", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct WhyArgs {
     /// the supervisor's run directory
     #[argh(option, default = "RUN_DIR.into()")]

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 ///
 /// Example: coracle exec -t broker sh
 #[derive(FromArgs)]
-#[argh(subcommand, name = "exec", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct ExecArgs {
     /// give the command a terminal of its own
     #[argh(switch, short = 't')]

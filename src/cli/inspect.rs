@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Example: coracle inspect --steps broker
 #[derive(FromArgs)]
-#[argh(subcommand, name = "inspect", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct InspectArgs {
     /// the steps of a start, one a line
     #[argh(switch)]
@@ -82,7 +82,7 @@ fn steps_of(config: &Path, service: &str) -> u8 {
         }
     };
     let Some(index) = plan.find(service) else {
-        let near = did_you_mean(service, plan.services.iter().map(|service| service.name.as_str()));
+        let near = did_you_mean(service, &mut plan.services.iter().map(|service| service.name.as_str()));
         let hint = near.map_or(String::new(), |near| format!(": did you mean '{near}'?"));
         output::complain(&format!("there is no service '{service}' in {}{hint}", config.display()));
         return exit::NO_SUCH_SERVICE;

@@ -20,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 ///
 /// Example: coracle logs -f -n 20 broker
 #[derive(FromArgs)]
-#[argh(subcommand, name = "logs", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct LogsArgs {
     /// go on with what comes, also after restarts
     #[argh(switch, short = 'f')]

@@ -31,66 +31,69 @@ use crate::base::suggest::did_you_mean;
 use crate::boot;
 use crate::sandbox::sealed;
 use crate::supervisor::handover::{CHECK, Call, TAKE_OVER};
-use argh::{EarlyExit, FromArgs, SubCommands};
+use argh::{EarlyExit, FromArgs};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 /// The run directory unless `--run-dir` names another: control socket, logs and records of one supervisor.
 pub const RUN_DIR: &str = "/run/coracle";
 
-/// A tiny container runtime and service supervisor for embedded and edge Linux devices.
-///
-/// Example: coracle up -c /etc/coracle/config.json
-#[derive(FromArgs)]
-#[argh(help_triggers("-h", "--help"))]
-struct Coracle {
-    #[argh(subcommand)]
-    command: Command,
-}
+/// What stands above the list of the commands.
+const ABOUT: &str = "Usage: coracle <command> [<args>]
 
-#[derive(FromArgs)]
-#[argh(subcommand)]
-enum Command {
-    Bake(bake::BakeArgs),
-    Check(check::CheckArgs),
-    Doctor(doctor::DoctorArgs),
-    Down(down::DownArgs),
-    Events(events::EventsArgs),
-    Exec(exec::ExecArgs),
-    Halt(reboot::HaltArgs),
-    Hold(act::HoldArgs),
-    Images(images::list::ImagesArgs),
-    Init(reboot::InitArgs),
-    Inspect(inspect::InspectArgs),
-    Kill(act::KillArgs),
-    Logs(logs::LogsArgs),
-    Pack(images::pack::PackArgs),
-    Pause(act::PauseArgs),
-    Poweroff(reboot::PoweroffArgs),
-    Prune(images::list::PruneArgs),
-    Ps(ps::PsArgs),
-    Reboot(reboot::RebootArgs),
-    Restart(act::RestartArgs),
-    Rmi(images::list::RmiArgs),
-    Run(run::RunArgs),
-    Start(act::StartArgs),
-    Stats(stats::StatsArgs),
-    Stop(act::StopArgs),
-    Top(top::TopArgs),
-    Unpack(images::unpack::UnpackArgs),
-    Unpause(act::UnpauseArgs),
-    Up(up::UpArgs),
-    Upgrade(upgrade::UpgradeArgs),
-    Verify(images::list::VerifyArgs),
-    Version(VersionArgs),
-    Why(events::WhyArgs),
-}
+A tiny container runtime and service supervisor for embedded and edge Linux devices. Example: coracle up -c /etc/coracle/config.json
+
+Options:
+  -h, --help        display usage information
+
+Commands:";
+
+/// Takes a command's name and the words behind it, and runs it, unless they are wrong or ask for its help.
+type Run = fn(&str, &[&str]) -> Result<u8, EarlyExit>;
+
+/// All commands. To the argument parser each is a program of its own: as subcommands of one they would hold what they say of
+/// themselves twice.
+const COMMANDS: [(&str, Run); 33] = [
+    ("bake", |name, words| Ok(bake::run(&parsed(name, words)?))),
+    ("check", |name, words| Ok(check::run(&parsed(name, words)?))),
+    ("doctor", |name, words| Ok(doctor::run(&parsed(name, words)?))),
+    ("down", |name, words| Ok(down::run(&parsed(name, words)?))),
+    ("events", |name, words| Ok(events::events(&parsed(name, words)?))),
+    ("exec", |name, words| Ok(exec::run(&parsed(name, words)?))),
+    ("halt", |name, words| Ok(reboot::halt(&parsed(name, words)?))),
+    ("hold", |name, words| Ok(act::hold(&parsed(name, words)?))),
+    ("images", |name, words| Ok(images::list::images(&parsed(name, words)?))),
+    ("init", |name, words| Ok(reboot::init(&parsed(name, words)?))),
+    ("inspect", |name, words| Ok(inspect::run(&parsed(name, words)?))),
+    ("kill", |name, words| Ok(act::kill(&parsed(name, words)?))),
+    ("logs", |name, words| Ok(logs::run(&parsed(name, words)?))),
+    ("pack", |name, words| Ok(images::pack::run(&parsed(name, words)?))),
+    ("pause", |name, words| Ok(act::pause(&parsed(name, words)?))),
+    ("poweroff", |name, words| Ok(reboot::poweroff(&parsed(name, words)?))),
+    ("prune", |name, words| Ok(images::list::prune(&parsed(name, words)?))),
+    ("ps", |name, words| Ok(ps::run(&parsed(name, words)?))),
+    ("reboot", |name, words| Ok(reboot::reboot(&parsed(name, words)?))),
+    ("restart", |name, words| Ok(act::restart(&parsed(name, words)?))),
+    ("rmi", |name, words| Ok(images::list::rmi(&parsed(name, words)?))),
+    ("run", |name, words| Ok(run::run(&parsed(name, words)?))),
+    ("start", |name, words| Ok(act::start(&parsed(name, words)?))),
+    ("stats", |name, words| Ok(stats::run(&parsed(name, words)?))),
+    ("stop", |name, words| Ok(act::stop(&parsed(name, words)?))),
+    ("top", |name, words| Ok(top::run(&parsed(name, words)?))),
+    ("unpack", |name, words| Ok(images::unpack::run(&parsed(name, words)?))),
+    ("unpause", |name, words| Ok(act::unpause(&parsed(name, words)?))),
+    ("up", |name, words| Ok(up::run(&parsed(name, words)?))),
+    ("upgrade", |name, words| Ok(upgrade::run(&parsed(name, words)?))),
+    ("verify", |name, words| Ok(images::list::verify(&parsed(name, words)?))),
+    ("version", |name, words| parsed(name, words).map(|_: VersionArgs| version())),
+    ("why", |name, words| Ok(events::why(&parsed(name, words)?))),
+];
 
 /// Print the version.
 ///
 /// Example: coracle version
 #[derive(FromArgs)]
-#[argh(subcommand, name = "version", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 struct VersionArgs {}
 
 /// The commands that start processes in containers, from a binary that nothing in there can write to.
@@ -155,91 +158,97 @@ fn start(words: Vec<OsString>) -> std::process::ExitCode {
 /// Parses the words behind `coracle` and runs the command.
 fn dispatch(given: &[String]) -> u8 {
     let given: Vec<String> = match given {
-        [] => vec!["--help".into()],
-        [help] if help == "help" => vec!["--help".into()],
-        [help, command, ..] if help == "help" => vec![command.clone(), "--help".into()],
+        [] => vec!["help".into()],
+        [help, command, ..] if is_help(help) => vec![command.clone(), "--help".into()],
         [version] if version == "--version" || version == "-V" => vec!["version".into()],
         words => words::normalise(words),
     };
-    if let Some(first) = given.first().filter(|first| !first.starts_with('-') && !is_command(first)) {
-        let near = did_you_mean(first, Command::COMMANDS.iter().map(|command| command.name));
-        let hint = near.map_or(String::new(), |near| format!(": did you mean '{near}'?"));
-        output::complain(&format!("unknown command '{first}'{hint}\n`coracle help` lists the commands"));
-        return exit::USAGE;
+    let words: Vec<&str> = given.iter().map(String::as_str).skip_while(|word| *word == "--").collect();
+    let (first, words) = words.split_first().map_or(("help", &[][..]), |(first, words)| (*first, words));
+    if is_help(first) {
+        output::line(help());
+        return exit::OK;
     }
-    match parse(&given) {
-        Ok(parsed) => run(parsed.command),
+    let Some((name, run)) = COMMANDS.iter().find(|(name, _)| *name == first) else {
+        output::complain(&match first.starts_with('-') {
+            true => usage_error("", &help(), &format!("{UNKNOWN}{first}")),
+            false => {
+                let near = or_near(first, &mut COMMANDS.iter().map(|(name, _)| *name));
+                format!("unknown command '{first}'{near}\n`coracle help` lists the commands")
+            }
+        });
+        return exit::USAGE;
+    };
+    match run(name, words) {
+        Ok(code) => code,
         Err(EarlyExit { output: help, status: Ok(()) }) => {
             output::line(help.trim_end());
             exit::OK
         }
         Err(EarlyExit { output: error, status: Err(()) }) => {
-            output::complain(&usage_error(&given, error.trim_end()));
+            output::complain(&usage_error(&format!(" {name}"), &help_of(name, *run), error.trim_end()));
             exit::USAGE
         }
     }
 }
 
-fn parse(words: &[String]) -> Result<Coracle, EarlyExit> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    Coracle::from_args(&["coracle"], &words)
+fn is_help(word: &str) -> bool {
+    matches!(word, "help" | "-h" | "--help")
 }
 
-fn is_command(word: &str) -> bool {
-    Command::COMMANDS.iter().any(|command| command.name == word)
+/// The arguments of the command `name`.
+fn parsed<T: FromArgs>(name: &str, words: &[&str]) -> Result<T, EarlyExit> {
+    T::from_args(&["coracle", name], words)
 }
 
-/// The parser's error with the nearest option that exists and the way to the help.
-fn usage_error(given: &[String], error: &str) -> String {
-    let command = given.first().filter(|first| is_command(first)).map_or("", String::as_str);
-    let help_words: Vec<String> = [command, "--help"].iter().filter(|w| !w.is_empty()).map(|w| (*w).into()).collect();
-    let help = parse(&help_words).err().map(|early| early.output).unwrap_or_default();
-    let unknown = error.strip_prefix("Unrecognized argument: ").unwrap_or_default();
-    let options = help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| word.starts_with("--"));
-    let near = did_you_mean(unknown, options).filter(|_| unknown.starts_with("--"));
-    let near = near.map_or(String::new(), |near| format!(": did you mean '{near}'?"));
-    let space = if command.is_empty() { "" } else { " " };
-    let sentence = if unknown.is_empty() { error.to_owned() } else { format!("unknown argument '{unknown}'{near}") };
-    format!("{sentence}\n`coracle{space}{command} -h` shows what it takes, with an example")
+/// The help of a command.
+fn help_of(name: &str, run: Run) -> String {
+    run(name, &["--help"]).err().map(|early| early.output).unwrap_or_default()
 }
 
-fn run(command: Command) -> u8 {
-    match command {
-        Command::Bake(args) => bake::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Down(args) => down::run(&args),
-        Command::Hold(args) => act::hold(&args),
-        Command::Images(args) => images::list::images(&args),
-        Command::Events(args) => events::events(&args),
-        Command::Exec(args) => exec::run(&args),
-        Command::Halt(args) => reboot::halt(&args),
-        Command::Init(args) => reboot::init(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Kill(args) => act::kill(&args),
-        Command::Logs(args) => logs::run(&args),
-        Command::Pack(args) => images::pack::run(&args),
-        Command::Pause(args) => act::pause(&args),
-        Command::Poweroff(args) => reboot::poweroff(&args),
-        Command::Prune(args) => images::list::prune(&args),
-        Command::Ps(args) => ps::run(&args),
-        Command::Reboot(args) => reboot::reboot(&args),
-        Command::Restart(args) => act::restart(&args),
-        Command::Rmi(args) => images::list::rmi(&args),
-        Command::Run(args) => run::run(&args),
-        Command::Start(args) => act::start(&args),
-        Command::Stats(args) => stats::run(&args),
-        Command::Top(args) => top::run(&args),
-        Command::Stop(args) => act::stop(&args),
-        Command::Unpack(args) => images::unpack::run(&args),
-        Command::Unpause(args) => act::unpause(&args),
-        Command::Up(args) => up::run(&args),
-        Command::Upgrade(args) => upgrade::run(&args),
-        Command::Verify(args) => images::list::verify(&args),
-        Command::Why(args) => events::why(&args),
-        Command::Version(_) => {
-            output::line(format_args!("coracle {}", env!("CARGO_PKG_VERSION")));
-            exit::OK
+/// Where the list begins to say what a command does, and how many characters a line has at most.
+const COLUMN: usize = 20;
+const COLUMNS: usize = 80;
+
+/// The list of the commands, each with the paragraph that stands below the first line of its own help.
+fn help() -> String {
+    let mut list = ABOUT.to_owned();
+    for (name, run) in COMMANDS {
+        let help = help_of(name, run);
+        list.push_str(&format!("\n  {name:<0$}", COLUMN - 2));
+        let mut column = COLUMN;
+        for word in help.split("\n\n").nth(1).unwrap_or_default().split(' ') {
+            if column > COLUMN {
+                let fits = column + 1 + word.len() <= COLUMNS;
+                list.push_str(&if fits { " ".into() } else { format!("\n{:COLUMN$}", "") });
+                column = if fits { column + 1 } else { COLUMN };
+            }
+            list.push_str(word);
+            column += word.len();
         }
     }
+    list
+}
+
+/// How the parser begins its error about an argument that it does not know.
+const UNKNOWN: &str = "Unrecognized argument: ";
+
+/// The parser's error with the nearest option that exists and the way to the help. `command` has a space before it.
+fn usage_error(command: &str, help: &str, error: &str) -> String {
+    let unknown = error.strip_prefix(UNKNOWN).unwrap_or_default();
+    let mut options =
+        help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| word.starts_with("--"));
+    let near = if unknown.starts_with("--") { or_near(unknown, &mut options) } else { String::new() };
+    let sentence = if unknown.is_empty() { error.to_owned() } else { format!("unknown argument '{unknown}'{near}") };
+    format!("{sentence}\n`coracle{command} -h` shows what it takes, with an example")
+}
+
+/// The end of a sentence about a word that is not known, with the one that was meant.
+fn or_near(typed: &str, known: &mut dyn Iterator<Item = &str>) -> String {
+    did_you_mean(typed, known).map_or(String::new(), |near| format!(": did you mean '{near}'?"))
+}
+
+fn version() -> u8 {
+    output::line(format_args!("coracle {}", env!("CARGO_PKG_VERSION")));
+    exit::OK
 }

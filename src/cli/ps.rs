@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Example: coracle ps --json
 #[derive(FromArgs)]
-#[argh(subcommand, name = "ps", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct PsArgs {
     /// one JSON array instead of a table
     #[argh(switch)]

@@ -21,14 +21,14 @@ use std::path::{Path, PathBuf};
 ///
 /// Example: coracle init
 #[derive(FromArgs)]
-#[argh(subcommand, name = "init", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct InitArgs {}
 
 /// Stop all services in order and reboot the board, whose first process is coracle.
 ///
 /// Example: coracle reboot bootloader
 #[derive(FromArgs)]
-#[argh(subcommand, name = "reboot", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct RebootArgs {
     /// at once, stopping nothing; what is written back is all that is done before
     #[argh(switch, short = 'f')]
@@ -45,7 +45,7 @@ pub struct RebootArgs {
 ///
 /// Example: coracle poweroff
 #[derive(FromArgs)]
-#[argh(subcommand, name = "poweroff", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct PoweroffArgs {
     /// at once, stopping nothing; what is written back is all that is done before
     #[argh(switch, short = 'f')]
@@ -59,7 +59,7 @@ pub struct PoweroffArgs {
 ///
 /// Example: coracle halt
 #[derive(FromArgs)]
-#[argh(subcommand, name = "halt", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct HaltArgs {
     /// at once, stopping nothing; what is written back is all that is done before
     #[argh(switch, short = 'f')]

@@ -33,7 +33,7 @@ use std::path::Path;
 ///
 /// Example: coracle run --rootfs /srv/rootfs -m 16M -v /data:/data:ro /bin/sensor --once
 #[derive(FromArgs)]
-#[argh(subcommand, name = "run", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct RunArgs {
     /// run in this folder instead of an image; nothing is ever written to it
     #[argh(option)]

@@ -29,7 +29,7 @@ fn unknown(run_dir: &Path, service: &str, known: &[String]) -> String {
     if let Err(bad) = Name::new(service) {
         return format!("'{service}' is no service: {bad}");
     }
-    match did_you_mean(service, known.iter().map(String::as_str)) {
+    match did_you_mean(service, &mut known.iter().map(String::as_str)) {
         Some(near) => format!("no service '{service}' in {}: did you mean '{near}'?", run_dir.display()),
         None if known.is_empty() => {
             format!("no service '{service}': nothing has run in {}; start it with `coracle up`", run_dir.display())

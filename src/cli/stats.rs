@@ -24,7 +24,7 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 ///
 /// Example: coracle stats -f broker
 #[derive(FromArgs)]
-#[argh(subcommand, name = "stats", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct StatsArgs {
     /// go on, with a table each second, until Ctrl-C
     #[argh(switch, short = 'f')]

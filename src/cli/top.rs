@@ -20,7 +20,7 @@ const COMMAND_BYTES: usize = 4096;
 ///
 /// Example: coracle top broker
 #[derive(FromArgs)]
-#[argh(subcommand, name = "top", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct TopArgs {
     /// one JSON array instead of a table
     #[argh(switch)]

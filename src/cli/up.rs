@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Example: coracle up -c /etc/coracle/config.json -d --wait
 #[derive(FromArgs)]
-#[argh(subcommand, name = "up", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct UpArgs {
     /// the config file (/etc/coracle/config.json)
     #[argh(option, short = 'c', default = "config_file::DEFAULT.into()")]

@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(5);
 ///
 /// Example: coracle upgrade /data/coracle-new
 #[derive(FromArgs)]
-#[argh(subcommand, name = "upgrade", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct UpgradeArgs {
     /// the supervisor's run directory
     #[argh(option, default = "RUN_DIR.into()")]

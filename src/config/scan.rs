@@ -179,7 +179,7 @@ impl Scanner<'_, '_, '_> {
             (Added::New, None) if name.starts_with(FREE_PREFIX) => {}
             (Added::New, None) => {
                 let names = || object.keys.iter().map(|key| key.name);
-                let hint = match did_you_mean(&name, names()) {
+                let hint = match did_you_mean(&name, &mut names()) {
                     Some(meant) => {
                         // It is there, misspelt: that it is missing need not be said as well.
                         *seen |= object.find(meant).map_or(0, |(place, _)| 1 << place);
@@ -382,7 +382,8 @@ fn word(text: &str, words: &[&str]) -> Option<Complaint> {
         return None;
     }
     let all = || format!("one of: {}", words.join(", "));
-    let hint = did_you_mean(text, words.iter().copied()).map_or_else(all, |word| format!("did you mean {word:?}?"));
+    let hint =
+        did_you_mean(text, &mut words.iter().copied()).map_or_else(all, |word| format!("did you mean {word:?}?"));
     Some((format!("cannot be {:?}", shortened(text)), Some(hint)))
 }
 

@@ -180,7 +180,7 @@ fn absent(context: &mut Context<'_, '_, '_>, include: &[Span], absent: &[Box<str
 /// The hint at a name that nothing has.
 pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str> + Clone) -> String {
     let all = || format!("services: {}", known.clone().take(12).collect::<Vec<_>>().join(", "));
-    did_you_mean(name, known.clone()).map_or_else(all, |meant| format!("did you mean {meant:?}?"))
+    did_you_mean(name, &mut known.clone()).map_or_else(all, |meant| format!("did you mean {meant:?}?"))
 }
 
 /// Turns names into indices; gives the edges of the graph.

@@ -37,7 +37,7 @@ fn wrong_hint<T>(message: impl Into<String>, hint: impl Into<String>) -> Read<T>
     Err(Complaint { message: message.into(), hint: Some(hint.into()) })
 }
 
-fn meant<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+fn meant(typed: &str, known: &mut dyn Iterator<Item = &str>) -> Option<String> {
     did_you_mean(typed, known).map(|word| format!("did you mean \"{word}\"?"))
 }
 
@@ -234,7 +234,7 @@ pub fn memory(text: &str, min: u64, max: u64) -> Read<Memory> {
     if text == "unlimited" {
         return Ok(Memory::Unlimited);
     }
-    if let Some(hint) = meant(text, ["unlimited"]) {
+    if let Some(hint) = meant(text, &mut ["unlimited"].into_iter()) {
         return wrong_hint(format!("is {text:?}, which is no size"), hint);
     }
     size(text, min, max).map(Memory::Max)
@@ -471,7 +471,7 @@ pub fn stop_signal(text: &str) -> Read<u8> {
     let Some(number) = signal::number(text) else {
         let bare = text.to_ascii_uppercase();
         let bare = bare.strip_prefix("SIG").unwrap_or(&bare);
-        let hint = meant(bare, signal::NAMES.map(|(name, _)| name));
+        let hint = meant(bare, &mut signal::NAMES.iter().map(|(name, _)| *name));
         return Err(Complaint { message: format!("is {text:?}, which is no signal"), hint });
     };
     match signal::name(number) {
@@ -490,7 +490,7 @@ pub fn cap(text: &str) -> Read<u8> {
             let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
             let hint = match bare {
                 "ALL" => Some("name each capability that the program needs".into()),
-                _ => meant(bare, capability::NAMES),
+                _ => meant(bare, &mut capability::NAMES.into_iter()),
             };
             Err(Complaint { message: format!("holds {text:?}, which is no capability"), hint })
         },
@@ -578,7 +578,7 @@ pub fn feature(text: &str) -> Read<Feature> {
         || {
             let words = || Feature::ALL.into_iter().map(Feature::word);
             let all = || format!("known: {}", words().collect::<Vec<_>>().join(", "));
-            let hint = Some(meant(text, words()).unwrap_or_else(all));
+            let hint = Some(meant(text, &mut words()).unwrap_or_else(all));
             Err(Complaint { message: format!("holds {text:?}, which is not known"), hint })
         },
         Ok,

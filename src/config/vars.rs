@@ -140,8 +140,8 @@ impl Context<'_, '_, '_> {
         let written = match expand(&text, &self.vars, false) {
             Ok(expanded) => expanded.text,
             Err(name) => {
-                let known = || self.vars.iter().map(|var| &*var.name);
-                let meant = did_you_mean(&name, known()).map(|meant| format!("did you mean \"${{{meant}}}\"?"));
+                let mut known = self.vars.iter().map(|var| &*var.name);
+                let meant = did_you_mean(&name, &mut known).map(|meant| format!("did you mean \"${{{meant}}}\"?"));
                 let hint = meant.unwrap_or_else(|| format!("name it under \"vars\"; {LITERAL}"));
                 self.sink.problem(span, format!("there is no variable {name:?}"), Some(hint));
                 return text.into();

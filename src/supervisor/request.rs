@@ -27,7 +27,8 @@ impl Supervisor<'_> {
             return self.server.done(request.client, &DoneLine::ok(request.id, ""), self.now);
         }
         let Some(index) = index.map(|index| index as Index).or((!named).then_some(Index::MAX)) else {
-            let near = did_you_mean(&request.service, self.plan.services.iter().map(|service| service.name.as_str()));
+            let near =
+                did_you_mean(&request.service, &mut self.plan.services.iter().map(|service| service.name.as_str()));
             let hint = near.map_or(String::new(), |near| format!(": did you mean {near:?}?"));
             let sentence = format!("there is no service {:?} in the config{hint}", request.service.as_str());
             let line = DoneLine::failed(request.id, exit::NO_SUCH_SERVICE, &sentence);

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Example: coracle images --json
 #[derive(FromArgs)]
-#[argh(subcommand, name = "images", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct ImagesArgs {
     /// the state folder, in place of the config's
     #[argh(option, arg_name = "dir")]
@@ -39,7 +39,7 @@ pub struct ImagesArgs {
 ///
 /// Example: coracle verify app.tar
 #[derive(FromArgs)]
-#[argh(subcommand, name = "verify", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct VerifyArgs {
     /// the images (default: all)
     #[argh(positional)]
@@ -58,7 +58,7 @@ pub struct VerifyArgs {
 ///
 /// Example: coracle rmi app.tar
 #[derive(FromArgs)]
-#[argh(subcommand, name = "rmi", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct RmiArgs {
     /// the images: by file, file name, or the beginning of the image ID
     #[argh(positional)]
@@ -77,7 +77,7 @@ pub struct RmiArgs {
 ///
 /// Example: coracle prune --state /data/coracle
 #[derive(FromArgs)]
-#[argh(subcommand, name = "prune", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct PruneArgs {
     /// the state folder, in place of the config's
     #[argh(option, arg_name = "dir")]

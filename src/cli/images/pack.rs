@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Example: coracle pack rootfs -o app.tar --name app:1.2 --entrypoint /bin/app --cmd --serve --env LEVEL=info
 #[derive(FromArgs)]
-#[argh(subcommand, name = "pack", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct PackArgs {
     /// the folder that becomes the root file system
     #[argh(positional)]

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 ///
 /// Example: coracle unpack --state /data/coracle app.tar#app:1.2
 #[derive(FromArgs)]
-#[argh(subcommand, name = "unpack", help_triggers("-h", "--help"))]
+#[argh(help_triggers("-h", "--help"))]
 pub struct UnpackArgs {
     /// the image: a file, or FILE#name:tag, or FILE#sha256:…
     #[argh(positional)]
