@@ -15,8 +15,8 @@ pub fn blank(text: &mut [u8], sink: &mut Sink<'_>) -> bool {
             (b'"', _) => string_end(text, at),
             (b'/', Some(b'/')) => line_end(text, at),
             (b'/', Some(b'*')) => comment_end(text, at).unwrap_or_else(|| {
-                let hint = Some("close it with */".into());
-                sink.problem(Span { start: at, end: at + 2 }, "this comment has no end", hint);
+                let hint = Some("close it with */");
+                sink.problem(Span { start: at, end: at + 2 }, format_args!("this comment has no end"), hint);
                 ended = false;
                 text.len()
             }),

@@ -5,6 +5,7 @@ use super::validate::{Context, boxed, hides, plain_path};
 use super::values::{self, Text, board};
 use crate::base::units::{Bytes, Millis};
 use crate::plan::{BoardMount, Boot, Device, FeatureSet, Rescue, Sysctl, Watchdog};
+use core::fmt;
 
 /// How long a mount's source is waited for unless it says otherwise.
 const WAIT: Millis = Millis::from_secs(5);
@@ -27,9 +28,12 @@ pub fn device(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Devic
     if let (Some(memory), Some(typed)) = (memory, raw.memory)
         && memory <= memory_reserve
     {
-        let span = context.span(raw.memory_reserve.unwrap_or(typed));
-        let message = format!("the reserve of {memory_reserve} leaves nothing of the memory of {memory}");
-        context.sink.problem(span, message, Some("services get \"memory\" less \"memory_reserve\"".into()));
+        let message = format_args!("the reserve of {memory_reserve} leaves nothing of the memory of {memory}");
+        context.problem(
+            raw.memory_reserve.unwrap_or(typed),
+            message,
+            "services get \"memory\" less \"memory_reserve\"",
+        );
     }
     let caps = &raw.image_caps;
     let mut image_caps = default.image_caps;
@@ -99,9 +103,8 @@ fn mounts(context: &mut Context<'_, '_, '_>, raw: &[raw::BoardMount<'_>]) -> Vec
             fallback: context.size(mount.fallback),
         };
         if let Some(hidden) = list.iter().find(|earlier| hides(&own.target, &earlier.target)) {
-            let span = context.span(target);
-            let message = format!("this mount hides the earlier one on {:?}", hidden.target);
-            context.sink.problem(span, message, Some("list the outer mount first".into()));
+            let message = format_args!("this mount hides the earlier one on {:?}", hidden.target);
+            context.problem(target, message, "list the outer mount first");
         }
         source_fits(context, mount, &own);
         list.push(own);
@@ -120,20 +123,23 @@ fn source_fits(context: &mut Context<'_, '_, '_>, raw: &raw::BoardMount<'_>, mou
     let on_device = board::is_device_source(&mount.source);
     let (source, kind) = (&mount.source, &mount.kind);
     let ubi = source.starts_with("ubi") && on_device;
-    let mut problem = |raw: Option<&str>, message: String, hint: &str| {
-        let span = context.span(raw.unwrap_or_default());
-        context.sink.problem(span, message, Some(hint.into()));
+    let mut problem = |raw: Option<&str>, message: fmt::Arguments<'_>, hint: &str| {
+        context.problem(raw.unwrap_or_default(), message, hint);
     };
     if !on_device && ON_DEVICES.contains(&&**kind) {
         let hint = "write \"/dev/...\", \"PARTNAME=...\", \"LABEL=...\" or \"ubi0:...\"";
-        problem(raw.source, format!("{source:?} is no device, and {kind} lies on one"), hint);
+        problem(raw.source, format_args!("{source:?} is no device, and {kind} lies on one"), hint);
     } else if on_device && ON_NOTHING.contains(&&**kind) {
-        problem(raw.source, format!("{kind} lies on no device"), "write the type's name as the source");
+        problem(raw.source, format_args!("{kind} lies on no device"), "write the type's name as the source");
     } else if ubi && &**kind != "ubifs" {
-        problem(raw.kind, format!("{source:?} is a UBI volume, and {kind} does not lie on one"), "write \"ubifs\"");
+        problem(
+            raw.kind,
+            format_args!("{source:?} is a UBI volume, and {kind} does not lie on one"),
+            "write \"ubifs\"",
+        );
     }
     if !on_device && mount.fallback.is_some() {
         let hint = "leave \"fallback\" out";
-        problem(raw.fallback, format!("{kind} needs no device, so that nothing can be missing"), hint);
+        problem(raw.fallback, format_args!("{kind} needs no device, so that nothing can be missing"), hint);
     }
 }

@@ -85,8 +85,7 @@ pub fn health(
         ),
     ] {
         if written && !effective {
-            let span = context.span(name);
-            context.sink.warning(span, message, format!("it belongs to {hint}: leave it out"));
+            context.warning(name, format_args!("{message}"), &format!("it belongs to {hint}: leave it out"));
         }
     }
     Some(Box::new(Health { probe, times, role: raw.role.unwrap_or_default(), memory }))
@@ -105,6 +104,5 @@ fn has_more(raw: &raw::Health<'_>) -> bool {
 }
 
 fn wrong(context: &mut Context<'_, '_, '_>, typed: &str, message: &str, hint: &str) {
-    let span = context.span(typed);
-    context.sink.problem(span, message, Some(hint.into()));
+    context.problem(typed, format_args!("{message}"), hint);
 }

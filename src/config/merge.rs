@@ -22,8 +22,8 @@ pub fn overrides<'a>(context: &mut Context<'a, '_, '_>, spans: &[Span]) -> Vec<O
             |other: &&Override<'_>| same(other.name, name) && context.sink.same_file(other.span.start, own.start);
         if let Some(first) = list.iter().find(twice) {
             let place = context.sink.place(first.span.start, own.start);
-            let message = format!("an override of {:?} is there twice", values::decoded(name));
-            context.sink.problem(own, message, Some(format!("the first is in {place}: make them one")));
+            let message = format_args!("an override of {:?} is there twice", values::decoded(name));
+            context.problem(name, message, &format!("the first is in {place}: make them one"));
         }
         list.push(Override { name, span: *span });
     }
@@ -44,8 +44,7 @@ pub fn strays(context: &mut Context<'_, '_, '_>, overrides: &[Override<'_>], nam
     for stray in overrides.iter().filter(|own| !named.iter().any(|name| same(name, own.name))) {
         let name = values::decoded(stray.name);
         let hint = nearest(&name, names.iter().map(|name| &**name));
-        let span = context.span(stray.name);
-        context.sink.problem(span, format!("overrides {name:?}, which is no service"), Some(hint));
+        context.problem(stray.name, format_args!("overrides {name:?}, which is no service"), &hint);
     }
 }
 

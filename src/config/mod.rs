@@ -83,7 +83,7 @@ fn bearable(sources: &[Source<'_>], sink: &mut Sink<'_>) -> bool {
             () => continue,
         };
         sink.enter(Some(number));
-        sink.problem(Span { start: 0, end: 1 }, message, None);
+        sink.problem(Span { start: 0, end: 1 }, format_args!("{message}"), None);
         sink.enter(None);
         return false;
     }

@@ -18,9 +18,8 @@ pub fn mounts(context: &mut Context<'_, '_, '_>, raw: &[raw::Mount<'_>], limits:
         let kind = mount_kind(context, kind, mount, target, limits);
         let own = values::decoded(target).into_owned();
         if let Some(hidden) = list.iter().find(|earlier| hides(&own, &earlier.target)) {
-            let span = context.span(target);
-            let message = format!("this mount hides the earlier one on {:?}", hidden.target);
-            context.sink.problem(span, message, Some("list the outer mount first".into()));
+            let message = format_args!("this mount hides the earlier one on {:?}", hidden.target);
+            context.problem(target, message, "list the outer mount first");
         }
         if let Some(kind) = kind {
             list.push(Mount { kind, target: boxed(target), read_only: mount.read_only.unwrap_or(false) });
@@ -37,16 +36,14 @@ fn mount_kind(
     limits: Option<&Limits>,
 ) -> Option<MountKind> {
     let absolute = mount.source.map(|source| values::decoded(source).starts_with('/'));
-    let span = context.span(mount.source.unwrap_or(target));
     let mut problem = |message: &str, hint: &str| {
-        context.sink.problem(span, message, Some(hint.into()));
+        context.problem(mount.source.unwrap_or(target), format_args!("{message}"), hint);
         None
     };
     if kind != raw::MountType::Tmpfs
         && let Some(size) = mount.size
     {
-        let span = context.span(size);
-        context.sink.problem(span, "only a tmpfs has a size", Some("leave \"size\" out".into()));
+        context.problem(size, format_args!("only a tmpfs has a size"), "leave \"size\" out");
         return None;
     }
     match (kind, mount.source, absolute) {
@@ -82,8 +79,7 @@ fn tmpfs_fits(context: &mut Context<'_, '_, '_>, typed: &str, size: Bytes, limit
     if let Some(Limits { memory: Memory::Max(max), .. }) = limits
         && size >= *max
     {
-        let span = context.span(typed);
-        let message = format!("this tmpfs of {size} can never be full within the memory limit of {max}");
-        context.sink.warning(span, message, "what is written to it counts as the service's memory");
+        let message = format_args!("this tmpfs of {size} can never be full within the memory limit of {max}");
+        context.warning(typed, message, "what is written to it counts as the service's memory");
     }
 }

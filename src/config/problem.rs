@@ -122,20 +122,24 @@ impl<'a> Sink<'a> {
     }
 
     /// The file refuses to be used because of this.
-    pub fn problem(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {
+    pub fn problem(&mut self, span: Span, message: fmt::Arguments<'_>, hint: Option<&str>) {
         let span = self.placed(span);
         if !self.is_full() {
-            self.problems.push(Found { span, message: clipped(message.into()), hint: hint.map(clipped) });
+            self.problems.push(Found {
+                span,
+                message: clipped(message.to_string()),
+                hint: hint.map(|hint| clipped(hint.into())),
+            });
         } else {
             self.more += 1;
         }
     }
 
     /// The file can be used, but someone should look at this.
-    pub fn warning(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
+    pub fn warning(&mut self, span: Span, message: fmt::Arguments<'_>, hint: Option<&str>) {
         let span = self.placed(span);
         if self.warnings.len() < PROBLEMS {
-            self.warnings.push(Found { span, message: message.into(), hint: Some(hint.into()) });
+            self.warnings.push(Found { span, message: message.to_string(), hint: hint.map(Into::into) });
         } else {
             self.more_warnings = (self.more_warnings.0 + 1, self.more_warnings.1.or(Some(span)));
         }
@@ -250,7 +254,7 @@ mod tests {
     fn only(source: &str, start: usize, end: usize) -> Problem {
         let sources = [Source { name: "c.json", bytes: source.as_bytes() }];
         let mut sink = Sink::new(&sources);
-        sink.problem(Span { start, end }, "wrong", Some("do it right".into()));
+        sink.problem(Span { start, end }, format_args!("wrong"), Some("do it right"));
         sink.finish().unwrap_err().list.remove(0)
     }
 
@@ -279,7 +283,7 @@ mod tests {
     fn problems_beyond_the_cap_are_counted() {
         let sources = [Source { name: "c.json", bytes: b"{}" }];
         let mut sink = Sink::new(&sources);
-        (0..PROBLEMS + 7).for_each(|_| sink.problem(Span { start: 0, end: 1 }, "wrong", None));
+        (0..PROBLEMS + 7).for_each(|_| sink.problem(Span { start: 0, end: 1 }, format_args!("wrong"), None));
         let problems = sink.finish().unwrap_err();
         assert_eq!((problems.list.len(), problems.more), (PROBLEMS, 7));
         assert!(problems.to_string().ends_with("c.json: 71 problems, the first 64 are shown"));

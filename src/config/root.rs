@@ -14,9 +14,8 @@ pub fn root(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Option
             Some(Root::Host)
         }
         (Some(_), Some(root)) => {
-            let span = context.span(root);
             let hint = "an image brings its own root: keep \"image\" or \"root\"";
-            context.sink.problem(span, "this service has both an image and the host's root", Some(hint.into()));
+            context.problem(root, format_args!("this service has both an image and the host's root"), hint);
             None
         }
         (None, None) => None,
@@ -33,20 +32,17 @@ fn host(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, root: &str) {
         (first_secret, "secrets", "it can read the file itself"),
     ] {
         let Some(typed) = written else { continue };
-        let span = context.span(typed);
-        context.sink.problem(span, format!("a program on the host's root has no {key:?}"), Some(hint.into()));
+        context.problem(typed, format_args!("a program on the host's root has no {key:?}"), hint);
     }
     match list(&raw.command).first() {
         None => {
-            let span = context.span(root);
             let hint = "add \"command\": [\"/usr/sbin/dropbear\", \"-F\"]";
-            context.sink.problem(span, "a service on the host's root needs its command", Some(hint.into()));
+            context.problem(root, format_args!("a service on the host's root needs its command"), hint);
         }
         Some(program) if !program.is_empty() => {
             if let Err(complaint) = values::path(&values::decoded(program)) {
-                let span = context.span(program);
-                let message = format!("the program {}", complaint.message);
-                context.sink.problem(span, message, Some("write its full path on the board".into()));
+                let message = format_args!("the program {}", complaint.message);
+                context.problem(program, message, "write its full path on the board");
             }
         }
         Some(_) => {}

@@ -161,7 +161,7 @@ impl Scanner<'_, '_, '_> {
             (Added::Duplicate(_) | Added::TooMany, _) | (Added::New, None)
                 if self.sink.is_full() && !name.starts_with(FREE_PREFIX) =>
             {
-                self.sink.problem(span, "", None);
+                self.sink.problem(span, format_args!(""), None);
             }
             (Added::New, Some((place, key))) => {
                 *seen |= 1 << place;
@@ -170,11 +170,11 @@ impl Scanner<'_, '_, '_> {
             }
             (Added::Duplicate(first), _) => {
                 let place = self.sink.place(first, token.start);
-                let message = format!("the key {name:?} is there twice in {whose}");
-                self.sink.problem(span, message, Some(format!("the first is in {place}: keep one of them")));
+                let message = format_args!("the key {name:?} is there twice in {whose}");
+                self.sink.problem(span, message, Some(&format!("the first is in {place}: keep one of them")));
             }
             (Added::TooMany, _) => {
-                self.sink.problem(span, format!("{whose} has more than {JSON_KEYS} keys"), None);
+                self.sink.problem(span, format_args!("{whose} has more than {JSON_KEYS} keys"), None);
             }
             (Added::New, None) if name.starts_with(FREE_PREFIX) => {}
             (Added::New, None) => {
@@ -190,7 +190,7 @@ impl Scanner<'_, '_, '_> {
                     }
                     None => format!("known keys: {}", names().collect::<Vec<_>>().join(", ")),
                 };
-                self.sink.problem(span, format!("unknown key {:?} in {whose}", shortened(&name)), Some(hint));
+                self.sink.problem(span, format_args!("unknown key {:?} in {whose}", shortened(&name)), Some(&hint));
             }
         }
         let end = self.cursor.skip_value()?;
@@ -245,8 +245,8 @@ impl Scanner<'_, '_, '_> {
             return Ok(());
         }
         let span = Span { start: token.start, end: token.end };
-        let message = format!("{} must be an object, not {}", self.root.name, noun(token.kind));
-        self.sink.problem(span, message, Some("it begins with { and ends with }".into()));
+        let message = format_args!("{} must be an object, not {}", self.root.name, noun(token.kind));
+        self.sink.problem(span, message, Some("it begins with { and ends with }"));
         self.cursor.skip(token)?;
         Ok(())
     }
@@ -257,7 +257,7 @@ impl Scanner<'_, '_, '_> {
         let count = self.frames.last().map_or(0, |frame| frame.count);
         if count == max + 1 {
             let span = Span { start: token.start, end: token.end };
-            self.sink.problem(span, format!("too many entries in {:?} (max {max})", key.name), None);
+            self.sink.problem(span, format_args!("too many entries in {:?} (max {max})", key.name), None);
         }
         count > max
     }
@@ -293,13 +293,13 @@ impl Scanner<'_, '_, '_> {
         let name = whose(object, frame.partial);
         for key in object.keys.iter().filter(missing) {
             let hint = format!("add \"{}\": {}", key.name, key.example);
-            self.sink.problem(span, format!("{name} lacks the key {:?}", key.name), Some(hint));
+            self.sink.problem(span, format_args!("{name} lacks the key {:?}", key.name), Some(&hint));
         }
         if !frame.partial && !object.either.is_empty() && !object.either.iter().any(there) {
             let example = |name: &&str| object.find(name).map(|(_, key)| format!("\"{name}\": {}", key.example));
             let hint = object.either.iter().filter_map(example).collect::<Vec<_>>().join(" or ");
             let names = object.either.join("\" or \"");
-            self.sink.problem(span, format!("{name} lacks the key \"{names}\""), Some(format!("add {hint}")));
+            self.sink.problem(span, format_args!("{name} lacks the key \"{names}\""), Some(&format!("add {hint}")));
         }
     }
 
@@ -342,7 +342,7 @@ impl Scanner<'_, '_, '_> {
                 Fate::Keep
             }
             Some((message, hint)) => {
-                self.sink.problem(span, format!("{:?} {message}", key.name), hint);
+                self.sink.problem(span, format_args!("{:?} {message}", key.name), hint.as_deref());
                 Fate::Drop
             }
         }
@@ -489,5 +489,9 @@ fn syntax(sink: &mut Sink<'_>, text: &[u8], error: json::JsonError, open: Option
         What::ByteOrderMark => 3,
         _ => 1,
     };
-    sink.problem(Span { start: error.offset, end: error.offset + width }, error.what.to_string(), hint);
+    sink.problem(
+        Span { start: error.offset, end: error.offset + width },
+        format_args!("{}", error.what),
+        hint.as_deref(),
+    );
 }

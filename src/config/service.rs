@@ -94,8 +94,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
 fn words(context: &mut Context<'_, '_, '_>, raw: &[&str], key: &str) -> Vec<Box<str>> {
     let words: Vec<Box<str>> = raw.iter().map(|word| context.expanded(word, key, Text::Any)).collect();
     if let (Some(first), Some("")) = (raw.first(), words.first().map(|first| &**first)) {
-        let span = context.span(first);
-        context.sink.problem(span, "the command's program is empty", Some("write its name or path".into()));
+        context.problem(first, format_args!("the command's program is empty"), "write its name or path");
     }
     words
 }
@@ -109,14 +108,12 @@ fn ready(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, kind: Kind) 
         Some(_) | None => Ready::Started,
     };
     if let Some(name) = raw.name.filter(|_| raw.ready_fd.is_some() && !matches!(ready, Ready::Fd(_))) {
-        let span = context.span(name);
-        let message = "\"ready_fd\" of this service has no effect";
-        context.sink.warning(span, message, "add \"ready\": \"fd\", or leave it out");
+        let message = format_args!("\"ready_fd\" of this service has no effect");
+        context.warning(name, message, "add \"ready\": \"fd\", or leave it out");
     }
     if let Some(typed) = raw.ready.filter(|_| kind == Kind::Oneshot && ready != Ready::Started) {
-        let span = context.span(typed);
-        let message = "a oneshot is done rather than ready, so that nothing would wait for this";
-        context.sink.problem(span, message, Some("leave it out, or make the service a daemon".into()));
+        let message = format_args!("a oneshot is done rather than ready, so that nothing would wait for this");
+        context.problem(typed, message, "leave it out, or make the service a daemon");
     }
     ready
 }
@@ -126,22 +123,17 @@ fn timer(context: &mut Context<'_, '_, '_>, raw: &raw::Timer<'_>, kind: Kind) ->
     let at = context.read(raw.at, values::time_of_day);
     let jitter = context.read(raw.jitter, |text| values::duration_or_none(text, 0, u64::MAX)).unwrap_or_default();
     let typed = raw.every.or(raw.at)?;
-    let span = context.span(typed);
     if kind != Kind::Oneshot {
-        let message = "a daemon runs all the time, so that nothing could start it by a timer";
-        context.sink.problem(span, message, Some("add \"type\": \"oneshot\", or leave the timer out".into()));
+        let message = format_args!("a daemon runs all the time, so that nothing could start it by a timer");
+        context.problem(typed, message, "add \"type\": \"oneshot\", or leave the timer out");
     }
     match (every, at) {
         (Some(every), None) if jitter >= every => {
-            let message = format!("\"jitter\" is {jitter}, not less than \"every\" with {every}");
-            context.sink.problem(span, message, Some("two starts could fall on the same moment".into()));
+            let message = format_args!("\"jitter\" is {jitter}, not less than \"every\" with {every}");
+            context.problem(typed, message, "two starts could fall on the same moment");
         }
         (Some(_), Some(_)) => {
-            context.sink.problem(
-                span,
-                "a timer has \"every\" or \"at\", not both",
-                Some("make them two services".into()),
-            );
+            context.problem(typed, format_args!("a timer has \"every\" or \"at\", not both"), "make them two services");
         }
         _ => {}
     }
@@ -163,15 +155,13 @@ fn secrets(context: &mut Context<'_, '_, '_>, raw: &[raw::Secret<'_>], mounts: &
         let own = Secret { file: boxed(file), target: boxed(target) };
         let over = |target: &str| hides(target, &own.target) || plain_path(target) == plain_path(&own.target);
         if let Some(mount) = mounts.iter().find(|mount| over(&mount.target)) {
-            let span = context.span(target);
-            let message = format!("the mount on {:?} hides this secret", mount.target);
-            context.sink.problem(span, message, Some("put one of them elsewhere".into()));
+            let message = format_args!("the mount on {:?} hides this secret", mount.target);
+            context.problem(target, message, "put one of them elsewhere");
         }
         let both = list.iter().find(|other| hides(&other.target, &own.target) || hides(&own.target, &other.target));
         if let Some(other) = both {
-            let span = context.span(target);
-            let message = format!("{:?} is a secret, so that nothing can be beneath it", other.target);
-            context.sink.problem(span, message, Some("put one of them elsewhere".into()));
+            let message = format_args!("{:?} is a secret, so that nothing can be beneath it", other.target);
+            context.problem(target, message, "put one of them elsewhere");
         }
         list.push(own);
     }
@@ -194,34 +184,31 @@ fn sockets(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, ready: Rea
             // None at all has been reported.
             (tcp, udp, unix) => {
                 if let Some(typed) = tcp.or(udp).or(unix) {
-                    let span = context.span(typed);
                     let hint = "keep one of tcp, udp and unix, and write another socket for the other";
-                    context.sink.problem(span, "this socket listens in two places", Some(hint.into()));
+                    context.problem(typed, format_args!("this socket listens in two places"), hint);
                 }
                 continue;
             }
         };
-        let span = context.span(typed);
         if socket.unix.is_some() && values::decoded(typed).len() > SOCKET_PATH_BYTES {
-            let message = format!("the path has more than the {SOCKET_PATH_BYTES} bytes of a socket's");
-            context.sink.problem(span, message, Some("choose a shorter one".into()));
+            let message = format_args!("the path has more than the {SOCKET_PATH_BYTES} bytes of a socket's");
+            context.problem(typed, message, "choose a shorter one");
         }
         if let (None, Some(owned)) = (socket.unix, owned) {
-            let span = context.span(owned);
-            let message = "only a unix socket has an owner and a mode";
-            context.sink.problem(span, message, Some("leave it out".into()));
+            let message = format_args!("only a unix socket has an owner and a mode");
+            context.problem(owned, message, "leave it out");
         }
         if found.iter().any(|other| other.listen == listen) {
-            context.sink.problem(span, "this service has this socket twice", Some("leave one out".into()));
+            context.problem(typed, format_args!("this service has this socket twice"), "leave one out");
         }
         found.push(Socket { name: named, listen });
     }
     if let (Ready::Fd(fd), Some(name)) = (ready, raw.name)
         && usize::from(fd) < 3 + found.len()
     {
-        let span = context.span(name);
-        let message = format!("\"ready_fd\" of this service is {fd}, which is the descriptor of one of its sockets");
-        context.sink.problem(span, message, Some(format!("write \"ready_fd\": {} or more", 3 + found.len())));
+        let message =
+            format_args!("\"ready_fd\" of this service is {fd}, which is the descriptor of one of its sockets");
+        context.problem(name, message, &format!("write \"ready_fd\": {} or more", 3 + found.len()));
     }
     found
 }
@@ -231,14 +218,12 @@ fn limits(context: &mut Context<'_, '_, '_>, raw: &raw::Limits<'_>) -> Option<Li
     let memory_high = context.size(raw.memory_high);
     match (memory, raw.memory, memory_high, raw.memory_high) {
         (Some(Memory::Unlimited), Some(typed), ..) => {
-            let span = context.span(typed);
             let hint = "a leak in it takes the whole board down; give it a number";
-            context.sink.warning(span, "the memory of this service has no limit", hint);
+            context.warning(typed, format_args!("the memory of this service has no limit"), hint);
         }
         (Some(Memory::Max(max)), _, Some(high), Some(typed)) if high >= max => {
-            let span = context.span(typed);
-            let message = format!("\"memory_high\" is {high}, not less than the limit of {max}");
-            context.sink.problem(span, message, Some("it has an effect only below \"memory\"".into()));
+            let message = format_args!("\"memory_high\" is {high}, not less than the limit of {max}");
+            context.problem(typed, message, "it has an effect only below \"memory\"");
         }
         _ => {}
     }
@@ -252,9 +237,8 @@ fn limits(context: &mut Context<'_, '_, '_>, raw: &raw::Limits<'_>) -> Option<Li
         let write_bps = context.size(limit.write_bps).map(|bytes| bytes.0);
         let (read_iops, write_iops) = (limit.read_iops, limit.write_iops);
         if [read_bps, write_bps, read_iops, write_iops] == [None; 4] {
-            let span = context.span(device);
-            let hint = Some("add read_bps, write_bps, read_iops or write_iops".into());
-            context.sink.problem(span, "this io limit limits nothing", hint);
+            let hint = "add read_bps, write_bps, read_iops or write_iops";
+            context.problem(device, format_args!("this io limit limits nothing"), hint);
         }
         io.push(IoLimit { device: boxed(device), read_bps, write_bps, read_iops, write_iops });
     }
@@ -285,10 +269,9 @@ fn rlimits(context: &mut Context<'_, '_, '_>, raw: &[raw::Rlimit<'_>]) -> Vec<Rl
         let (Some((kind, _)), Some(soft)) = (kind, soft) else { continue };
         let hard = hard.unwrap_or(soft);
         if let Some(typed) = limit.soft.filter(|_| soft > hard) {
-            let span = context.span(typed);
             let shown = values::decoded(limit.hard.unwrap_or(typed)).into_owned();
-            let message = format!("\"soft\" is {:?}, more than \"hard\" with {shown:?}", values::decoded(typed));
-            context.sink.problem(span, message, Some("the soft limit can at most be the hard one".into()));
+            let message = format_args!("\"soft\" is {:?}, more than \"hard\" with {shown:?}", values::decoded(typed));
+            context.problem(typed, message, "the soft limit can at most be the hard one");
         }
         list.push(Rlimit { kind: *kind, soft, hard });
     }
@@ -302,21 +285,19 @@ fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind
     // A long first wait alone means that all are as long.
     let max_delay = typed_max.unwrap_or(default.max_delay.max(delay));
     if let Some(typed) = raw.max_delay.filter(|_| max_delay < delay) {
-        let span = context.span(typed);
-        let message = format!("\"max_delay\" is {max_delay}, shorter than \"delay\" with {delay}");
-        context.sink.problem(span, message, Some("waits begin at \"delay\" and double up to \"max_delay\"".into()));
+        let message = format_args!("\"max_delay\" is {max_delay}, shorter than \"delay\" with {delay}");
+        context.problem(typed, message, "waits begin at \"delay\" and double up to \"max_delay\"");
     }
     let within = context.duration(raw.within).unwrap_or(default.within);
     let tries = raw.tries.unwrap_or(if critical || raw.then.is_some() { TRIES } else { default.tries });
     if let Some(typed) = raw.within.filter(|_| tries == 0) {
-        let span = context.span(typed);
         let hint = "add \"tries\", the number of restarts that are too many";
-        context.sink.warning(span, "\"within\" has no effect without \"tries\"", hint);
+        context.warning(typed, format_args!("\"within\" has no effect without \"tries\""), hint);
     }
     if let Some(typed) = raw.policy.filter(|policy| *policy == "always" && kind == Kind::Oneshot) {
-        let span = context.span(typed);
-        let message = "a oneshot that is done is not started again, so that \"policy\" cannot be \"always\"";
-        context.sink.problem(span, message, Some("write \"on-failure\", or leave it out".into()));
+        let message =
+            format_args!("a oneshot that is done is not started again, so that \"policy\" cannot be \"always\"");
+        context.problem(typed, message, "write \"on-failure\", or leave it out");
     }
     Restart {
         policy: match raw.policy {

@@ -3,7 +3,7 @@
 use super::order::{Edge, order};
 use super::problem::{Sink, Span};
 use super::scan::Scanned;
-use super::values::{self, Needed, Read, Until};
+use super::values::{self, Complaint, Needed, Read, Until};
 use super::vars::{self, Var};
 use super::{Input, device, merge, raw, service};
 use crate::base::json::fill::{Place, Slot, Unknown, fill};
@@ -11,6 +11,7 @@ use crate::base::limits::{SERVICES, VARS};
 use crate::base::suggest::did_you_mean;
 use crate::base::units::{Bytes, Millis};
 use crate::plan::{Device, Kind, Need, Plan, Service};
+use core::fmt;
 use std::borrow::Cow;
 
 /// The text that raw values borrow from, and the sink for what is wrong with them.
@@ -41,11 +42,28 @@ impl<'a, 's, 'f> Context<'a, 's, 'f> {
         match read(&values::decoded(raw)) {
             Ok(value) => Some(value),
             Err(complaint) => {
-                let span = self.span(raw);
-                self.sink.problem(span, format!("this value {}", complaint.message), complaint.hint);
+                self.refused(raw, &complaint);
                 None
             }
         }
+    }
+
+    fn refused(&mut self, raw: &str, complaint: &Complaint) {
+        let span = self.span(raw);
+        let hint = complaint.hint.as_deref();
+        self.sink.problem(span, format_args!("this value {}", complaint.message), hint);
+    }
+
+    /// A problem of `raw`, which borrows from the text.
+    pub fn problem(&mut self, raw: &str, message: fmt::Arguments<'_>, hint: &str) {
+        let span = self.span(raw);
+        self.sink.problem(span, message, Some(hint));
+    }
+
+    /// A warning about `raw`, which borrows from the text.
+    pub fn warning(&mut self, raw: &str, message: fmt::Arguments<'_>, hint: &str) {
+        let span = self.span(raw);
+        self.sink.warning(span, message, Some(hint));
     }
 
     /// A size whose range the scanner has checked.
@@ -66,8 +84,7 @@ impl<'a, 's, 'f> Context<'a, 's, 'f> {
             let span = self.span(raw);
             let place = self.sink.place(self.span(list[first]).start, span.start);
             let shown = values::decoded(raw);
-            let message = format!("{what} {shown:?} is there twice");
-            self.sink.problem(span, message, Some(format!("the first is in {place}")));
+            self.problem(raw, format_args!("{what} {shown:?} is there twice"), &format!("the first is in {place}"));
         }
     }
 
@@ -82,7 +99,7 @@ impl<'a, 's, 'f> Context<'a, 's, 'f> {
         if let Err(error) = &filled {
             // The scanner lets nothing through that does not fit; if it did, the file is refused nevertheless.
             let span = Span { start: span.start, end: span.start + 1 };
-            self.sink.problem(span, format!("this object cannot be read: {error}"), None);
+            self.sink.problem(span, format_args!("this object cannot be read: {error}"), None);
         }
         filled.is_ok()
     }
@@ -162,7 +179,7 @@ pub fn plan(scanned: &Scanned, input: &Input<'_>, sink: &mut Sink<'_>) -> Plan {
 fn enough(context: &mut Context<'_, '_, '_>, spans: &[Span], max: usize, what: &str) {
     if let Some(span) = spans.get(max) {
         let span = Span { start: span.start, end: span.start + 1 };
-        context.sink.problem(span, format!("too many {what} in all files together (max {max})"), None);
+        context.sink.problem(span, format_args!("too many {what} in all files together (max {max})"), None);
     }
 }
 
@@ -172,7 +189,7 @@ fn absent(context: &mut Context<'_, '_, '_>, include: &[Span], absent: &[Box<str
         let typed = context.text.get(span.start + 1..span.end - 1).and_then(|text| str::from_utf8(text).ok());
         if typed.is_some_and(|typed| absent.contains(&boxed(typed))) {
             let hint = "with a '*' in its name it may be missing without a word";
-            context.sink.warning(*span, "there is no such file", hint);
+            context.sink.warning(*span, format_args!("there is no such file"), Some(hint));
         }
     }
 }
@@ -204,8 +221,7 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
             let Some(target) = names.iter().position(|known| *known == name.as_str()) else {
                 let known = names.iter().map(|name| &**name).filter(|name| !name.is_empty());
                 let hint = nearest(name.as_str(), known);
-                let span = context.span(raw);
-                context.sink.problem(span, format!("needs {:?}, which is no service", name.as_str()), Some(hint));
+                context.problem(raw, format_args!("needs {:?}, which is no service", name.as_str()), &hint);
                 continue;
             };
             edges.push((index, target));
@@ -213,16 +229,16 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
             let oneshot = needed.is_some_and(|needed| needed.kind == Kind::Oneshot);
             let asleep = needed.is_some_and(|needed| !needed.enabled);
             if until == Some(Until::Done) && !oneshot && needed.is_some() {
-                let span = context.span(raw);
                 let hint = format!("write {:?}, or give it \"type\": \"oneshot\"", name.as_str());
-                let message = format!("waits for {:?} to be done, but it is a daemon, which never is", name.as_str());
-                context.sink.problem(span, message, Some(hint));
+                let message =
+                    format_args!("waits for {:?} to be done, but it is a daemon, which never is", name.as_str());
+                context.problem(raw, message, &hint);
             }
             if until == Some(Until::Ready) && oneshot {
-                let span = context.span(raw);
                 let hint = format!("write \"{0}\" or \"{0}:done\"", name.as_str());
-                let message = format!("waits for {:?} to be ready, but it is a oneshot, which is done", name.as_str());
-                context.sink.problem(span, message, Some(hint));
+                let message =
+                    format_args!("waits for {:?} to be ready, but it is a oneshot, which is done", name.as_str());
+                context.problem(raw, message, &hint);
             }
             let Some(Some(service)) = services.get_mut(index) else { continue };
             service.needs.push(match until {
@@ -233,10 +249,9 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
                 Some(Until::Done) | None => Need::Done(target as u16),
             });
             let own = service.name.as_str();
-            let span = context.span(raw);
             if asleep && service.enabled && until != Some(Until::Soft) {
-                let message = format!("needs {:?}, which is not enabled", name.as_str());
-                context.sink.warning(span, message, format!("{own:?} waits until someone starts it"));
+                let message = format_args!("needs {:?}, which is not enabled", name.as_str());
+                context.warning(raw, message, &format!("{own:?} waits until someone starts it"));
             }
         }
     }
@@ -256,9 +271,8 @@ fn board_need(context: &mut Context<'_, '_, '_>, raw: &str, names: &[Cow<'_, str
     let typed = values::decoded(raw);
     let word = typed.split(':').next().unwrap_or_default();
     if names.iter().any(|name| name == word) {
-        let span = context.span(raw);
-        let message = format!("{typed:?} is the board's, but there is a service called {word:?} too");
-        context.sink.problem(span, message, Some("give the service another name".into()));
+        let message = format_args!("{typed:?} is the board's, but there is a service called {word:?} too");
+        context.problem(raw, message, "give the service another name");
     }
 }
 
@@ -268,10 +282,9 @@ fn report_cycle(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], cycle:
     let Some(first) = cycle.first().and_then(|index| placed.get(*index)) else { return };
     let next = path.get(1).map_or("", |next| next);
     let edge = first.needs.iter().find(|need| values::decoded(need).split(':').next() == Some(next));
-    let span = context.span(edge.unwrap_or(&first.name));
     let hint = match cycle.len() {
         1 => "a service cannot wait for itself",
         _ => "none of them could ever start: remove one of these needs",
     };
-    context.sink.problem(span, format!("the needs go in a circle: {}", path.join(" -> ")), Some(hint.into()));
+    context.problem(edge.unwrap_or(&first.name), format_args!("the needs go in a circle: {}", path.join(" -> ")), hint);
 }

@@ -8,6 +8,7 @@ use crate::base::signal;
 use crate::base::suggest::did_you_mean;
 use crate::base::units::{self, BadUnit, Bytes, Millis};
 use crate::plan::{Await, CapSet, Feature, Memory, Url, UserSpec, capability};
+use core::fmt;
 use core::net::SocketAddr;
 
 /// Longest path, in bytes (`PATH_MAX` without the end mark).
@@ -27,14 +28,18 @@ pub struct Complaint {
 }
 
 /// A value or what is wrong with it.
-pub type Read<T> = Result<T, Complaint>;
+pub type Read<T> = Result<T, Box<Complaint>>;
 
-fn wrong<T>(message: impl Into<String>) -> Read<T> {
-    Err(Complaint { message: message.into(), hint: None })
+fn complaint(message: fmt::Arguments<'_>, hint: Option<&str>) -> Box<Complaint> {
+    Box::new(Complaint { message: message.to_string(), hint: hint.map(Into::into) })
 }
 
-fn wrong_hint<T>(message: impl Into<String>, hint: impl Into<String>) -> Read<T> {
-    Err(Complaint { message: message.into(), hint: Some(hint.into()) })
+fn wrong<T>(message: fmt::Arguments<'_>) -> Read<T> {
+    Err(complaint(message, None))
+}
+
+fn wrong_hint<T>(message: fmt::Arguments<'_>, hint: &str) -> Read<T> {
+    Err(complaint(message, Some(hint)))
 }
 
 fn meant(typed: &str, known: &mut dyn Iterator<Item = &str>) -> Option<String> {
@@ -171,33 +176,31 @@ pub fn check(kind: Text, text: &str) -> Read<()> {
 
 fn any(text: &str) -> Read<()> {
     if text.contains('\0') {
-        return wrong("holds a NUL character, which no program can be given");
+        return wrong(format_args!("holds a NUL character, which no program can be given"));
     }
     if text.len() > TEXT_BYTES {
-        return wrong(format!("is {} bytes long, more than {TEXT_BYTES}", text.len()));
+        return wrong(format_args!("is {} bytes long, more than {TEXT_BYTES}", text.len()));
     }
     Ok(())
 }
 
 fn unit<T>(result: Result<T, BadUnit>, text: &str, form: &str) -> Read<T> {
     result.or_else(|bad| {
-        wrong_hint(
-            match bad {
-                BadUnit::NoNumber => format!("is {text:?}, which does not begin with a whole number"),
-                BadUnit::BadSuffix => format!("is {text:?}, which has no unit that is known here"),
-                BadUnit::TooLarge => format!("is {text:?}, which is too large a number"),
-            },
-            form,
-        )
+        let why = match bad {
+            BadUnit::NoNumber => "does not begin with a whole number",
+            BadUnit::BadSuffix => "has no unit that is known here",
+            BadUnit::TooLarge => "is too large a number",
+        };
+        wrong_hint(format_args!("is {text:?}, which {why}"), form)
     })
 }
 
 fn within<T: PartialOrd + core::fmt::Display>(value: T, min: T, max: T) -> Read<T> {
     if value < min {
-        return wrong(format!("is {value}, less than the least possible {min}"));
+        return wrong(format_args!("is {value}, less than the least possible {min}"));
     }
     if value > max {
-        return wrong(format!("is {value}, more than the largest possible {max}"));
+        return wrong(format_args!("is {value}, more than the largest possible {max}"));
     }
     Ok(value)
 }
@@ -215,13 +218,13 @@ pub fn size(text: &str, min: u64, max: u64) -> Read<Bytes> {
     let form = if text.contains('.') { form() } else { SIZE_FORM.into() };
     let bytes = unit(units::parse_bytes(text), text, &form)?;
     let bare = text.bytes().all(|byte| byte.is_ascii_digit());
-    within(bytes, Bytes(min), Bytes(max)).map_err(|complaint| match bare && bytes.0 < min {
-        true => Complaint {
-            message: format!("is {} bytes, less than the least possible {}", bytes.0, Bytes(min)),
-            hint: Some(format!("was a unit forgotten? \"{text}M\" is {text} megabytes")),
-        },
-        false => complaint,
-    })
+    if bare && bytes.0 < min {
+        return wrong_hint(
+            format_args!("is {} bytes, less than the least possible {}", bytes.0, Bytes(min)),
+            &format!("was a unit forgotten? \"{text}M\" is {text} megabytes"),
+        );
+    }
+    within(bytes, Bytes(min), Bytes(max))
 }
 
 /// 0, or a size between `min` and `max` bytes.
@@ -235,7 +238,7 @@ pub fn memory(text: &str, min: u64, max: u64) -> Read<Memory> {
         return Ok(Memory::Unlimited);
     }
     if let Some(hint) = meant(text, &mut ["unlimited"].into_iter()) {
-        return wrong_hint(format!("is {text:?}, which is no size"), hint);
+        return wrong_hint(format_args!("is {text:?}, which is no size"), &hint);
     }
     size(text, min, max).map(Memory::Max)
 }
@@ -266,9 +269,10 @@ pub fn time_of_day(text: &str) -> Read<Millis> {
         (Some(Some(hours)), Some(Some(minutes)), Some(seconds), None) => {
             Ok(Millis::from_secs((hours * 60 + minutes) * 60 + seconds))
         }
-        _ => {
-            wrong_hint(format!("is {text:?}, which is no time of day"), "write it as \"03:30\" or \"03:30:15\", in UTC")
-        }
+        _ => wrong_hint(
+            format_args!("is {text:?}, which is no time of day"),
+            "write it as \"03:30\" or \"03:30:15\", in UTC",
+        ),
     }
 }
 
@@ -276,7 +280,7 @@ pub fn time_of_day(text: &str) -> Read<Millis> {
 pub fn percent(text: &str, min: u32, max: u32) -> Read<u32> {
     let value = unit(units::parse_percent(text), text, PERCENT_FORM)?;
     if !(min..=max).contains(&value) {
-        return wrong(format!("is {value}%, outside of what is possible ({min}% to {max}%)"));
+        return wrong(format_args!("is {value}%, outside of what is possible ({min}% to {max}%)"));
     }
     Ok(value)
 }
@@ -298,7 +302,7 @@ pub fn name(text: &str) -> Read<Name> {
             (BadName::BadStart(_) | BadName::BadChar(_), Ok(good)) => Some(format!("\"{good}\" would do")),
             _ => None,
         };
-        Complaint { message: format!("is {text:?}: {bad}"), hint }
+        complaint(format_args!("is {text:?}: {bad}"), hint.as_deref())
     })
 }
 
@@ -307,7 +311,7 @@ fn host_name(text: &str) -> Read<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     if text.is_empty() || text.len() > NAME_BYTES || !text.chars().all(good) || text.starts_with(['-', '.']) {
         let rule = "letters, digits, '-' and '.', beginning with a letter or digit";
-        return wrong(format!("is {text:?}; a host name has 1 to {NAME_BYTES} {rule}"));
+        return wrong(format_args!("is {text:?}; a host name has 1 to {NAME_BYTES} {rule}"));
     }
     Ok(())
 }
@@ -316,8 +320,8 @@ fn host_name(text: &str) -> Read<()> {
 pub fn path(text: &str) -> Read<()> {
     if !text.starts_with('/') {
         return wrong_hint(
-            format!("is {text:?}, which is not absolute"),
-            format!("write \"/{}\" or the full path", text.escape_debug()),
+            format_args!("is {text:?}, which is not absolute"),
+            &format!("write \"/{}\" or the full path", text.escape_debug()),
         );
     }
     components(text)
@@ -325,13 +329,13 @@ pub fn path(text: &str) -> Read<()> {
 
 fn components(text: &str) -> Read<()> {
     if text.len() > PATH_BYTES {
-        return wrong(format!("is {} bytes long; a path has at most {PATH_BYTES}", text.len()));
+        return wrong(format_args!("is {} bytes long; a path has at most {PATH_BYTES}", text.len()));
     }
     if let Some(c) = text.chars().find(|c| c.is_control()) {
-        return wrong(format!("is {text:?}, which holds the control character {c:?}"));
+        return wrong(format_args!("is {text:?}, which holds the control character {c:?}"));
     }
     if text.split('/').any(|part| part == "..") {
-        return wrong_hint(format!("is {text:?}, which goes up through \"..\""), "write where the path leads");
+        return wrong_hint(format_args!("is {text:?}, which goes up through \"..\""), "write where the path leads");
     }
     Ok(())
 }
@@ -340,14 +344,14 @@ fn components(text: &str) -> Read<()> {
 pub fn var_name(text: &str) -> Read<()> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if text.is_empty() || text.len() > NAME_BYTES || !text.bytes().all(good) {
-        return wrong(format!("is {text:?}; a variable's name has 1 to {NAME_BYTES} letters, digits and '_'"));
+        return wrong(format_args!("is {text:?}; a variable's name has 1 to {NAME_BYTES} letters, digits and '_'"));
     }
     Ok(())
 }
 
 fn var_value(text: &str) -> Read<()> {
     if text.len() > VAR_BYTES {
-        return wrong(format!("is {} bytes long, more than {VAR_BYTES}", text.len()));
+        return wrong(format_args!("is {} bytes long, more than {VAR_BYTES}", text.len()));
     }
     board::line(text)
 }
@@ -357,13 +361,13 @@ fn pattern(text: &str) -> Read<()> {
     path(text)?;
     let (folder, last) = text.rsplit_once('/').unwrap_or(("", text));
     if last.is_empty() || last == "." {
-        return wrong_hint(format!("is {text:?}, which is a folder"), format!("write \"{}/*.json\"", folder));
+        return wrong_hint(format_args!("is {text:?}, which is a folder"), &format!("write \"{}/*.json\"", folder));
     }
     if folder.contains('*') {
-        return wrong_hint(format!("is {text:?}; a '*' can only stand in the last part"), "name each folder");
+        return wrong_hint(format_args!("is {text:?}; a '*' can only stand in the last part"), "name each folder");
     }
     if let Some(c) = last.chars().find(|c| matches!(c, '?' | '[' | ']' | '{' | '}')) {
-        return wrong(format!("is {text:?}; {c:?} has no meaning here, only '*' has"));
+        return wrong(format_args!("is {text:?}; {c:?} has no meaning here, only '*' has"));
     }
     Ok(())
 }
@@ -378,13 +382,15 @@ pub fn target(text: &str) -> Read<()> {
     path(text)?;
     let mut parts = parts(text);
     match (parts.next(), parts.next()) {
-        (None, _) => wrong_hint("is \"/\", which would hide the whole image", "mount on a folder beneath it"),
+        (None, _) => {
+            wrong_hint(format_args!("is \"/\", which would hide the whole image"), "mount on a folder beneath it")
+        }
         (Some("proc"), _) => {
-            wrong_hint(format!("is {text:?}; nothing can be mounted in /proc"), "choose another place")
+            wrong_hint(format_args!("is {text:?}; nothing can be mounted in /proc"), "choose another place")
         }
         (Some(own @ ("sys" | "dev")), None) => wrong_hint(
-            format!("is {text:?}, which coracle mounts itself"),
-            format!("mount beneath /{own}, or list single devices under \"devices\""),
+            format_args!("is {text:?}, which coracle mounts itself"),
+            &format!("mount beneath /{own}, or list single devices under \"devices\""),
         ),
         _ => Ok(()),
     }
@@ -397,12 +403,12 @@ fn source(text: &str) -> Read<()> {
 
 fn device_path(text: &str) -> Read<()> {
     if !text.starts_with('/') {
-        return wrong_hint(format!("is {text:?}, which is not absolute"), format!("write \"/dev/{text}\""));
+        return wrong_hint(format_args!("is {text:?}, which is not absolute"), &format!("write \"/dev/{text}\""));
     }
     path(text)?;
     let mut parts = parts(text);
     if parts.next() != Some("dev") || parts.next().is_none() {
-        return wrong(format!("is {text:?}; a device's path begins with /dev/"));
+        return wrong(format_args!("is {text:?}; a device's path begins with /dev/"));
     }
     Ok(())
 }
@@ -414,20 +420,20 @@ fn image(text: &str) -> Read<()> {
         None => (text, None),
     };
     if parts(file).next().is_none() {
-        return wrong(format!("is {text:?}, which names no file"));
+        return wrong(format_args!("is {text:?}, which names no file"));
     }
     components(file)?;
     let Some(inside) = inside else { return Ok(()) };
     if let Some(digest) = inside.strip_prefix("sha256:") {
         let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if digest.len() != 64 || !digest.bytes().all(hex) {
-            return wrong(format!("is {text:?}; after \"sha256:\" come 64 digits of 0-9 and a-f"));
+            return wrong(format_args!("is {text:?}; after \"sha256:\" come 64 digits of 0-9 and a-f"));
         }
         return Ok(());
     }
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':' | '@');
     if inside.is_empty() || !inside.chars().all(good) {
-        return wrong(format!("is {text:?}; after '#' comes \"name:tag\" or \"sha256:...\""));
+        return wrong(format_args!("is {text:?}; after '#' comes \"name:tag\" or \"sha256:...\""));
     }
     Ok(())
 }
@@ -440,10 +446,10 @@ pub fn env_key(text: &str) -> &str {
 fn env(text: &str) -> Read<()> {
     any(text)?;
     match text.split_once('=') {
-        None => wrong(format!("holds {text:?}, which is not KEY=value")),
-        Some(("", _)) => wrong(format!("holds {text:?}, which has no key before the '='")),
+        None => wrong(format_args!("holds {text:?}, which is not KEY=value")),
+        Some(("", _)) => wrong(format_args!("holds {text:?}, which has no key before the '='")),
         Some((key, _)) if key.contains(|c: char| c.is_whitespace() || c.is_control()) => {
-            wrong(format!("holds the key {key:?}, with white space in it"))
+            wrong(format_args!("holds the key {key:?}, with white space in it"))
         }
         Some(_) => Ok(()),
     }
@@ -461,7 +467,7 @@ pub fn user(text: &str) -> Read<UserSpec> {
         false => !part.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, ':' | '/' | ',')),
     };
     if user.is_empty() || group == Some("") || !good(user) || !group.is_none_or(good) {
-        return wrong(format!("is {text:?}, which is neither \"user\" nor \"user:group\" (names or numbers)"));
+        return wrong(format_args!("is {text:?}, which is neither \"user\" nor \"user:group\" (names or numbers)"));
     }
     Ok(UserSpec { user: user.into(), group: group.map(Into::into) })
 }
@@ -472,45 +478,43 @@ pub fn stop_signal(text: &str) -> Read<u8> {
         let bare = text.to_ascii_uppercase();
         let bare = bare.strip_prefix("SIG").unwrap_or(&bare);
         let hint = meant(bare, &mut signal::NAMES.iter().map(|(name, _)| *name));
-        return Err(Complaint { message: format!("is {text:?}, which is no signal"), hint });
+        return Err(complaint(format_args!("is {text:?}, which is no signal"), hint.as_deref()));
     };
     match signal::name(number) {
-        Some(name @ ("STOP" | "TSTP" | "CONT" | "CHLD")) => {
-            wrong_hint(format!("is {name}, which ends no program"), "use TERM, INT, QUIT or what the program documents")
-        }
+        Some(name @ ("STOP" | "TSTP" | "CONT" | "CHLD")) => wrong_hint(
+            format_args!("is {name}, which ends no program"),
+            "use TERM, INT, QUIT or what the program documents",
+        ),
         _ => Ok(number),
     }
 }
 
 /// A capability's number.
 pub fn cap(text: &str) -> Read<u8> {
-    CapSet::number(text).map_or_else(
-        || {
-            let upper = text.to_ascii_uppercase();
-            let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            let hint = match bare {
-                "ALL" => Some("name each capability that the program needs".into()),
-                _ => meant(bare, &mut capability::NAMES.into_iter()),
-            };
-            Err(Complaint { message: format!("holds {text:?}, which is no capability"), hint })
-        },
-        Ok,
-    )
+    CapSet::number(text).ok_or_else(|| {
+        let upper = text.to_ascii_uppercase();
+        let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        let hint = match bare {
+            "ALL" => Some("name each capability that the program needs".into()),
+            _ => meant(bare, &mut capability::NAMES.into_iter()),
+        };
+        complaint(format_args!("holds {text:?}, which is no capability"), hint.as_deref())
+    })
 }
 
 /// An address with a port.
 pub fn address(text: &str) -> Read<SocketAddr> {
     let form = "write a number and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\": nothing is looked up";
-    text.parse().or_else(|_| wrong_hint(format!("is {text:?}, which is no address with a port"), form))
+    text.parse().or_else(|_| wrong_hint(format_args!("is {text:?}, which is no address with a port"), form))
 }
 
 /// What is asked for over HTTP.
 pub fn url(text: &str) -> Read<Url> {
     if text.len() > URL_BYTES {
-        return wrong(format!("is {} bytes long, more than {URL_BYTES}", text.len()));
+        return wrong(format_args!("is {} bytes long, more than {URL_BYTES}", text.len()));
     }
     let form = "write \"http://127.0.0.1:8080/path\", the host as a number: nothing is looked up";
-    Url::parse(text).map_or_else(|| wrong_hint(format!("is {text:?}, which cannot be asked for"), form), Ok)
+    Url::parse(text).map_or_else(|| wrong_hint(format_args!("is {text:?}, which cannot be asked for"), form), Ok)
 }
 
 /// A list of cores as the kernel writes it: `0-1,3`.
@@ -524,7 +528,7 @@ fn cpus(text: &str) -> Read<()> {
         None => core(range).is_some(),
     };
     if !text.split(',').all(good) {
-        return wrong(format!("is {text:?}, which is no list of cores"));
+        return wrong(format_args!("is {text:?}, which is no list of cores"));
     }
     Ok(())
 }
@@ -564,7 +568,7 @@ pub fn need(text: &str) -> Read<Needed> {
         Some((_, condition)) => {
             let form = "write \"name\" with nothing, \":started\", \":ready\", \":soft\" or, of a oneshot, \":done\" \
                         behind it, \"mount:/path\", \"path:/path\", \"link:name\" or \"clock\"";
-            return wrong_hint(format!("holds {text:?}, whose condition {condition:?} is not known"), form);
+            return wrong_hint(format_args!("holds {text:?}, whose condition {condition:?} is not known"), form);
         }
         None if text == "clock" => return Ok(Needed::Board(Await::Clock)),
         None => (text, None),
@@ -574,15 +578,11 @@ pub fn need(text: &str) -> Read<Needed> {
 
 /// What a kernel may lack.
 pub fn feature(text: &str) -> Read<Feature> {
-    Feature::from_word(text).map_or_else(
-        || {
-            let words = || Feature::ALL.into_iter().map(Feature::word);
-            let all = || format!("known: {}", words().collect::<Vec<_>>().join(", "));
-            let hint = Some(meant(text, &mut words()).unwrap_or_else(all));
-            Err(Complaint { message: format!("holds {text:?}, which is not known"), hint })
-        },
-        Ok,
-    )
+    Feature::from_word(text).ok_or_else(|| {
+        let words = Feature::ALL.map(Feature::word);
+        let hint = meant(text, &mut words.into_iter()).unwrap_or_else(|| format!("known: {}", words.join(", ")));
+        complaint(format_args!("holds {text:?}, which is not known"), Some(&hint))
+    })
 }
 
 /// `text` with its escapes decoded, borrowed if it has none.

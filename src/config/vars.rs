@@ -45,10 +45,7 @@ pub fn vars(context: &mut Context<'_, '_, '_>, raws: &[raw::Var<'_>], values: &[
 }
 
 fn var(context: &mut Context<'_, '_, '_>, raw: &raw::Var<'_>, values: &[Value]) -> Option<Var> {
-    let mut problem = |raw: &str, message: &str, hint: &str| {
-        let span = context.span(raw);
-        context.sink.problem(span, message, Some(hint.into()));
-    };
+    let mut problem = |raw: &str, message: &str, hint: &str| context.problem(raw, format_args!("{message}"), hint);
     match (raw.value, raw.file, raw.default) {
         (Some(value), Some(_), _) => {
             problem(value, "a variable has a value or a file, not both", "\"default\" is what holds without the file");
@@ -67,8 +64,7 @@ fn var(context: &mut Context<'_, '_, '_>, raw: &raw::Var<'_>, values: &[Value]) 
         match value.contents.clone().and_then(|bytes| usable(&bytes)) {
             Ok(text) => Some(text.into()),
             Err(why) => {
-                let span = context.span(typed);
-                context.sink.warning(span, format!("what {file} holds {why}"), "the variable's default is used");
+                context.warning(typed, format_args!("what {file} holds {why}"), "the variable's default is used");
                 None
             }
         }
@@ -136,31 +132,30 @@ impl Context<'_, '_, '_> {
         if !text.contains("${") {
             return boxed(raw);
         }
-        let span = self.span(raw);
         let written = match expand(&text, &self.vars, false) {
             Ok(expanded) => expanded.text,
             Err(name) => {
                 let mut known = self.vars.iter().map(|var| &*var.name);
                 let meant = did_you_mean(&name, &mut known).map(|meant| format!("did you mean \"${{{meant}}}\"?"));
                 let hint = meant.unwrap_or_else(|| format!("name it under \"vars\"; {LITERAL}"));
-                self.sink.problem(span, format!("there is no variable {name:?}"), Some(hint));
+                self.problem(raw, format_args!("there is no variable {name:?}"), &hint);
                 return text.into();
             }
         };
         if let Err(complaint) = values::check(kind, &written) {
-            let message = format!("{key:?} {}", complaint.message);
-            self.sink.problem(span, message, Some("this is what its variables make of it".into()));
+            let message = format_args!("{key:?} {}", complaint.message);
+            self.problem(raw, message, "this is what its variables make of it");
             return written.into();
         }
         match expand(&text, &self.vars, true) {
             Ok(Expanded { text, from_file: Some((name, value)) }) => match values::check(kind, &text) {
                 Ok(()) => text.into(),
                 Err(complaint) => {
-                    let message = format!(
+                    let message = format_args!(
                         "the file of the variable {name:?} holds {value:?}, so that this {}",
                         complaint.message
                     );
-                    self.sink.warning(span, message, "the defaults are used here");
+                    self.warning(raw, message, "the defaults are used here");
                     written.into()
                 }
             },

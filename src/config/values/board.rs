@@ -31,19 +31,19 @@ pub fn source(text: &str) -> Read<()> {
         path(text)?;
         return match parts(text).next() {
             Some(_) => Ok(()),
-            None => wrong_hint("is \"/\", which is no device", FORMS),
+            None => wrong_hint(format_args!("is \"/\", which is no device"), FORMS),
         };
     }
-    let bad = || wrong_hint(format!("is {text:?}, which is no source"), FORMS);
+    let bad = || wrong_hint(format_args!("is {text:?}, which is no source"), FORMS);
     if let Some((key, value)) = text.split_once('=') {
         return match key {
             "PARTNAME" | "PARTUUID" | "LABEL" if is_label(value) => Ok(()),
-            "PARTNAME" | "PARTUUID" | "LABEL" => wrong(format!("is {text:?}, whose value cannot be one")),
+            "PARTNAME" | "PARTUUID" | "LABEL" => wrong(format_args!("is {text:?}, whose value cannot be one")),
             "UUID" => wrong_hint(
-                format!("is {text:?}; the UUID of a file system is not looked for"),
+                format_args!("is {text:?}; the UUID of a file system is not looked for"),
                 "use PARTUUID= (of the partition) or LABEL=",
             ),
-            "PARTLABEL" => wrong_hint(format!("is {text:?}, which is no source"), "write PARTNAME="),
+            "PARTLABEL" => wrong_hint(format_args!("is {text:?}, which is no source"), "write PARTNAME="),
             _ => bad(),
         };
     }
@@ -66,11 +66,13 @@ pub fn is_device_source(text: &str) -> bool {
 pub fn target(text: &str) -> Read<()> {
     path(text)?;
     let all: Vec<&str> = parts(text).take(3).collect();
-    let own = |what: &str| wrong_hint(format!("is {text:?}; coracle mounts {what} itself"), "choose another place");
+    let own =
+        |what: &str| wrong_hint(format_args!("is {text:?}; coracle mounts {what} itself"), "choose another place");
     match all.as_slice() {
-        [] => {
-            wrong_hint("is \"/\", which is mounted before coracle runs", "name it on the kernel's command line: root=")
-        }
+        [] => wrong_hint(
+            format_args!("is \"/\", which is mounted before coracle runs"),
+            "name it on the kernel's command line: root=",
+        ),
         ["proc", ..] => own("/proc"),
         ["sys"] | ["sys", "fs"] | ["sys", "fs", "cgroup"] => own("/sys and the cgroups"),
         ["dev"] | ["dev", "pts" | "shm", ..] => own("/dev"),
@@ -82,33 +84,33 @@ pub fn target(text: &str) -> Read<()> {
 /// A file system's type.
 pub fn fs_type(text: &str) -> Read<()> {
     match text {
-        "auto" => wrong_hint("is \"auto\"; nothing is guessed at boot", "name it, such as \"ext4\""),
+        "auto" => wrong_hint(format_args!("is \"auto\"; nothing is guessed at boot"), "name it, such as \"ext4\""),
         _ if is_word(text) => Ok(()),
-        _ => wrong(format!("is {text:?}, which is no file system's name")),
+        _ => wrong(format_args!("is {text:?}, which is no file system's name")),
     }
 }
 
 /// Mount options, separated by commas.
 pub fn mount_options(text: &str) -> Read<()> {
     if text.len() > OPTION_BYTES {
-        return wrong(format!("is {} bytes long, more than {OPTION_BYTES}", text.len()));
+        return wrong(format_args!("is {} bytes long, more than {OPTION_BYTES}", text.len()));
     }
     if let Some(c) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
-        return wrong_hint(format!("is {text:?}, which holds {c:?}"), "separate the options by commas alone");
+        return wrong_hint(format_args!("is {text:?}, which holds {c:?}"), "separate the options by commas alone");
     }
     for option in text.split(',') {
         match option {
-            "" => return wrong(format!("is {text:?}, with an option that is empty")),
-            "remount" => return wrong(format!("is {text:?}; \"remount\" cannot be the first mount")),
+            "" => return wrong(format_args!("is {text:?}, with an option that is empty")),
+            "remount" => return wrong(format_args!("is {text:?}; \"remount\" cannot be the first mount")),
             "bind" | "rbind" | "move" => {
                 return wrong_hint(
-                    format!("is {text:?}; {option:?} mounts no file system"),
+                    format_args!("is {text:?}; {option:?} mounts no file system"),
                     "give a service a bind mount under its own \"mounts\"",
                 );
             }
             "noauto" | "user" | "users" | "nofail" | "_netdev" => {
                 return wrong_hint(
-                    format!("is {text:?}; {option:?} is a word of fstab(5) alone"),
+                    format_args!("is {text:?}; {option:?} is a word of fstab(5) alone"),
                     "\"wait\" and \"fallback\" say what happens without the device",
                 );
             }
@@ -129,9 +131,9 @@ pub fn module(text: &str) -> Read<()> {
     match good(text) {
         true => Ok(()),
         false if bare != text && good(bare) => {
-            wrong_hint(format!("holds {text:?}, which is a file"), format!("write the module's name, \"{bare}\""))
+            wrong_hint(format_args!("holds {text:?}, which is a file"), &format!("write the module's name, \"{bare}\""))
         }
-        false => wrong(format!("holds {text:?}, which is no module's name")),
+        false => wrong(format_args!("holds {text:?}, which is no module's name")),
     }
 }
 
@@ -139,12 +141,12 @@ pub fn module(text: &str) -> Read<()> {
 pub fn sysctl(text: &str) -> Read<()> {
     let bad = |why: &str| {
         wrong_hint(
-            format!("is {text:?}, {why}"),
+            format_args!("is {text:?}, {why}"),
             "write \"net.ipv4.ip_forward\"; a dot within a part is a slash: \"net.ipv4.conf.eth0/100.forwarding\"",
         )
     };
     if text.len() > SYSCTL_BYTES {
-        return wrong(format!("is {} bytes long, more than {SYSCTL_BYTES}", text.len()));
+        return wrong(format_args!("is {} bytes long, more than {SYSCTL_BYTES}", text.len()));
     }
     if text.starts_with("/proc/sys/") || text.find('/') < text.find('.') && text.contains('/') {
         return bad("which is a path");
@@ -164,7 +166,7 @@ pub fn sysctl(text: &str) -> Read<()> {
 pub fn line(text: &str) -> Read<()> {
     any(text)?;
     match text.chars().find(|c| c.is_control() && *c != '\t') {
-        Some(c) => wrong(format!("holds the control character {c:?}")),
+        Some(c) => wrong(format_args!("holds the control character {c:?}")),
         None => Ok(()),
     }
 }
@@ -174,7 +176,7 @@ pub fn link(text: &str) -> Read<()> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':');
     if text.is_empty() || text.len() > LINK_BYTES || matches!(text, "." | "..") || text.contains(bad) {
         return wrong_hint(
-            format!("is {text:?}, which is no network interface's name"),
+            format_args!("is {text:?}, which is no network interface's name"),
             "write it as in \"link:eth0\"",
         );
     }
@@ -191,7 +193,7 @@ pub fn address(text: &str) -> Read<()> {
     match text.parse::<std::net::SocketAddr>() {
         Ok(address) if address.port() > 0 => Ok(()),
         _ => wrong_hint(
-            format!("is {text:?}, which is no address with a port"),
+            format_args!("is {text:?}, which is no address with a port"),
             "write \"0.0.0.0:8080\" for all of IPv4, \"[::]:8080\" for all, \"127.0.0.1:8080\" for the board itself",
         ),
     }
@@ -202,7 +204,7 @@ pub fn mode(text: &str) -> Read<u16> {
     let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     match u16::from_str_radix(text, 8) {
         Ok(mode) if digits && mode <= 0o777 => Ok(mode),
-        _ => wrong_hint(format!("is {text:?}, which is no file mode"), "write it in octal: \"0660\""),
+        _ => wrong_hint(format_args!("is {text:?}, which is no file mode"), "write it in octal: \"0660\""),
     }
 }
 
@@ -213,8 +215,8 @@ pub fn secret_target(text: &str) -> Read<()> {
     match (parts.next(), parts.next()) {
         (Some("run"), Some(_)) if !text.ends_with('/') => Ok(()),
         _ => wrong_hint(
-            format!("is {text:?}; the copy of a secret is a file beneath /run, which is memory"),
-            format!("write \"/run/secrets/{}\"", super::parts(text).last().unwrap_or("key")),
+            format_args!("is {text:?}; the copy of a secret is a file beneath /run, which is memory"),
+            &format!("write \"/run/secrets/{}\"", super::parts(text).last().unwrap_or("key")),
         ),
     }
 }
