@@ -124,7 +124,10 @@ pub fn unpause(args: &UnpauseArgs) -> u8 {
 pub fn hold(args: &HoldArgs) -> u8 {
     let time = if args.time == "0" { Some(Millis(0)) } else { parse_duration(&args.time).ok() };
     let Some(seconds) = time.and_then(|time| u32::try_from(time.0.div_ceil(1000)).ok()) else {
-        output::complain(&format!("'{}' is no duration for a hold: write 90s, 30m or 2h, or 0 to end it", args.time));
+        output::complain(&format_args!(
+            "'{}' is no duration for a hold: write 90s, 30m or 2h, or 0 to end it",
+            args.time
+        ));
         return exit::USAGE;
     };
     let mut services = args.services.clone();
@@ -137,7 +140,7 @@ pub fn hold(args: &HoldArgs) -> u8 {
             })
         });
         if let Err(error) = listed {
-            output::complain(&error.to_string());
+            output::complain(&error);
             return error.code();
         }
     }
@@ -158,13 +161,13 @@ pub fn kill(args: &KillArgs) -> u8 {
 /// Asks for each service in turn; the first failure gives the exit code, the others are still tried.
 fn act(run_dir: &Path, verb: Verb, number: u32, services: &[String]) -> u8 {
     if services.is_empty() {
-        output::complain("name at least one service; `coracle ps` lists them");
+        output::complain(&"name at least one service; `coracle ps` lists them");
         return exit::USAGE;
     }
     let mut client = match Client::connect(run_dir) {
         Ok(client) => client,
         Err(error) => {
-            output::complain(&error.to_string());
+            output::complain(&error);
             return error.code();
         }
     };
@@ -172,7 +175,7 @@ fn act(run_dir: &Path, verb: Verb, number: u32, services: &[String]) -> u8 {
     for service in services {
         let failed = match client.ask(verb, service, number, &mut |_| {}) {
             Ok(done) if done.ok => {
-                output::line(crate::log::format::Safe(done.message.as_bytes()));
+                output::line(&crate::log::format::Safe(done.message.as_bytes()));
                 continue;
             }
             Ok(done) => {
@@ -180,7 +183,7 @@ fn act(run_dir: &Path, verb: Verb, number: u32, services: &[String]) -> u8 {
                 done.code.max(exit::FAILED)
             }
             Err(error) => {
-                output::complain(&error.to_string());
+                output::complain(&error);
                 return error.code();
             }
         };

@@ -81,7 +81,7 @@ fn attempt(args: &BakeArgs) -> Result<u8, u8> {
     let texts = Texts::read(&file, &board.files).map_err(|sentence| refuse(Fault::Unreadable(sentence)))?;
     let (mut plan, warnings) = texts.load().map_err(|problems| refuse(Fault::Problems(problems)))?;
     if plan.device.store.take().is_none() {
-        output::complain(&format!(
+        output::complain(&format_args!(
             "{} names no \"store\" in \"device\": the board will not look into it",
             file.display()
         ));
@@ -115,7 +115,7 @@ fn board(args: &BakeArgs) -> Result<Board, u8> {
 /// The board's platform, if it lacks nothing for the plan.
 fn judged<'a>(file: &Path, plan: &Plan, warnings: &[Problem], board: &'a Board) -> Result<&'a Platform, u8> {
     let Some(platform) = &board.platform else {
-        output::complain("for which architecture? --arch arm64, arm/v7, amd64, …, or --board with a profile of it");
+        output::complain(&"for which architecture? --arch arm64, arm/v7, amd64, …, or --board with a profile of it");
         return Err(exit::USAGE);
     };
     let found = check::judge(plan, board);
@@ -136,7 +136,7 @@ fn jobs(plan: &Plan, files: &Files, newest: Option<i64>) -> Result<Vec<Job>, Ima
             continue;
         }
         if in_place {
-            return Err(ImageError::invalid(format!(
+            return Err(ImageError::invalid(&format_args!(
                 "{} is used in place: put it beneath --root, as {}",
                 path.display(),
                 found.path.display()
@@ -144,7 +144,8 @@ fn jobs(plan: &Plan, files: &Files, newest: Option<i64>) -> Result<Vec<Job>, Ima
         }
         let kind = if layout { libc::O_DIRECTORY } else { 0 };
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | kind).open(&path);
-        let file = opened.map_err(|error| ImageError::failed(format!("cannot open {}: {error}", path.display())))?;
+        let file =
+            opened.map_err(|error| ImageError::failed(&format_args!("cannot open {}: {error}", path.display())))?;
         let source = if layout { Source::Layout(file.into()) } else { Source::File(file) };
         let id = source_id(&path)?;
         // What the firmware makes of the file's time is known only to who fixes it.
@@ -219,7 +220,7 @@ impl Target {
         match fs::rename(self.unfinished(), &self.output) {
             Ok(()) => Ok(exit::OK),
             Err(error) => {
-                output::complain(&format!("cannot write {}: {error}", self.output.display()));
+                output::complain(&format_args!("cannot write {}: {error}", self.output.display()));
                 Err(exit::FAILED)
             }
         }
@@ -240,7 +241,7 @@ fn work(
     newest: Option<i64>,
     target: &Target,
 ) -> Result<(), ImageError> {
-    let failed = |error| ImageError::failed(format!("cannot write {}: {error}", target.scratch.display()));
+    let failed = |error| ImageError::failed(&format_args!("cannot write {}: {error}", target.scratch.display()));
     let out = target.open().map_err(failed)?;
     confine(&jobs, target)?;
     let names: Vec<String> = jobs.iter().map(|job| job.image.to_string()).collect();
@@ -255,7 +256,7 @@ fn work(
     let order = Order { platform, caps: plan.device.image_caps, scratch: &target.scratch, newest };
     let baked = bake::bake(jobs, &order, out, &mut report)?;
     drop(bar);
-    output::line(summary(target, platform, &baked));
+    output::line(&summary(target, platform, &baked));
     Ok(())
 }
 
@@ -273,7 +274,7 @@ fn summary(target: &Target, platform: &Platform, baked: &Baked) -> String {
 
 /// A hostile archive reaches this folder and nothing else, where the build host's kernel has Landlock.
 fn confine(jobs: &[Job], target: &Target) -> Result<(), ImageError> {
-    let step = |errno| ImageError::failed(format!("cannot confine the unpacker: {errno}"));
+    let step = |errno| ImageError::failed(&format_args!("cannot confine the unpacker: {errno}"));
     let scratch = File::open(&target.scratch).map_err(|error| step(error.into()))?;
     let layouts: Vec<BorrowedFd<'_>> = jobs
         .iter()

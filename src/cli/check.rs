@@ -59,7 +59,7 @@ pub fn profile(file: &Path) -> Result<Profile, u8> {
     let read = File::open(file).and_then(|mut file| read_up_to(&mut file, PROFILE_BYTES));
     let profile = read.map_err(|error| error.to_string()).and_then(|bytes| Profile::from_json(&bytes));
     profile.map_err(|error| {
-        output::complain(&format!("cannot use the board's profile {}: {error}", file.display()));
+        output::complain(&format_args!("cannot use the board's profile {}: {error}", file.display()));
         exit::FAILED
     })
 }
@@ -76,7 +76,7 @@ pub fn config_file(named: Option<&PathBuf>, root: Option<&Path>) -> PathBuf {
 /// Whether `--root` is a folder; if not, that has been said.
 pub fn is_root(root: Option<&Path>) -> bool {
     let bad = root.filter(|root| !root.is_dir());
-    bad.into_iter().for_each(|root| output::complain(&format!("--root {} is no folder", root.display())));
+    bad.into_iter().for_each(|root| output::complain(&format_args!("--root {} is no folder", root.display())));
     bad.is_none()
 }
 
@@ -110,7 +110,7 @@ pub fn run(args: &CheckArgs) -> u8 {
     };
     let found = judge(&plan, &board);
     if args.json {
-        output::line(json(&file, &plan, &warnings, &board, &found));
+        output::line(&json(&file, &plan, &warnings, &board, &found));
     } else {
         show(&file, &texts, &plan, &warnings, &board, &found);
     }
@@ -142,19 +142,19 @@ fn board(args: &CheckArgs) -> Result<Board, u8> {
 /// Reports a file that gives no plan.
 pub fn refuse(file: &Path, fault: &Fault, json: bool) -> u8 {
     match (fault, json) {
-        (Fault::Problems(problems), true) => output::line(format_args!(
+        (Fault::Problems(problems), true) => output::line(&format_args!(
             "{{\"file\":{},\"ok\":false,\"problems\":{},\"more\":{}}}",
             Quoted(&file.display().to_string()),
             problems_json(&problems.list),
             problems.more
         )),
-        (Fault::Problems(problems), false) => output::explain(problems),
-        (Fault::Unreadable(sentence), true) => output::line(format_args!(
+        (Fault::Problems(problems), false) => output::explain(&problems),
+        (Fault::Unreadable(sentence), true) => output::line(&format_args!(
             "{{\"file\":{},\"ok\":false,\"error\":{}}}",
             Quoted(&file.display().to_string()),
             Quoted(sentence)
         )),
-        (Fault::Unreadable(sentence), false) => output::complain(sentence),
+        (Fault::Unreadable(sentence), false) => output::complain(&sentence),
     }
     exit::INVALID
 }
@@ -162,8 +162,8 @@ pub fn refuse(file: &Path, fault: &Fault, json: bool) -> u8 {
 fn show(file: &Path, texts: &Texts, plan: &Plan, warnings: &[Problem], board: &Board, found: &[BoardProblem]) {
     explain(file, plan, warnings, found);
     let shown = file.display();
-    output::line(table(plan, board));
-    output::line(memory_line(plan, board));
+    output::line(&table(plan, board));
+    output::line(&memory_line(plan, board));
     if found.is_empty() {
         let services = count(plan.services.len(), "service");
         let warned =
@@ -172,14 +172,14 @@ fn show(file: &Path, texts: &Texts, plan: &Plan, warnings: &[Problem], board: &B
             1 => String::new(),
             number => format!(" from {number} files"),
         };
-        output::line(format_args!("{shown}: good: {services}{files}{warned}"));
+        output::line(&format_args!("{shown}: good: {services}{files}{warned}"));
     }
     if board.platform.is_none() {
-        output::line("Images are not looked into: give --arch, the board's architecture.");
+        output::line(&"Images are not looked into: give --arch, the board's architecture.");
     }
     if board.kernel.is_none() {
         output::line(
-            "Devices and the kernel are not checked: give --board, a profile that `coracle doctor --json` wrote there.",
+            &"Devices and the kernel are not checked: give --board, a profile that `coracle doctor --json` wrote there.",
         );
     }
 }
@@ -187,17 +187,17 @@ fn show(file: &Path, texts: &Texts, plan: &Plan, warnings: &[Problem], board: &B
 /// Warnings and what the board lacks, on standard error.
 pub fn explain(file: &Path, plan: &Plan, warnings: &[Problem], found: &[BoardProblem]) {
     for warning in warnings {
-        output::explain(format_args!("{warning}\n"));
+        output::explain(&format_args!("{warning}\n"));
     }
     if !found.is_empty() {
         for (services, problem) in grouped(plan, found) {
-            output::explain(format_args!("{services}: {}", problem.message));
+            output::explain(&format_args!("{services}: {}", problem.message));
             if !problem.hint.is_empty() {
-                output::explain(format_args!("     = {}", problem.hint));
+                output::explain(&format_args!("     = {}", problem.hint));
             }
         }
         let (shown, problems) = (file.display(), count(found.len(), "problem"));
-        output::explain(format_args!("\n{shown}: the file is good; the board has {problems}"));
+        output::explain(&format_args!("\n{shown}: the file is good; the board has {problems}"));
     }
 }
 

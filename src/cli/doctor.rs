@@ -26,7 +26,7 @@ pub struct DoctorArgs {
 /// Runs the command.
 pub fn run(args: &DoctorArgs) -> u8 {
     let profile = Profile::full();
-    output::line(if args.json { json(&profile) } else { text(&profile) });
+    output::line(&if args.json { json(&profile) } else { text(&profile) });
     if suffices(&profile) { exit::OK } else { exit::FAILED }
 }
 

@@ -34,7 +34,7 @@ pub fn run(args: &DownArgs) -> u8 {
         Ok(done) if done.ok => match ended(&args.run_dir) {
             true => exit::OK,
             false => {
-                output::complain("everything is stopped, but the supervisor does not end");
+                output::complain(&"everything is stopped, but the supervisor does not end");
                 exit::FAILED
             }
         },
@@ -44,7 +44,7 @@ pub fn run(args: &DownArgs) -> u8 {
         }
         Err(ClientError::NoSupervisor(sentence)) => clean_up(&args.run_dir, &sentence),
         Err(error) => {
-            output::complain(&error.to_string());
+            output::complain(&error);
             error.code()
         }
     }
@@ -83,7 +83,7 @@ fn ended(run_dir: &Path) -> bool {
 /// Nobody answers: if a dead supervisor left something, it is taken down.
 fn clean_up(run_dir: &Path, nobody: &str) -> u8 {
     let none = || {
-        output::complain(nobody);
+        output::complain(&nobody);
         exit::NO_SUPERVISOR
     };
     if !run_dir.join("services").exists() {
@@ -93,23 +93,25 @@ fn clean_up(run_dir: &Path, nobody: &str) -> u8 {
         Ok(run) => run,
         Err(Unclaimed::Taken) => {
             let dir = run_dir.display();
-            output::complain(&format!("a supervisor has {dir} but does not answer: it is just starting or ending"));
+            output::complain(&format_args!(
+                "a supervisor has {dir} but does not answer: it is just starting or ending"
+            ));
             return exit::FAILED;
         }
         Err(Unclaimed::Failed(error)) => {
-            output::complain(&format!("cannot use the run directory {}: {error}", run_dir.display()));
+            output::complain(&format_args!("cannot use the run directory {}: {error}", run_dir.display()));
             return exit::FAILED;
         }
     };
-    let mut tree = Tree::discover(&run.cgroup_folder()).map_err(|error| output::complain(&error.to_string())).ok();
-    let clean = leftover::take_down(&run, tree.as_ref(), &mut |sentence| output::complain(sentence));
+    let mut tree = Tree::discover(&run.cgroup_folder()).map_err(|error| output::complain(&error)).ok();
+    let clean = leftover::take_down(&run, tree.as_ref(), &mut |sentence| output::complain(&sentence));
     // Those of a `coracle run` that was killed are empty, and nobody's any more.
     tree.iter().for_each(|tree| tree.flat(RUN_PREFIX).sweep());
     if !clean {
         return exit::FAILED;
     }
     if let Some(Err(error)) = tree.as_mut().map(Tree::remove) {
-        output::complain(&error.to_string());
+        output::complain(&error);
         return exit::FAILED;
     }
     run.clear();

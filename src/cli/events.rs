@@ -91,11 +91,11 @@ pub fn why(args: &WhyArgs) -> u8 {
             }
         }
         Err(error) => {
-            output::complain(&error.to_string());
+            output::complain(&error);
             return error.code();
         }
     };
-    output::line(Safe(headline.as_bytes()));
+    output::line(&Safe(headline.as_bytes()));
     done(history(&args.run_dir, &args.service))
 }
 
@@ -146,8 +146,8 @@ impl Last {
 
     fn show(&self, heading: &str) {
         if !self.lines.is_empty() {
-            output::line(heading);
-            self.lines.iter().for_each(|line| output::line(format_args!("  {line}")));
+            output::line(&heading);
+            self.lines.iter().for_each(|line| output::line(&format_args!("  {line}")));
         }
     }
 }
@@ -172,12 +172,12 @@ fn show(args: &EventsArgs) -> Result<(), String> {
     if lost > 0 && args.lines.is_none() {
         print_lost(args.json, None, lost, "earlier events overwritten");
     }
-    last.lines.iter().for_each(output::line);
+    last.lines.iter().for_each(|line| output::line(line));
     let Some(watch) = watch else { return Ok(()) };
     loop {
         watch.wait()?;
         let lost = ring.read(&mut |entry| {
-            line(entry).into_iter().for_each(output::line);
+            line(entry).into_iter().for_each(|line| output::line(&line));
         })?;
         if lost > 0 {
             print_lost(args.json, None, lost, "events lost while reading");

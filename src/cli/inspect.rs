@@ -45,14 +45,14 @@ pub fn run(args: &InspectArgs) -> u8 {
         (true, None) => Verb::Steps,
         (false, None) => Verb::Inspect,
         (false, Some(_)) => {
-            output::complain("-c goes with --steps; `coracle check` shows what a config file says");
+            output::complain(&"-c goes with --steps; `coracle check` shows what a config file says");
             return exit::USAGE;
         }
     };
     let answer = Client::connect(&args.run_dir).and_then(|mut client| {
         client.ask(verb, &args.service, 0, &mut |answer| match answer {
             Answer::Inspect(body) if args.steps => steps(&decode(body.trim_matches('"')).collect::<String>()),
-            Answer::Inspect(body) => output::line(body),
+            Answer::Inspect(body) => output::line(&body),
             Answer::Service(_) => {}
         })
     });
@@ -66,7 +66,7 @@ pub fn run(args: &InspectArgs) -> u8 {
             if matches!(error, ClientError::NoSupervisor(_)) && !args.steps && !unsupervised(args) {
                 return exit::NO_SUCH_SERVICE;
             }
-            output::complain(&error.to_string());
+            output::complain(&error);
             error.code()
         }
     }
@@ -84,7 +84,7 @@ fn steps_of(config: &Path, service: &str) -> u8 {
     let Some(index) = plan.find(service) else {
         let near = did_you_mean(service, &mut plan.services.iter().map(|service| service.name.as_str()));
         let hint = near.map_or(String::new(), |near| format!(": did you mean '{near}'?"));
-        output::complain(&format!("there is no service '{service}' in {}{hint}", config.display()));
+        output::complain(&format_args!("there is no service '{service}' in {}{hint}", config.display()));
         return exit::NO_SUCH_SERVICE;
     };
     match of_plan(&plan, index) {
@@ -101,7 +101,7 @@ fn steps_of(config: &Path, service: &str) -> u8 {
 
 /// Paths and words come from the image as well: they are made safe for a terminal.
 fn steps(text: &str) {
-    text.lines().for_each(|line| output::line(Safe(line.as_bytes())));
+    text.lines().for_each(|line| output::line(&Safe(line.as_bytes())));
 }
 
 /// Shows what the instance record says; `false` if there is no such service.
@@ -114,7 +114,7 @@ fn unsupervised(args: &InspectArgs) -> bool {
         return false;
     }
     match Instance::read(&args.run_dir, &args.service) {
-        Ok(Some(instance)) => output::line(json(&instance)),
+        Ok(Some(instance)) => output::line(&json(&instance)),
         Ok(None) => {}
         Err(sentence) => output::complain(&sentence),
     }

@@ -63,12 +63,12 @@ fn duration(text: &str) -> Result<u64, String> {
 pub fn run(args: &LogsArgs) -> u8 {
     if args.supervisor {
         if !args.services.is_empty() {
-            output::complain("--supervisor shows the supervisor's own log: name no service beside it");
+            output::complain(&"--supervisor shows the supervisor's own log: name no service beside it");
             return exit::USAGE;
         }
         if !args.run_dir.join(RING).exists() {
             let dir = args.run_dir.display();
-            output::complain(&format!("no supervisor has run in {dir}: start one with `coracle up`"));
+            output::complain(&format_args!("no supervisor has run in {dir}: start one with `coracle up`"));
             return exit::FAILED;
         }
         return shown(args, &[SUPERVISOR.to_owned()]);
@@ -76,7 +76,7 @@ pub fn run(args: &LogsArgs) -> u8 {
     let names = if args.services.is_empty() { services::known(&args.run_dir) } else { args.services.clone() };
     if names.is_empty() {
         let dir = args.run_dir.display();
-        output::complain(&format!("nothing has run in {dir}: start something with `coracle up`"));
+        output::complain(&format_args!("nothing has run in {dir}: start something with `coracle up`"));
         return exit::FAILED;
     }
     if !names.iter().all(|name| services::check(&args.run_dir, name)) {
@@ -161,7 +161,7 @@ impl Kept {
 fn print(args: &LogsArgs, many: bool, kept: &Kept) {
     match (args.json, many) {
         (true, _) => output::line(&kept.json),
-        (false, true) => output::line(format_args!("{:<12} {}", kept.service, kept.line)),
+        (false, true) => output::line(&format_args!("{:<12} {}", kept.service, kept.line)),
         (false, false) => output::line(&kept.line),
     }
 }

@@ -148,7 +148,7 @@ fn start(words: Vec<OsString>) -> std::process::ExitCode {
     let code = match given {
         Ok(words) => dispatch(&words),
         Err(word) => {
-            output::complain(&format!("the argument {word:?} is no UTF-8 text"));
+            output::complain(&format_args!("the argument {word:?} is no UTF-8 text"));
             exit::USAGE
         }
     };
@@ -166,7 +166,7 @@ fn dispatch(given: &[String]) -> u8 {
     let words: Vec<&str> = given.iter().map(String::as_str).skip_while(|word| *word == "--").collect();
     let (first, words) = words.split_first().map_or(("help", &[][..]), |(first, words)| (*first, words));
     if is_help(first) {
-        output::line(help());
+        output::line(&help());
         return exit::OK;
     }
     let Some((name, run)) = COMMANDS.iter().find(|(name, _)| *name == first) else {
@@ -182,7 +182,7 @@ fn dispatch(given: &[String]) -> u8 {
     match run(name, words) {
         Ok(code) => code,
         Err(EarlyExit { output: help, status: Ok(()) }) => {
-            output::line(help.trim_end());
+            output::line(&help.trim_end());
             exit::OK
         }
         Err(EarlyExit { output: error, status: Err(()) }) => {
@@ -249,6 +249,6 @@ fn or_near(typed: &str, known: &mut dyn Iterator<Item = &str>) -> String {
 }
 
 fn version() -> u8 {
-    output::line(format_args!("coracle {}", env!("CARGO_PKG_VERSION")));
+    output::line(&format_args!("coracle {}", env!("CARGO_PKG_VERSION")));
     exit::OK
 }

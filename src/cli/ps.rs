@@ -41,7 +41,7 @@ pub fn run(args: &PsArgs) -> u8 {
         Ok(done) if done.ok => {
             show(args, &lines);
             if !done.message.is_empty() && !args.json {
-                output::complain(&format!("DEGRADED: {}", done.message));
+                output::complain(&format_args!("DEGRADED: {}", done.message));
             }
             exit::OK
         }
@@ -59,7 +59,7 @@ pub fn run(args: &PsArgs) -> u8 {
                     show(args, &left);
                 }
             }
-            output::complain(&error.to_string());
+            output::complain(&error);
             error.code()
         }
     }
@@ -96,7 +96,7 @@ fn stats(run_dir: &Path, line: &ServiceLine) -> Option<Stats> {
 fn show(args: &PsArgs, lines: &[ServiceLine]) {
     if args.json {
         let objects: Vec<String> = lines.iter().map(|line| json(line, stats(&args.run_dir, line))).collect();
-        output::line(format_args!("[{}]", objects.join(",\n ")));
+        output::line(&format_args!("[{}]", objects.join(",\n ")));
         return;
     }
     let mut table = Table::new(&["NAME", "STATE", ">PID", ">AGE", ">RESTARTS", ">MEMORY", ">LIMIT", "REASON"]);
@@ -115,7 +115,7 @@ fn show(args: &PsArgs, lines: &[ServiceLine]) {
             reason(line),
         ]);
     }
-    output::line(table);
+    output::line(&table);
 }
 
 /// What a service is doing, as a sentence.

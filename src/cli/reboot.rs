@@ -72,7 +72,7 @@ pub struct HaltArgs {
 /// Says that only the kernel can run `init`.
 pub fn init(_: &InitArgs) -> u8 {
     output::complain(
-        "init is what the kernel starts as process 1 (init=/sbin/coracle); under another init, `coracle up` supervises",
+        &"init is what the kernel starts as process 1 (init=/sbin/coracle); under another init, `coracle up` supervises",
     );
     exit::USAGE
 }
@@ -80,7 +80,7 @@ pub fn init(_: &InitArgs) -> u8 {
 /// Runs `reboot`.
 pub fn reboot(args: &RebootArgs) -> u8 {
     if args.argument.len() > NAME_BYTES {
-        output::complain(&format!("the word for the boot loader may have {NAME_BYTES} bytes"));
+        output::complain(&format_args!("the word for the boot loader may have {NAME_BYTES} bytes"));
         return exit::USAGE;
     }
     end(&args.run_dir, End::Reboot(args.argument.as_str().into()), args.force)
@@ -115,7 +115,7 @@ fn end(run_dir: &Path, end: End, force: bool) -> u8 {
         }
         Err(ClientError::NoSupervisor(_)) => signal_first(signal, argument),
         Err(error) => {
-            output::complain(&error.to_string());
+            output::complain(&error);
             error.code()
         }
     }
@@ -126,18 +126,18 @@ fn signal_first(signal: i32, argument: &str) -> u8 {
     let name = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
     if name.trim() != "coracle" {
         let shown = name.trim();
-        output::complain(&format!(
+        output::complain(&format_args!(
             "the first process is {shown}, not coracle, and no supervisor answers: use its own command"
         ));
         return exit::NO_SUPERVISOR;
     }
     if !argument.is_empty() {
-        output::complain(&format!("the supervisor does not answer, so the boot loader does not get {argument:?}"));
+        output::complain(&format_args!("the supervisor does not answer, so the boot loader does not get {argument:?}"));
     }
     match send_signal(1, signal) {
         Ok(()) => exit::OK,
         Err(errno) => {
-            output::complain(&format!("the first process cannot be signalled: {errno}"));
+            output::complain(&format_args!("the first process cannot be signalled: {errno}"));
             exit::FAILED
         }
     }

@@ -161,7 +161,7 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
     };
     let code = end.map_err(|failure| (failure.exit_code(), failure.to_string()))?;
     if group.0.oom_kills() > 0 {
-        output::complain(&format!("killed at its memory limit of {}; -m sets another", args.memory));
+        output::complain(&format_args!("killed at its memory limit of {}; -m sets another", args.memory));
     }
     Ok(code)
 }
@@ -185,7 +185,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if let Err(error) = self.0.remove().and_then(|()| self.1.remove()) {
-            output::complain(&error.to_string());
+            output::complain(&error);
         }
     }
 }

@@ -65,7 +65,7 @@ fn show(args: &StatsArgs, sample: Duration, before: &str) -> u8 {
             Ok(Some(group)) => groups.push((name, group)),
             Ok(None) if all || args.follow => {}
             Ok(None) => {
-                output::complain(&format!("{name} does not run: start it with `coracle start {name}`"));
+                output::complain(&format_args!("{name} does not run: start it with `coracle start {name}`"));
                 code = exit::FAILED;
             }
             Err(sentence) => {
@@ -90,13 +90,13 @@ fn show(args: &StatsArgs, sample: Duration, before: &str) -> u8 {
         // With --follow each measurement is one line.
         let between = if args.follow { "," } else { ",\n " };
         let objects: Vec<String> = rows.iter().map(Row::json).collect();
-        output::line(format_args!("[{}]", objects.join(between)));
+        output::line(&format_args!("[{}]", objects.join(between)));
     } else {
         let headings =
             ["NAME", ">MEMORY", ">LIMIT", ">PEAK", ">PIDS", ">MAX", ">CPU", ">CPU TIME", ">READ", ">WRITTEN", ">OOM"];
         let mut table = Table::new(&headings);
         rows.iter().for_each(|row| table.row(row.cells()));
-        output::line(format_args!("{before}{table}"));
+        output::line(&format_args!("{before}{table}"));
     }
     code
 }

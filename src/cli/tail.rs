@@ -58,9 +58,9 @@ impl Tail {
 pub fn print_lost(json: bool, service: Option<&str>, lost: u64, what: &str) {
     let of = service.map_or(String::new(), |service| format!("{service}: "));
     if json {
-        output::complain(&format!("{of}{lost} {what}"));
+        output::complain(&format_args!("{of}{lost} {what}"));
     } else {
-        output::line(format_args!("--- {of}{lost} {what} ---"));
+        output::line(&format_args!("--- {of}{lost} {what} ---"));
     }
 }
 

@@ -54,11 +54,11 @@ pub fn run(args: &TopArgs) -> u8 {
     crate::base::sort::sort_by(&mut rows, |a, b| a.inside.cmp(&b.inside));
     if args.json {
         let objects: Vec<String> = rows.iter().map(Row::json).collect();
-        output::line(format_args!("[{}]", objects.join(",\n ")));
+        output::line(&format_args!("[{}]", objects.join(",\n ")));
     } else {
         let mut table = Table::new(&[">PID", ">HOST", ">UID", "STATE", ">CPU", ">MEMORY", "COMMAND"]);
         rows.iter().for_each(|row| table.row(row.cells()));
-        output::line(table);
+        output::line(&table);
     }
     exit::OK
 }

@@ -56,12 +56,12 @@ pub fn run(args: &UpArgs) -> u8 {
 /// Reads the config, and says what it and the board lack. What the board lacks holds only the services concerned.
 fn load(path: &Path) -> Result<Plan, u8> {
     let (plan, warnings) = config_file::load(path).map_err(|fault| {
-        output::complain(&format!("{fault}"));
+        output::complain(&format_args!("{fault}"));
         exit::INVALID
     })?;
-    warnings.iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
+    warnings.iter().for_each(|warning| output::complain(&format_args!("warning: {warning}")));
     if let Some(problem) = board::memory_problem(&plan, &Board::here()) {
-        output::complain(&format!("warning: {}; {}", problem.message, problem.hint));
+        output::complain(&format_args!("warning: {}; {}", problem.message, problem.hint));
     }
     Ok(plan)
 }
@@ -138,7 +138,7 @@ const READY: &[u8] = b"\0";
 fn detach(plan: Plan, args: &UpArgs, origin: Origin) -> u8 {
     let run_dir = std::path::absolute(&args.run_dir).unwrap_or_else(|_| args.run_dir.clone());
     let failed = |what: &str, why: &dyn std::fmt::Display| {
-        output::complain(&format!("cannot {what}: {why}"));
+        output::complain(&format_args!("cannot {what}: {why}"));
         exit::FAILED
     };
     let (reader, writer) = match std::io::pipe() {
@@ -203,7 +203,7 @@ fn wait(run_dir: &Path) -> u8 {
     let answer = Client::connect(run_dir).and_then(|mut client| {
         client.ask(Verb::Wait, "", 0, &mut |answer| {
             if let Answer::Service(line) = answer {
-                output::complain(&format!("{} is {}: {}", line.name, line.state.as_str(), line.reason));
+                output::complain(&format_args!("{} is {}: {}", line.name, line.state.as_str(), line.reason));
             }
         })
     });
@@ -214,7 +214,7 @@ fn wait(run_dir: &Path) -> u8 {
             done.code
         }
         Err(error) => {
-            output::complain(&error.to_string());
+            output::complain(&error);
             error.code()
         }
     }

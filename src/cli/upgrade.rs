@@ -49,17 +49,17 @@ pub fn run(args: &UpgradeArgs) -> u8 {
     });
     match (asked, wished) {
         (Err(error), _) => {
-            output::complain(&error.to_string());
+            output::complain(&error);
             error.code()
         }
         (_, Err(error)) => {
-            output::complain(&format!("the new program cannot be used: {error}"));
+            output::complain(&format_args!("the new program cannot be used: {error}"));
             exit::FAILED
         }
         (Ok(Some(done)), _) if done.ok => arrival(&args.run_dir),
         (Ok(done), _) => {
             let _ = fs::remove_file(args.run_dir.join(WISH));
-            output::complain(done.as_ref().map_or("", |done| done.message.as_str()));
+            output::complain(&done.as_ref().map_or("", |done| done.message.as_str()));
             exit::FAILED
         }
     }
@@ -93,7 +93,7 @@ fn arrival(run_dir: &Path) -> u8 {
             _ => std::thread::sleep(LOOK),
         }
     }
-    output::complain("the new program does not answer; `coracle logs --supervisor` may say why");
+    output::complain(&"the new program does not answer; `coracle logs --supervisor` may say why");
     exit::FAILED
 }
 

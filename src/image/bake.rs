@@ -125,11 +125,11 @@ pub fn bake(
 }
 
 fn failed(what: &Path, error: io::Error) -> ImageError {
-    ImageError::failed(format!("cannot write {}: {error}", what.display()))
+    ImageError::failed(&format_args!("cannot write {}: {error}", what.display()))
 }
 
 fn unwritten(error: io::Error) -> ImageError {
-    ImageError::failed(format!("cannot write the store: {error}"))
+    ImageError::failed(&format_args!("cannot write the store: {error}"))
 }
 
 impl Output {

@@ -110,23 +110,31 @@ pub fn parse_config(bytes: &[u8]) -> Result<ParsedConfig, ImageError> {
     let raw: RawConfig<'_> = parse(what, bytes)?;
     if raw.layers || raw.manifests {
         return Err(ImageError::invalid(
-            "the image config is a manifest or an index as well; such a double meaning is refused",
+            &"the image config is a manifest or an index as well; such a double meaning is refused",
         ));
     }
     let media_type = text(raw.media_type);
     if !matches!(&*media_type, "" | super::manifest::OCI_CONFIG | super::manifest::DOCKER_CONFIG) {
-        return Err(ImageError::invalid(format!("the image config calls itself \"{}\"", media_type.escape_debug())));
+        return Err(ImageError::invalid(&format_args!(
+            "the image config calls itself \"{}\"",
+            media_type.escape_debug()
+        )));
     }
     let rootfs = need(what, "rootfs", raw.rootfs)?;
     let kind = text(rootfs.kind);
     if !matches!(&*kind, "" | "layers") {
         let found = kind.escape_debug();
-        return Err(ImageError::invalid(format!("the image config's rootfs.type is \"{found}\", must be \"layers\"")));
+        return Err(ImageError::invalid(&format_args!(
+            "the image config's rootfs.type is \"{found}\", must be \"layers\""
+        )));
     }
     let mut diff_ids = Vec::new();
     for text in texts(&rootfs.diff_ids) {
         let id = Digest::parse(&text).ok_or_else(|| {
-            ImageError::invalid(format!("the image config's diff ID \"{}\" is no sha256 digest", text.escape_debug()))
+            ImageError::invalid(&format_args!(
+                "the image config's diff ID \"{}\" is no sha256 digest",
+                text.escape_debug()
+            ))
         })?;
         diff_ids.push(id);
     }
@@ -154,7 +162,7 @@ fn platform(os: Box<str>, architecture: Box<str>, variant: Box<str>) -> Option<P
 
 fn no_nul(field: &str, text: Box<str>) -> Result<Box<str>, ImageError> {
     match text.contains('\0') {
-        true => Err(ImageError::invalid(format!("the image config's {field} holds a NUL character"))),
+        true => Err(ImageError::invalid(&format_args!("the image config's {field} holds a NUL character"))),
         false => Ok(text),
     }
 }
@@ -166,9 +174,10 @@ fn words(field: &str, list: Vec<Box<str>>) -> Result<Vec<Box<str>>, ImageError> 
 fn env(list: Vec<Box<str>>) -> Result<Vec<Box<str>>, ImageError> {
     let entries = words("Env", list)?;
     match entries.iter().find(|entry| entry.split_once('=').is_none_or(|(key, _)| key.is_empty())) {
-        Some(bad) => {
-            Err(ImageError::invalid(format!("the image config's Env entry \"{}\" is no KEY=value", bad.escape_debug())))
-        }
+        Some(bad) => Err(ImageError::invalid(&format_args!(
+            "the image config's Env entry \"{}\" is no KEY=value",
+            bad.escape_debug()
+        ))),
         None => Ok(entries),
     }
 }
@@ -209,7 +218,8 @@ pub fn stop_signal(text: &str) -> Result<Option<u8>, ImageError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let bad = || ImageError::invalid(format!("the image config's StopSignal \"{}\" is no signal", text.escape_debug()));
+    let bad =
+        || ImageError::invalid(&format_args!("the image config's StopSignal \"{}\" is no signal", text.escape_debug()));
     let name = text.strip_prefix("SIG").unwrap_or(text);
     if let Ok(number) = name.parse::<u8>() {
         return if (1..=64).contains(&number) { Ok(Some(number)) } else { Err(bad()) };

@@ -20,18 +20,18 @@ pub struct ImageError(Box<(Kind, Box<str>)>);
 impl ImageError {
     /// The error of `kind` that `text` says.
     #[inline(never)]
-    pub fn new(kind: Kind, text: Box<str>) -> ImageError {
-        ImageError(Box::new((kind, text)))
+    pub fn new(kind: Kind, text: &dyn fmt::Display) -> ImageError {
+        ImageError(Box::new((kind, text.to_string().into())))
     }
 
     /// The image is at fault.
-    pub fn invalid(text: impl Into<Box<str>>) -> ImageError {
-        ImageError::new(Kind::Invalid, text.into())
+    pub fn invalid(text: &dyn fmt::Display) -> ImageError {
+        ImageError::new(Kind::Invalid, text)
     }
 
     /// The machine is at fault.
-    pub fn failed(text: impl Into<Box<str>>) -> ImageError {
-        ImageError::new(Kind::Failed, text.into())
+    pub fn failed(text: &dyn fmt::Display) -> ImageError {
+        ImageError::new(Kind::Failed, text)
     }
 
     /// Whose fault it is.
@@ -45,8 +45,8 @@ impl ImageError {
     }
 
     /// The same error with `place` and a colon before its sentence.
-    pub fn at(self, place: impl fmt::Display) -> ImageError {
-        ImageError::new(self.kind(), format!("{place}: {}", self.text()).into())
+    pub fn at(self, place: &dyn fmt::Display) -> ImageError {
+        ImageError::new(self.kind(), &format_args!("{place}: {}", self.text()))
     }
 }
 

@@ -129,10 +129,10 @@ fn document<'a>(what: &str, bytes: &'a [u8]) -> Result<RawDocument<'a>, ImageErr
     let raw: RawDocument<'_> = parse(what, bytes)?;
     let version = need(what, "schemaVersion", raw.schema_version)?;
     if version != 2 || raw.fs_layers {
-        return Err(ImageError::invalid(format!("{what} is of schema version {version}, must be 2")));
+        return Err(ImageError::invalid(&format_args!("{what} is of schema version {version}, must be 2")));
     }
     if raw.manifests.is_some() && (raw.config.is_some() || raw.layers.is_some()) {
-        return Err(ImageError::invalid(format!(
+        return Err(ImageError::invalid(&format_args!(
             "{what} is a manifest and an index at once; such a double meaning is refused"
         )));
     }
@@ -145,13 +145,13 @@ fn check_type(what: &str, found: Option<&str>, allowed: [&str; 2]) -> Result<(),
         return Ok(());
     }
     let found = found.escape_debug();
-    Err(ImageError::invalid(format!("{what} calls itself \"{found}\", expected \"{}\"", allowed[0])))
+    Err(ImageError::invalid(&format_args!("{what} calls itself \"{found}\", expected \"{}\"", allowed[0])))
 }
 
 fn descriptor(what: &str, raw: &RawDescriptor<'_>) -> Result<Descriptor, ImageError> {
     let name = text(Some(need(what, "digest", raw.digest)?));
     let digest = Digest::parse(&name).ok_or_else(|| {
-        ImageError::invalid(format!("{what} names the digest \"{}\", which is no sha256", name.escape_debug()))
+        ImageError::invalid(&format_args!("{what} names the digest \"{}\", which is no sha256", name.escape_debug()))
     })?;
     Ok(Descriptor { digest, size: need(what, "size", raw.size)? })
 }
@@ -193,7 +193,7 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest, ImageError> {
     let kind = text(config.media_type);
     if !matches!(&*kind, OCI_CONFIG | DOCKER_CONFIG) {
         let found = kind.escape_debug();
-        return Err(ImageError::invalid(format!(
+        return Err(ImageError::invalid(&format_args!(
             "the manifest's config is a \"{found}\": an artifact, no image that runs"
         )));
     }
@@ -202,7 +202,10 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest, ImageError> {
         let kind = text(layer.media_type);
         if !is_layer(&kind) {
             let found = kind.escape_debug();
-            return Err(ImageError::invalid(format!("layer {} is a \"{found}\", must be a tar", layers.len() + 1)));
+            return Err(ImageError::invalid(&format_args!(
+                "layer {} is a \"{found}\", must be a tar",
+                layers.len() + 1
+            )));
         }
         layers.push(descriptor(what, layer)?);
     }
@@ -237,7 +240,7 @@ pub fn check_layout(bytes: &[u8]) -> Result<(), ImageError> {
     let raw: RawLayout<'_> = parse("oci-layout", bytes)?;
     match &*text(raw.version) {
         "1.0.0" => Ok(()),
-        other => Err(ImageError::invalid(format!(
+        other => Err(ImageError::invalid(&format_args!(
             "oci-layout is of version \"{}\", must be \"1.0.0\"",
             other.escape_debug()
         ))),

@@ -58,7 +58,7 @@ pub struct Packed {
 }
 
 fn failed(action: &str, path: &Path, error: io::Error) -> ImageError {
-    ImageError::failed(format!("cannot {action} {}: {error}", path.display()))
+    ImageError::failed(&format_args!("cannot {action} {}: {error}", path.display()))
 }
 
 /// Writes the archive to `out`. The folder is read twice: for the digest, which names the layer, and for the bytes.
@@ -86,7 +86,7 @@ pub fn pack(what: &Pack<'_>, out: &mut dyn Write) -> Result<Packed, ImageError> 
     let second = layer(what, writer.sink())?;
     if second.sink.digest() != diff {
         let folder = what.folder.display();
-        return Err(ImageError::failed(format!(
+        return Err(ImageError::failed(&format_args!(
             "{folder} changed while it was packed; pack it again when it is still"
         )));
     }
@@ -172,7 +172,10 @@ fn layer<'a>(what: &Pack<'_>, out: &'a mut dyn Write) -> Result<Layer<'a>, Image
         entries += 1;
         if meta.is_dir() {
             if depth == DEPTH {
-                return Err(ImageError::invalid(format!("{} is nested deeper than {DEPTH} folders", path.display())));
+                return Err(ImageError::invalid(&format_args!(
+                    "{} is nested deeper than {DEPTH} folders",
+                    path.display()
+                )));
             }
             let list = fs::read_dir(&path).and_then(|list| list.map(|entry| Ok(entry?.file_name())).collect());
             let mut names: Vec<OsString> = list.map_err(|error| failed("list", &path, error))?;

@@ -161,7 +161,7 @@ objects! {
 fn known(what: &str, version: Option<u32>) -> Result<(), ImageError> {
     match need(what, "version", version)? {
         VERSION => Ok(()),
-        other => Err(ImageError::failed(format!("{what} is of version {other}, known is {VERSION}"))),
+        other => Err(ImageError::failed(&format_args!("{what} is of version {other}, known is {VERSION}"))),
     }
 }
 
@@ -226,7 +226,7 @@ impl ImageRecord {
         let raw: RawImage<'_> = parse(what, bytes)?;
         known(what, raw.version)?;
         let digest = |raw: &str| {
-            Digest::parse(&text(Some(raw))).ok_or_else(|| ImageError::invalid("the image record holds a bad digest"))
+            Digest::parse(&text(Some(raw))).ok_or_else(|| ImageError::invalid(&"the image record holds a bad digest"))
         };
         let root = match (raw.layers, raw.folder, raw.squashfs, raw.erofs) {
             (Some(List(layers)), None, None, None) => {
@@ -235,7 +235,7 @@ impl ImageRecord {
             (None, folder @ Some(_), None, None) => Root::Folder(text(folder)),
             (None, None, file @ Some(_), None) => Root::File(Mountable::Squashfs, text(file)),
             (None, None, None, file @ Some(_)) => Root::File(Mountable::Erofs, text(file)),
-            _ => return Err(ImageError::invalid("the image record has not exactly one kind of root")),
+            _ => return Err(ImageError::invalid(&"the image record has not exactly one kind of root")),
         };
         let platform = match (raw.os, raw.architecture) {
             (os @ Some(_), architecture @ Some(_)) => {

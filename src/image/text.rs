@@ -16,9 +16,10 @@ pub fn parse<'a, T: Slot<'a> + Default>(what: &str, bytes: &'a [u8]) -> Result<T
 }
 
 fn read<'a>(what: &str, bytes: &'a [u8], place: Place<'_, 'a>) -> Result<(), ImageError> {
-    json::check(bytes, DEPTH).map_err(|error| ImageError::invalid(format!("{what} is no valid JSON: {error}")))?;
+    json::check(bytes, DEPTH)
+        .map_err(|error| ImageError::invalid(&format_args!("{what} is no valid JSON: {error}")))?;
     fill::fill(bytes, Unknown::Skipped, place).map_err(|error| {
-        ImageError::invalid(format!(
+        ImageError::invalid(&format_args!(
             "{what} has not the fields that the image format asks for ({})",
             error.to_string().trim_end_matches('.')
         ))
@@ -27,7 +28,7 @@ fn read<'a>(what: &str, bytes: &'a [u8], place: Place<'_, 'a>) -> Result<(), Ima
 
 /// `value`, which `what` has to have as its `key`.
 pub fn need<T>(what: &str, key: &str, value: Option<T>) -> Result<T, ImageError> {
-    value.ok_or_else(|| ImageError::invalid(format!("{what} has no \"{key}\", or it is null")))
+    value.ok_or_else(|| ImageError::invalid(&format_args!("{what} has no \"{key}\", or it is null")))
 }
 
 /// A text with its escapes decoded; empty if there is none.

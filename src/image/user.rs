@@ -43,7 +43,9 @@ pub fn parse_user(text: &str) -> Result<Option<UserSpec>, ImageError> {
     };
     if user.is_empty() || group.is_some_and(|group| group.is_empty() || group.contains(':')) {
         let text = text.escape_debug();
-        return Err(ImageError::invalid(format!("the image's user \"{text}\" is not of the form user or user:group")));
+        return Err(ImageError::invalid(&format_args!(
+            "the image's user \"{text}\" is not of the form user or user:group"
+        )));
     }
     Ok(Some(UserSpec { user: user.into(), group: group.map(Into::into) }))
 }
@@ -63,7 +65,8 @@ enum Found {
 /// Reads the regular file at `path` of the merged layers (lowest first), which may have at most `cap` bytes; `None` if
 /// there is none.
 pub fn read_file(layers: &[OwnedFd], path: &str, cap: u64) -> Result<Option<Vec<u8>>, ImageError> {
-    let failed = |errno: Errno| ImageError::failed(format!("cannot look for /{path} in the image: {}", errno.desc()));
+    let failed =
+        |errno: Errno| ImageError::failed(&format_args!("cannot look for /{path} in the image: {}", errno.desc()));
     let mut root = Vec::new();
     for layer in layers.iter().rev() {
         root.push(layer.try_clone().map_err(|_| failed(Errno::EMFILE))?);
@@ -91,13 +94,13 @@ pub fn read_file(layers: &[OwnedFd], path: &str, cap: u64) -> Result<Option<Vec<
             Found::File(file) if names.is_empty() => return content(file, path, cap).map(Some),
             Found::Nothing => return Ok(None),
             _ => {
-                return Err(ImageError::invalid(format!(
+                return Err(ImageError::invalid(&format_args!(
                     "/{path} of the image is no regular file that can be reached"
                 )));
             }
         }
     }
-    Err(ImageError::invalid(format!("/{path} of the image is a folder")))
+    Err(ImageError::invalid(&format_args!("/{path} of the image is a folder")))
 }
 
 /// The components of a path, last first.
@@ -151,9 +154,9 @@ fn is_whiteout(kind: SFlag, stat: &FileStat) -> bool {
 
 fn content(file: OwnedFd, path: &str, cap: u64) -> Result<Vec<u8>, ImageError> {
     let read = read_up_to(&mut File::from(file), cap.saturating_add(1));
-    let bytes = read.map_err(|error| ImageError::failed(format!("cannot read /{path} of the image: {error}")))?;
+    let bytes = read.map_err(|error| ImageError::failed(&format_args!("cannot read /{path} of the image: {error}")))?;
     match bytes.len() as u64 > cap {
-        true => Err(ImageError::invalid(format!("/{path} of the image has more than {cap} bytes"))),
+        true => Err(ImageError::invalid(&format_args!("/{path} of the image has more than {cap} bytes"))),
         false => Ok(bytes),
     }
 }

@@ -95,7 +95,9 @@ fn opened(state: Option<&Path>, config: Option<&Path>) -> Result<Store, u8> {
 fn all(store: &Store) -> Result<Vec<ImageRecord>, u8> {
     let (images, unreadable) = store.images().map_err(|error| fault(&error))?;
     if unreadable > 0 {
-        output::complain(&format!("{unreadable} image records cannot be read; a newer coracle may have written them"));
+        output::complain(&format_args!(
+            "{unreadable} image records cannot be read; a newer coracle may have written them"
+        ));
     }
     Ok(images)
 }
@@ -106,8 +108,8 @@ pub fn images(args: &ImagesArgs) -> u8 {
         let store = opened(args.state.as_deref(), args.config.as_deref())?;
         let images = all(&store)?;
         match args.json {
-            true => output::line(json(&store, &images)),
-            false => output::line(table(&store, &images).to_string().trim_end()),
+            true => output::line(&json(&store, &images)),
+            false => output::line(&table(&store, &images).to_string().trim_end()),
         }
         Ok(exit::OK)
     };
@@ -197,7 +199,7 @@ fn meant<'a>(images: &'a [ImageRecord], typed: &str) -> Result<Vec<&'a ImageReco
         })
         .collect();
     if found.is_empty() {
-        output::complain(&format!("no unpacked image is called \"{typed}\"; `coracle images` lists them"));
+        output::complain(&format_args!("no unpacked image is called \"{typed}\"; `coracle images` lists them"));
         return Err(exit::FAILED);
     }
     Ok(found)
@@ -234,7 +236,7 @@ pub fn verify(args: &VerifyArgs) -> u8 {
                     bad += 1;
                     let word = if health == Health::Damaged { "damaged" } else { "missing" };
                     let of = image.root.layers().len();
-                    output::line(format_args!(
+                    output::line(&format_args!(
                         "{}: layer {} of {of} ({}) is {word}",
                         image.reference,
                         index + 1,
@@ -244,10 +246,10 @@ pub fn verify(args: &VerifyArgs) -> u8 {
             }
         }
         let good = known.iter().filter(|(_, health)| *health == Health::Good).count();
-        output::line(format_args!("{good} of {} layers are as they were unpacked", known.len()));
+        output::line(&format_args!("{good} of {} layers are as they were unpacked", known.len()));
         if bad > 0 {
             output::complain(
-                "`coracle unpack` or the next start of a service unpacks damaged layers anew, if the image's file is there",
+                &"`coracle unpack` or the next start of a service unpacks damaged layers anew, if the image's file is there",
             );
         }
         Ok(if bad > 0 { exit::FAILED } else { exit::OK })
@@ -264,14 +266,14 @@ fn as_used(image: &ImageRecord, kind: Mountable, file: &str) -> bool {
     } else {
         "are not as when it was first used"
     };
-    output::line(format_args!("{}: {}, mounted as it is: size and time {how}", image.reference, kind.name()));
+    output::line(&format_args!("{}: {}, mounted as it is: size and time {how}", image.reference, kind.name()));
     same
 }
 
 /// Runs `coracle rmi`.
 pub fn rmi(args: &RmiArgs) -> u8 {
     if args.images.is_empty() {
-        output::complain("which image? `coracle images` lists them");
+        output::complain(&"which image? `coracle images` lists them");
         return exit::USAGE;
     }
     let work = || -> Result<u8, u8> {
@@ -280,7 +282,7 @@ pub fn rmi(args: &RmiArgs) -> u8 {
             let images = all(&store)?;
             for image in meant(&images, typed)? {
                 let removed = store.remove(image).map_err(|error| fault(&error))?;
-                output::line(format_args!("{}: removed, {}", image.reference, freed(&removed)));
+                output::line(&format_args!("{}: removed, {}", image.reference, freed(&removed)));
             }
         }
         Ok(exit::OK)
@@ -293,7 +295,7 @@ pub fn prune(args: &PruneArgs) -> u8 {
     let work = || -> Result<u8, u8> {
         let store = opened(args.state.as_deref(), args.config.as_deref())?;
         let removed = store.prune().map_err(|error| fault(&error))?;
-        output::line(format_args!("{} images removed, {}", removed.images, freed(&removed)));
+        output::line(&format_args!("{} images removed, {}", removed.images, freed(&removed)));
         Ok(exit::OK)
     };
     work().unwrap_or_else(|code| code)

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 /// Says what went wrong and gives the exit code.
 pub fn fault(error: &ImageError) -> u8 {
-    output::complain(error.text());
+    output::complain(&error.text());
     match error.kind() {
         Kind::Invalid => exit::INVALID,
         Kind::Failed => exit::FAILED,
@@ -37,7 +37,7 @@ pub fn device(state: Option<&Path>, config: Option<&Path>) -> Result<Device, u8>
                     return Err(exit::INVALID);
                 }
                 Err(config_file::Fault::Unreadable(sentence)) => {
-                    output::complain(&format!("{sentence} with -c, or the state folder with --state"));
+                    output::complain(&format_args!("{sentence} with -c, or the state folder with --state"));
                     return Err(exit::FAILED);
                 }
             }
@@ -68,7 +68,7 @@ pub fn locate(device: &Device, typed: &str) -> Result<Reference, u8> {
         None => typed.to_owned(),
     };
     let reference = Reference::parse(&text).map_err(|bad| {
-        output::complain(&format!("\"{typed}\" names no image: {bad}"));
+        output::complain(&format_args!("\"{typed}\" names no image: {bad}"));
         exit::INVALID
     })?;
     let Some(found) = Files::here().image(device, &reference) else {
@@ -77,11 +77,11 @@ pub fn locate(device: &Device, typed: &str) -> Result<Reference, u8> {
             true => String::new(),
             false => format!(" in {}", folders.join(", ")),
         };
-        output::complain(&format!("there is no image file {}{places}", reference.file));
+        output::complain(&format_args!("there is no image file {}{places}", reference.file));
         return Err(exit::INVALID);
     };
     for hidden in &found.shadowed {
-        output::complain(&format!("{} hides {}", found.path.display(), hidden.display()));
+        output::complain(&format_args!("{} hides {}", found.path.display(), hidden.display()));
     }
     Ok(reference.located_at(&found.path))
 }

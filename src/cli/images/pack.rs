@@ -81,16 +81,16 @@ fn owner(text: &str) -> Result<Owner, String> {
 /// Runs the command.
 pub fn run(args: &PackArgs) -> u8 {
     if !args.folder.is_dir() {
-        output::complain(&format!("{} is no folder", args.folder.display()));
+        output::complain(&format_args!("{} is no folder", args.folder.display()));
         return exit::FAILED;
     }
     let words = |list: &[String]| list.iter().map(|word| word.as_str().into()).collect();
     if let Some(bad) = args.env.iter().find(|entry| entry.split_once('=').is_none_or(|(key, _)| key.is_empty())) {
-        output::complain(&format!("--env \"{bad}\" is no KEY=value"));
+        output::complain(&format_args!("--env \"{bad}\" is no KEY=value"));
         return exit::USAGE;
     }
     let Ok(stop_signal) = stop_signal(args.stop_signal.as_deref().unwrap_or_default()) else {
-        output::complain("--stop-signal takes a signal such as TERM, SIGQUIT or 10");
+        output::complain(&"--stop-signal takes a signal such as TERM, SIGQUIT or 10");
         return exit::USAGE;
     };
     let config = ImageConfig {
@@ -124,7 +124,7 @@ fn write(what: &Pack<'_>, target: &Path) -> u8 {
     let file = match file {
         Ok(file) => file,
         Err(error) => {
-            output::complain(&format!("cannot write {}: {error}", target.display()));
+            output::complain(&format_args!("cannot write {}: {error}", target.display()));
             return exit::FAILED;
         }
     };
@@ -133,18 +133,18 @@ fn write(what: &Pack<'_>, target: &Path) -> u8 {
         Ok(packed) => match sync(&beside).and_then(|()| fs::rename(&beside, target)) {
             Ok(()) => {
                 let (size, entries) = (Bytes(packed.bytes), packed.entries);
-                output::line(format_args!(
+                output::line(&format_args!(
                     "{}: {size} in {entries} entries\nimage ID {}",
                     target.display(),
                     packed.image_id
                 ));
                 if packed.sockets > 0 {
-                    output::complain(&format!("{} sockets left out", packed.sockets));
+                    output::complain(&format_args!("{} sockets left out", packed.sockets));
                 }
                 return exit::OK;
             }
             Err(error) => {
-                output::complain(&format!("cannot write {}: {error}", target.display()));
+                output::complain(&format_args!("cannot write {}: {error}", target.display()));
                 exit::FAILED
             }
         },

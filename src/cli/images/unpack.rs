@@ -81,7 +81,7 @@ fn work(args: &UnpackArgs) -> Result<u8, u8> {
     let record = worker::run(&store, Job { image, platform, caps }, &mut report);
     drop(bar);
     let record = record.map_err(|error| fault(&error))?;
-    output::line(summary(&store, &record, known));
+    output::line(&summary(&store, &record, known));
     Ok(exit::OK)
 }
 

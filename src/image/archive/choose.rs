@@ -63,13 +63,13 @@ pub fn choose(blobs: &mut dyn Blobs, wanted: &Wanted<'_>) -> Result<Choice, Imag
     let candidate = pick(candidates, wanted)?;
     let (count, diffs) = (candidate.blobs.len(), candidate.parsed.diff_ids);
     if count != diffs.len() {
-        return Err(ImageError::invalid(format!(
+        return Err(ImageError::invalid(&format_args!(
             "the manifest lists {count} layers, the image config has {} diff IDs",
             diffs.len()
         )));
     }
     if count == 0 {
-        return Err(ImageError::invalid("the image has no layers: an artifact, no image that runs"));
+        return Err(ImageError::invalid(&"the image has no layers: an artifact, no image that runs"));
     }
     let layers = candidate.blobs.into_iter().zip(diffs);
     let layers = layers.map(|((member, stored, size), diff)| Expected { member, stored, size, diff }).collect();
@@ -84,13 +84,16 @@ fn pick(candidates: Vec<Candidate>, wanted: &Wanted<'_>) -> Result<Candidate, Im
         .partition(|one| wanted.select.accepts(one.names.iter().map(|name| &**name), &one.digests));
     if chosen.is_empty() {
         return Err(match wanted.select {
-            Select::Only => ImageError::invalid("the archive holds no image"),
+            Select::Only => ImageError::invalid(&"the archive holds no image"),
             Select::Name(name) => {
                 let name = name.escape_debug();
-                ImageError::invalid(format!("the archive holds no image \"{name}\"; it holds {}", listed(&others)))
+                ImageError::invalid(&format_args!(
+                    "the archive holds no image \"{name}\"; it holds {}",
+                    listed(&others)
+                ))
             }
             Select::Digest(digest) => {
-                ImageError::invalid(format!("the archive holds no image {digest}; it holds {}", listed(&others)))
+                ImageError::invalid(&format_args!("the archive holds no image {digest}; it holds {}", listed(&others)))
             }
         });
     }
@@ -103,7 +106,7 @@ fn pick(candidates: Vec<Candidate>, wanted: &Wanted<'_>) -> Result<Candidate, Im
             chosen.iter().filter_map(|one| one.platform.as_ref()).map(Platform::to_string).collect();
         crate::base::sort::sort(&mut found);
         found.dedup();
-        return Err(ImageError::invalid(format!(
+        return Err(ImageError::invalid(&format_args!(
             "the image is for {}, wanted is {}; get the image for {}",
             found.join(", "),
             wanted.platform,
@@ -111,7 +114,7 @@ fn pick(candidates: Vec<Candidate>, wanted: &Wanted<'_>) -> Result<Candidate, Im
         )));
     };
     let mut fitting = chosen.into_iter().filter(|one| fitness(one) == Some(best));
-    let mut first = fitting.next().ok_or_else(|| ImageError::invalid("the archive holds no image"))?;
+    let mut first = fitting.next().ok_or_else(|| ImageError::invalid(&"the archive holds no image"))?;
     let mut rest = Vec::new();
     for other in fitting {
         // The same image under several names, or its manifest listed twice.
@@ -123,7 +126,7 @@ fn pick(candidates: Vec<Candidate>, wanted: &Wanted<'_>) -> Result<Candidate, Im
     }
     if !rest.is_empty() {
         rest.insert(0, first);
-        return Err(ImageError::invalid(format!(
+        return Err(ImageError::invalid(&format_args!(
             "the archive holds several images; say which with FILE#NAME: {}",
             listed(&rest)
         )));
@@ -159,10 +162,10 @@ fn blob_name(digest: &Digest) -> String {
 fn blob(blobs: &mut dyn Blobs, what: &str, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
     let name = blob_name(&descriptor.digest);
     let bytes = blobs.document(&name)?.ok_or_else(|| {
-        ImageError::invalid(format!("{what} {} is missing: the archive does not hold it", descriptor.digest))
+        ImageError::invalid(&format_args!("{what} {} is missing: the archive does not hold it", descriptor.digest))
     })?;
     if bytes.len() as u64 != descriptor.size || sha(&bytes) != descriptor.digest {
-        return Err(ImageError::invalid(format!(
+        return Err(ImageError::invalid(&format_args!(
             "{what} {} is damaged: its length or SHA-256 is another; copy the archive again",
             descriptor.digest
         )));
@@ -172,7 +175,7 @@ fn blob(blobs: &mut dyn Blobs, what: &str, descriptor: &Descriptor) -> Result<Ve
 
 /// The candidates of an OCI layout. Manifests of a multi-platform index that the archive does not hold are left out.
 fn oci(blobs: &mut dyn Blobs) -> Result<Vec<Candidate>, ImageError> {
-    let bytes = blobs.document("index.json")?.ok_or_else(|| ImageError::invalid("index.json is missing"))?;
+    let bytes = blobs.document("index.json")?.ok_or_else(|| ImageError::invalid(&"index.json is missing"))?;
     let mut open: Vec<(IndexEntry, Vec<Digest>, usize)> = Vec::new();
     open.extend(manifest::parse_index(&bytes)?.into_iter().map(|entry| (entry, Vec::new(), 1)));
     open.reverse();
@@ -182,7 +185,7 @@ fn oci(blobs: &mut dyn Blobs) -> Result<Vec<Candidate>, ImageError> {
     while let Some((entry, mut digests, depth)) = open.pop() {
         looked_at += 1;
         if looked_at > CANDIDATES || depth > INDEX_DEPTH {
-            return Err(ImageError::invalid("its indexes are nested too deep or hold too many images"));
+            return Err(ImageError::invalid(&"its indexes are nested too deep or hold too many images"));
         }
         if entry.artifact {
             continue;
@@ -209,7 +212,7 @@ fn oci(blobs: &mut dyn Blobs) -> Result<Vec<Candidate>, ImageError> {
     }
     match (candidates.is_empty(), absent) {
         (true, Some(Some(platform))) => {
-            Err(ImageError::invalid(format!("the archive names an image for {platform} but does not hold it")))
+            Err(ImageError::invalid(&format_args!("the archive names an image for {platform} but does not hold it")))
         }
         _ => Ok(candidates),
     }
@@ -233,7 +236,7 @@ fn oci_candidate(
 
 /// The candidates of docker's `manifest.json`.
 fn docker(blobs: &mut dyn Blobs) -> Result<Vec<Candidate>, ImageError> {
-    let bytes = blobs.document("manifest.json")?.ok_or_else(|| ImageError::invalid("manifest.json is missing"))?;
+    let bytes = blobs.document("manifest.json")?.ok_or_else(|| ImageError::invalid(&"manifest.json is missing"))?;
     let images = manifest::parse_docker_manifest(&bytes)?;
     images.into_iter().map(|image| docker_candidate(blobs, image)).collect()
 }
@@ -241,12 +244,14 @@ fn docker(blobs: &mut dyn Blobs) -> Result<Vec<Candidate>, ImageError> {
 fn docker_candidate(blobs: &mut dyn Blobs, image: DockerImage) -> Result<Candidate, ImageError> {
     let bytes = blobs.document(&image.config)?.ok_or_else(|| {
         let name = image.config.escape_debug();
-        ImageError::invalid(format!("manifest.json names the image config \"{name}\", which the archive does not hold"))
+        ImageError::invalid(&format_args!(
+            "manifest.json names the image config \"{name}\", which the archive does not hold"
+        ))
     })?;
     let image_id = sha(&bytes);
     if named_digest(&image.config).is_some_and(|named| named != image_id) {
         let name = image.config.escape_debug();
-        return Err(ImageError::invalid(format!(
+        return Err(ImageError::invalid(&format_args!(
             "the image config \"{name}\" is damaged: its SHA-256 is {image_id}; copy the archive again"
         )));
     }

@@ -34,7 +34,7 @@ impl<'a> Members<'a> {
             let place = Section { file, offset, end };
             let mut reader = Reader::new(BufReader::with_capacity(2048, place), caps.pax.0);
             let failed =
-                |error| ImageError::invalid(format!("{error} (the archive begins {offset} bytes into the file)"));
+                |error| ImageError::invalid(&format_args!("{error} (the archive begins {offset} bytes into the file)"));
             let Some(entry) = reader.next_entry().map_err(failed)? else { break };
             let data = offset.saturating_add(entry.data_offset);
             let size = entry.size;
@@ -47,7 +47,7 @@ impl<'a> Members<'a> {
                 if section.end > end {
                     let name = name.escape_debug();
                     let missing = section.end - end;
-                    return Err(ImageError::invalid(format!(
+                    return Err(ImageError::invalid(&format_args!(
                         "is cut short within {name}: {missing} bytes are missing; copy it again"
                     )));
                 }
@@ -80,7 +80,7 @@ impl Blobs for Members<'_> {
     }
 
     fn layer(&mut self, name: &str, sink: &mut Sink<'_>) -> Result<Done, ImageError> {
-        let mut section = self.find(name).ok_or_else(|| ImageError::invalid("is missing"))?;
+        let mut section = self.find(name).ok_or_else(|| ImageError::invalid(&"is missing"))?;
         sink.unpack(&mut section)
     }
 }
@@ -93,14 +93,14 @@ fn document(name: &str, size: u64, source: &mut dyn Read, cap: Bytes) -> Result<
     let bytes = read_up_to(source, size).map_err(unreadable)?;
     match bytes.len() as u64 == size {
         true => Ok(bytes),
-        false => Err(ImageError::invalid(format!("is cut short within {}; copy it again", name.escape_debug()))),
+        false => Err(ImageError::invalid(&format_args!("is cut short within {}; copy it again", name.escape_debug()))),
     }
 }
 
 /// The error for a document above the cap.
 pub fn too_large(name: &str, size: u64, cap: Bytes) -> ImageError {
     let (name, size) = (name.escape_debug(), Bytes(size));
-    ImageError::invalid(format!(
+    ImageError::invalid(&format_args!(
         "{name} has {size}, more than the cap of {cap} (manifest); raise the cap if the image is yours"
     ))
 }
@@ -138,7 +138,7 @@ impl Layout {
     /// Opens a regular file of the folder; a link anywhere on the way is as good as nothing.
     fn open(&self, name: &str) -> Result<Option<(File, u64)>, ImageError> {
         let failed = |errno: nix::errno::Errno| {
-            ImageError::failed(format!("cannot open {}: {}", name.escape_debug(), errno.desc()))
+            ImageError::failed(&format_args!("cannot open {}: {}", name.escape_debug(), errno.desc()))
         };
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let mut folder = self.folder.try_clone().map_err(unreadable)?;
@@ -172,7 +172,7 @@ impl Blobs for Layout {
     }
 
     fn layer(&mut self, name: &str, sink: &mut Sink<'_>) -> Result<Done, ImageError> {
-        let (mut file, _) = self.open(name)?.ok_or_else(|| ImageError::invalid("is missing"))?;
+        let (mut file, _) = self.open(name)?.ok_or_else(|| ImageError::invalid(&"is missing"))?;
         sink.unpack(&mut file)
     }
 }

@@ -96,7 +96,7 @@ pub fn unpack(source: Source, wanted: &Wanted<'_>, sink: &mut Sink<'_>) -> Resul
             match stamp(&file)? == before {
                 true => result,
                 false => Err(ImageError::invalid(
-                    "the file changed while it was read; wait until it is copied, or copy it beside and rename it",
+                    &"the file changed while it was read; wait until it is copied, or copy it beside and rename it",
                 )),
             }
         }
@@ -105,7 +105,7 @@ pub fn unpack(source: Source, wanted: &Wanted<'_>, sink: &mut Sink<'_>) -> Resul
 
 /// What changes when a file is written to: size, modification and change time.
 fn stamp(file: &File) -> Result<[i64; 5], ImageError> {
-    let meta = file.metadata().map_err(|error| ImageError::failed(format!("cannot be read: {error}")))?;
+    let meta = file.metadata().map_err(|error| ImageError::failed(&format_args!("cannot be read: {error}")))?;
     Ok([meta.size() as i64, meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()])
 }
 
@@ -130,7 +130,7 @@ fn archive(file: &File, wanted: &Wanted<'_>, sink: &mut Sink<'_>) -> Result<Unpa
 }
 
 fn rewound(mut file: &File) -> Result<&File, ImageError> {
-    file.seek(SeekFrom::Start(0)).map_err(|error| ImageError::failed(format!("cannot be read: {error}")))?;
+    file.seek(SeekFrom::Start(0)).map_err(|error| ImageError::failed(&format_args!("cannot be read: {error}")))?;
     Ok(file)
 }
 
@@ -160,8 +160,8 @@ fn image(blobs: &mut dyn Blobs, wanted: &Wanted<'_>, sink: &mut Sink<'_>) -> Res
     }
     sink.expect(total, missing.len());
     for (index, layer) in &missing {
-        let done = blobs.layer(&layer.member, sink).map_err(|error| error.at(place(*index, &layers)))?;
-        check(&done, layer).map_err(|error| error.at(place(*index, &layers)))?;
+        let done = blobs.layer(&layer.member, sink).map_err(|error| error.at(&place(*index, &layers)))?;
+        check(&done, layer).map_err(|error| error.at(&place(*index, &layers)))?;
         sink.accept(done)?;
     }
     Ok(Unpacked { names, image_id: Some(image_id), layers: layers.iter().map(|layer| layer.diff).collect(), config })
@@ -172,8 +172,8 @@ fn stored_size(blobs: &mut dyn Blobs, index: usize, layers: &[Expected]) -> Resu
     let Some(layer) = layers.get(index) else { return Ok(0) };
     let size = blobs.size(&layer.member)?.ok_or_else(|| missing_layer(index, layers.len(), layer))?;
     if layer.size.is_some_and(|expected| expected != size) {
-        let error = ImageError::invalid(format!("has {size} bytes, the manifest says otherwise"));
-        return Err(error.at(place(index, layers)));
+        let error = ImageError::invalid(&format_args!("has {size} bytes, the manifest says otherwise"));
+        return Err(error.at(&place(index, layers)));
     }
     Ok(size)
 }
@@ -185,18 +185,21 @@ fn place(index: usize, layers: &[Expected]) -> String {
 
 fn missing_layer(index: usize, count: usize, layer: &Expected) -> ImageError {
     let name = layer.member.escape_debug();
-    ImageError::invalid(format!("layer {} of {count} ({name}) is missing: the archive does not hold it", index + 1))
+    ImageError::invalid(&format_args!(
+        "layer {} of {count} ({name}) is missing: the archive does not hold it",
+        index + 1
+    ))
 }
 
 fn check(done: &Done, layer: &Expected) -> Result<(), ImageError> {
     if layer.stored.is_some_and(|expected| expected != done.stored) {
-        return Err(ImageError::invalid(format!(
+        return Err(ImageError::invalid(&format_args!(
             "its SHA-256 is {}, not what its name says: the archive is damaged, copy it again",
             done.stored
         )));
     }
     if layer.diff != done.diff {
-        return Err(ImageError::invalid(format!(
+        return Err(ImageError::invalid(&format_args!(
             "its content has the diff ID {}, the image config says {}: the archive is damaged, copy it again",
             done.diff, layer.diff
         )));
@@ -207,7 +210,7 @@ fn check(done: &Done, layer: &Expected) -> Result<(), ImageError> {
 /// An I/O error of the archive, or what the decoder hid in one.
 fn unreadable(error: io::Error) -> ImageError {
     match error.raw_os_error() {
-        Some(_) => ImageError::failed(format!("cannot be read: {error}")),
-        None => ImageError::invalid(error.to_string()),
+        Some(_) => ImageError::failed(&format_args!("cannot be read: {error}")),
+        None => ImageError::invalid(&error),
     }
 }

@@ -26,12 +26,12 @@ impl Names {
     /// Adds a name, which must be new.
     pub fn add(&mut self, name: String, target: Target) -> Result<(), ImageError> {
         if self.0.len() == MEMBERS {
-            return Err(ImageError::invalid(format!(
+            return Err(ImageError::invalid(&format_args!(
                 "holds more than {MEMBERS} members, too many for an image archive"
             )));
         }
         match self.place(&name) {
-            Ok(_) => Err(ImageError::invalid(format!(
+            Ok(_) => Err(ImageError::invalid(&format_args!(
                 "holds two members called {}; which one counts is not clear",
                 name.escape_debug()
             ))),

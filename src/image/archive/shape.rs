@@ -39,10 +39,10 @@ pub fn probe(file: &File, caps: &ImageCaps) -> Result<(Shape, Compression), Imag
 
 fn not_an_archive(error: &crate::image::tar::TarError, seen: u32) -> ImageError {
     match seen {
-        0 => ImageError::invalid(format!(
+        0 => ImageError::invalid(&format_args!(
             "is no image: neither a tar archive (plain, gzip or zstd) nor a folder ({error})"
         )),
-        _ => ImageError::invalid(error.to_string()),
+        _ => ImageError::invalid(&error),
     }
 }
 

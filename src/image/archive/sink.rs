@@ -179,8 +179,8 @@ impl<'a> Sink<'a> {
 fn refused(error: LayerError) -> ImageError {
     let text = error.to_string();
     match error.problem {
-        Problem::NoSpace | Problem::Os(..) => ImageError::failed(text),
-        _ => ImageError::invalid(text),
+        Problem::NoSpace | Problem::Os(..) => ImageError::failed(&text),
+        _ => ImageError::invalid(&text),
     }
 }
 
@@ -198,16 +198,16 @@ fn stats(report: &LayerReport) -> LayerStats {
 fn no_room(error: io::Error) -> ImageError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::failed(
-            "the disk of the state folder is full; make room (coracle prune) or choose another --state",
+            &"the disk of the state folder is full; make room (coracle prune) or choose another --state",
         ),
-        _ => ImageError::failed(format!("cannot write to the state folder: {error}")),
+        _ => ImageError::failed(&format_args!("cannot write to the state folder: {error}")),
     }
 }
 
 fn undecodable(error: DecodeError) -> ImageError {
     match error {
         DecodeError::Read(error) => super::unreadable(error),
-        error => ImageError::invalid(error.to_string()),
+        error => ImageError::invalid(&error),
     }
 }
 

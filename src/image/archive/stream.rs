@@ -45,7 +45,7 @@ impl Stream {
         let mut reader = Reader::new(&mut decoder, caps.pax.0);
         let (mut names, mut members) = (Names::default(), Vec::new());
         let mut documents = 0u64;
-        while let Some(entry) = reader.next_entry().map_err(|error| ImageError::invalid(error.to_string()))? {
+        while let Some(entry) = reader.next_entry().map_err(|error| ImageError::invalid(&error))? {
             let Some(name) = normal(&entry.path) else { continue };
             if let Some(target) = names::target(&name, &entry.kind) {
                 names.add(name, Target::Link(target))?;
@@ -58,7 +58,7 @@ impl Stream {
                 members.push(member);
             }
             if documents > caps.manifest.0.saturating_mul(DOCUMENTS) {
-                return Err(ImageError::invalid("holds too many documents for an image archive"));
+                return Err(ImageError::invalid(&"holds too many documents for an image archive"));
             }
         }
         reader.finish();
@@ -112,7 +112,7 @@ impl Blobs for Stream {
             Some(Member::Document(bytes)) => Ok(Some(bytes.clone())),
             Some(Member::Large(size)) => Err(too_large(name, *size, self.cap)),
             Some(Member::Broken(..) | Member::Layer(..)) => {
-                Err(ImageError::invalid(format!("{} is no JSON", name.escape_debug())))
+                Err(ImageError::invalid(&format_args!("{} is no JSON", name.escape_debug())))
             }
             _ => Ok(None),
         }
@@ -130,8 +130,8 @@ impl Blobs for Stream {
         match self.find(name) {
             Some(Member::Layer(done, _)) => Ok((**done).clone()),
             Some(Member::Broken(error, _)) => Err(error.clone()),
-            Some(_) => Err(ImageError::invalid("is no tar archive")),
-            None => Err(ImageError::invalid("is missing")),
+            Some(_) => Err(ImageError::invalid(&"is no tar archive")),
+            None => Err(ImageError::invalid(&"is missing")),
         }
     }
 }

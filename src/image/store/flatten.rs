@@ -39,7 +39,11 @@ impl Store {
         for layer in record.root.layers() {
             let from = self.layer_path(layer);
             merge(&from, &tree).map_err(|error| {
-                ImageError::failed(format!("cannot merge layer {} of {}: {error}", layer.short(), record.reference))
+                ImageError::failed(&format_args!(
+                    "cannot merge layer {} of {}: {error}",
+                    layer.short(),
+                    record.reference
+                ))
             })?;
         }
         File::open(&tree)

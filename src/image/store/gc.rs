@@ -30,13 +30,13 @@ impl Store {
         let _lock = self.lock()?;
         if let Some(store) = self.carried(record) {
             let (image, store) = (&record.reference, store.display());
-            return Err(ImageError::failed(format!(
+            return Err(ImageError::failed(&format_args!(
                 "{image} is in the read-only store {store}; it goes with the firmware"
             )));
         }
         let path = self.record_path(&record.reference);
         let Some(_unused) = unpinned(&path)? else {
-            return Err(ImageError::failed(format!(
+            return Err(ImageError::failed(&format_args!(
                 "{} is in use by a running service; stop it first",
                 record.reference
             )));
@@ -157,7 +157,7 @@ impl Store {
 /// A free name for what is replaced while in use.
 fn old_name(path: &Path) -> Result<PathBuf, ImageError> {
     let free = (0..10_000).map(|number| path.with_extension(format!("old-{number}"))).find(|old| !old.exists());
-    free.ok_or_else(|| ImageError::failed(format!("{} was replaced too often while in use", path.display())))
+    free.ok_or_else(|| ImageError::failed(&format_args!("{} was replaced too often while in use", path.display())))
 }
 
 /// The record's lock if no running service holds it.

@@ -60,7 +60,7 @@ pub enum Health {
 }
 
 fn fail(action: &str, path: &Path, error: io::Error) -> ImageError {
-    ImageError::failed(format!("cannot {action} {}: {error}", path.display()))
+    ImageError::failed(&format_args!("cannot {action} {}: {error}", path.display()))
 }
 
 impl Store {
@@ -204,7 +204,7 @@ impl Store {
         let file = File::open(&path).map_err(|error| fail("open", &path, error))?;
         match file.try_lock_shared() {
             Ok(()) => Ok(file.into()),
-            Err(error) => Err(ImageError::failed(format!("{} is being removed: {error}", record.reference))),
+            Err(error) => Err(ImageError::failed(&format_args!("{} is being removed: {error}", record.reference))),
         }
     }
 
@@ -246,7 +246,7 @@ impl Store {
         sync_folder(&self.state.join("layers"))?;
         if let Some(missing) = record.root.layers().iter().find(|layer| !self.has_layer(layer)) {
             let short = missing.short();
-            return Err(ImageError::failed(format!(
+            return Err(ImageError::failed(&format_args!(
                 "layer {short} was removed meanwhile; unpack {} again",
                 record.reference
             )));
@@ -344,7 +344,7 @@ pub fn key(reference: &str) -> String {
 pub fn source_id(path: &Path) -> Result<SourceId, ImageError> {
     let stat = |path: &Path| {
         fs::metadata(path)
-            .map_err(|error| ImageError::invalid(format!("cannot read the image {}: {error}", path.display())))
+            .map_err(|error| ImageError::invalid(&format_args!("cannot read the image {}: {error}", path.display())))
     };
     let of_file = |file: &fs::Metadata| SourceId {
         size: file.size(),
@@ -356,7 +356,7 @@ pub fn source_id(path: &Path) -> Result<SourceId, ImageError> {
         return Ok(of_file(&found));
     }
     if !found.is_dir() {
-        return Err(ImageError::invalid(format!("the image {} is neither a file nor a folder", path.display())));
+        return Err(ImageError::invalid(&format_args!("the image {} is neither a file nor a folder", path.display())));
     }
     match is_layout(path) {
         true => Ok(of_file(&stat(&path.join("index.json"))?)),

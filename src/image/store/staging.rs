@@ -55,7 +55,7 @@ impl Store {
                 return Ok(Staging { path, lock: Some(lock) });
             }
         }
-        Err(ImageError::failed(format!("{} is full of unfinished unpacks", staging.display())))
+        Err(ImageError::failed(&format_args!("{} is full of unfinished unpacks", staging.display())))
     }
 
     /// Removes what unpackers that no longer live left behind.

@@ -45,7 +45,7 @@ pub struct Inside {
 }
 
 fn step(what: &'static str) -> impl Fn(Errno) -> ImageError {
-    move |errno| ImageError::failed(format!("cannot confine the unpacker: {what}: {errno}"))
+    move |errno| ImageError::failed(&format_args!("cannot confine the unpacker: {what}: {errno}"))
 }
 
 impl Walls {

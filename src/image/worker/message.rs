@@ -63,7 +63,7 @@ impl Message {
                 let text = String::from_utf8_lossy(bytes.get(TEXT..TEXT + length)?);
                 let text: String = text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
                 let kind = if kind == 3 { Kind::Invalid } else { Kind::Failed };
-                Some(Message::Failed(ImageError::new(kind, text.into())))
+                Some(Message::Failed(ImageError::new(kind, &text)))
             }
             _ => None,
         }
@@ -78,7 +78,7 @@ mod tests {
     fn messages_read_as_they_are_written() {
         let progress = Progress { done: 1 << 40, total: u64::MAX, layer: 3, layers: 127 };
         for message in
-            [Message::Progress(progress), Message::Done, Message::Failed(ImageError::failed("no space for \u{e9}"))]
+            [Message::Progress(progress), Message::Done, Message::Failed(ImageError::failed(&"no space for \u{e9}"))]
         {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
@@ -86,13 +86,13 @@ mod tests {
 
     #[test]
     fn nothing_of_a_message_is_believed() {
-        let mut bytes = Message::Failed(ImageError::invalid("a\nb\u{1b}[2J")).encode();
+        let mut bytes = Message::Failed(ImageError::invalid(&"a\nb\u{1b}[2J")).encode();
         let Some(Message::Failed(error)) = Message::decode(&bytes) else { panic!() };
         assert_eq!(error.text(), "a\u{FFFD}b\u{FFFD}[2J");
         bytes[2..4].copy_from_slice(&u16::MAX.to_le_bytes());
         assert_eq!(Message::decode(&bytes), None);
         assert_eq!(Message::decode(&[9; MESSAGE_BYTES]), None);
-        let long = Message::Failed(ImageError::invalid("\u{e9}".repeat(2000)));
+        let long = Message::Failed(ImageError::invalid(&"\u{e9}".repeat(2000)));
         let Some(Message::Failed(cut)) = Message::decode(&long.encode()) else { panic!() };
         assert_eq!(cut.text().len(), 1000);
     }

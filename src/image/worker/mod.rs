@@ -103,7 +103,7 @@ pub fn start(store: &Store, job: Job) -> Result<Started, ImageError> {
     }
     if let Some(kind) = Mountable::at(path) {
         if job.image.select != Select::Only {
-            return Err(ImageError::invalid(format!(
+            return Err(ImageError::invalid(&format_args!(
                 "{} is a {} with one root file system; name it without '#'",
                 job.image.file,
                 kind.name()
@@ -115,7 +115,7 @@ pub fn start(store: &Store, job: Job) -> Result<Started, ImageError> {
     let staging = store.begin()?;
     let archive = if layout { None } else { Some(open_archive(path)?) };
     let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .map_err(|errno| ImageError::failed(format!("cannot make a pipe for the unpacker: {}", errno.desc())))?;
+        .map_err(|errno| ImageError::failed(&format_args!("cannot make a pipe for the unpacker: {}", errno.desc())))?;
     let ready = Ready {
         base: terminated(&store.state().join("staging"))?,
         staging: terminated(staging.path())?,
@@ -140,7 +140,7 @@ pub fn start(store: &Store, job: Job) -> Result<Started, ImageError> {
             staging: Some(staging),
             job,
         })),
-        Err(errno) => Err(ImageError::failed(format!(
+        Err(errno) => Err(ImageError::failed(&format_args!(
             "cannot start the confined unpacker: {errno}; it needs root (CAP_SYS_ADMIN) and all of pid, mount, ipc, uts and \
              network namespaces in the kernel"
         ))),
@@ -181,12 +181,12 @@ fn open_archive(path: &Path) -> Result<File, ImageError> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY);
     let file = options.open(path);
-    file.map_err(|error| ImageError::invalid(format!("cannot open the image {}: {error}", path.display())))
+    file.map_err(|error| ImageError::invalid(&format_args!("cannot open the image {}: {error}", path.display())))
 }
 
 fn terminated(path: &Path) -> Result<CString, ImageError> {
     CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| ImageError::invalid(format!("the path {} holds a NUL character", path.display())))
+        .map_err(|_| ImageError::invalid(&format_args!("the path {} holds a NUL character", path.display())))
 }
 
 impl Worker {
@@ -241,15 +241,15 @@ impl Worker {
             Some(Ok(())) if status == Some(0) => {}
             _ => return Err(failed(died(status))),
         }
-        let staging = self.staging.take().ok_or_else(|| failed(ImageError::failed("was committed already")))?;
+        let staging = self.staging.take().ok_or_else(|| failed(ImageError::failed(&"was committed already")))?;
         let record = read_result(&staging).map_err(failed)?;
         if source_id(Path::new(&*self.job.image.file))? != self.source {
-            return Err(failed(ImageError::invalid("the file was replaced while it was read; unpack it again")));
+            return Err(failed(ImageError::invalid(&"the file was replaced while it was read; unpack it again")));
         }
         // What the worker may say is the image's own; which file it came from is known here.
         let record = ImageRecord { reference: self.job.image.to_string().into(), source: self.source, ..record };
         if !matches!(record.root, Root::Layers(_)) {
-            return Err(failed(ImageError::failed("the unpacker gave no layers")));
+            return Err(failed(ImageError::failed(&"the unpacker gave no layers")));
         }
         store.commit(staging, record)
     }
@@ -280,7 +280,7 @@ impl Drop for Worker {
 }
 
 fn died(status: Option<i32>) -> ImageError {
-    ImageError::failed(match status {
+    ImageError::failed(&match status {
         Some(code) if code == -libc::SIGSYS => "the unpacker made a system call that its filter refuses".to_owned(),
         Some(code) if code == -libc::SIGABRT => {
             "the unpacker reached its memory limit or met a fault of its own".to_owned()
@@ -296,7 +296,8 @@ fn read_result(staging: &Staging) -> Result<ImageRecord, ImageError> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
     let read = options.open(&path).and_then(|mut file| read_up_to(&mut file, 4 << 20));
-    let bytes = read.map_err(|error| ImageError::failed(format!("cannot read the unpacker's result: {error}")))?;
+    let bytes =
+        read.map_err(|error| ImageError::failed(&format_args!("cannot read the unpacker's result: {error}")))?;
     ImageRecord::from_json(&bytes)
 }
 
@@ -321,7 +322,7 @@ impl Ready<'_> {
         let error = match result {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error),
-            Err(_) => Some(ImageError::failed("the unpacker met a fault of its own; please report it")),
+            Err(_) => Some(ImageError::failed(&"the unpacker met a fault of its own; please report it")),
         };
         let code = error.is_some().into();
         self.tell(&error.map_or(Message::Done, Message::Failed), true);
@@ -332,9 +333,9 @@ impl Ready<'_> {
         let keep = [self.pipe.as_raw_fd(), self.lock, self.archive.as_ref().map_or(-1, |file| file.as_raw_fd())];
         let inside = self.walls.raise(&self.base, &self.staging, self.layout.as_deref(), &keep)?;
         let source = match (&self.archive, inside.layout) {
-            (Some(file), _) => Source::File(file.try_clone().map_err(|error| ImageError::failed(error.to_string()))?),
+            (Some(file), _) => Source::File(file.try_clone().map_err(|error| ImageError::failed(&error))?),
             (None, Some(folder)) => Source::Layout(folder),
-            (None, None) => return Err(ImageError::failed("has no source")),
+            (None, None) => return Err(ImageError::failed(&"has no source")),
         };
         let mut report = |progress| self.tell(&Message::Progress(progress), false);
         let options = LayerOptions { caps: self.job.caps, ..LayerOptions::default() };
@@ -357,7 +358,7 @@ impl Ready<'_> {
         let written = fs::write(RESULT, record.to_json());
         written
             .and_then(|()| nix::unistd::syncfs(&inside.staging).map_err(Into::into))
-            .map_err(|error| ImageError::failed(format!("cannot write to the state folder: {error}")))
+            .map_err(|error| ImageError::failed(&format_args!("cannot write to the state folder: {error}")))
     }
 
     /// Progress is dropped when the pipe is full; the outcome waits until it is not.

@@ -33,7 +33,7 @@ pub fn image_problems(plan: &Plan, board: &Board) -> Vec<BoardProblem> {
                 None => carried(&board.files, &reference.located_at(&hit.path), platform, &plan.device),
             };
             let shown = place.unwrap_or(hit.path);
-            known.push((image, result.map_err(|error| error.at(shown.display()))));
+            known.push((image, result.map_err(|error| error.at(&shown.display()))));
         }
         let Some((_, result)) = known.iter().find(|(known, _)| *known == image) else { continue };
         let mut add = |message: String, hint: &str| {
@@ -56,16 +56,16 @@ fn names_no_program(config: &ImageConfig) -> bool {
 
 /// An image that is in the read-only store alone.
 fn carried(files: &Files, image: &Reference, platform: &Platform, device: &Device) -> Result<Inspected, ImageError> {
-    let baked = files.baked(device).ok_or_else(|| ImageError::failed("is missing"))?;
+    let baked = files.baked(device).ok_or_else(|| ImageError::failed(&"is missing"))?;
     let store = baked.folder().display();
     let record = baked.image(image);
-    let record =
-        record.ok_or_else(|| ImageError::invalid(format!("its record in {store} cannot be read; bake it anew")))?;
+    let record = record
+        .ok_or_else(|| ImageError::invalid(&format_args!("its record in {store} cannot be read; bake it anew")))?;
     if let Some(missing) = record.root.layers().iter().find(|layer| !baked.has_layer(layer)) {
-        return Err(ImageError::invalid(format!("{store} lacks its layer {}; bake it anew", missing.short())));
+        return Err(ImageError::invalid(&format_args!("{store} lacks its layer {}; bake it anew", missing.short())));
     }
     match &record.config.platform {
-        Some(made_for) if platform.fitness(made_for).is_none() => Err(ImageError::invalid(format!(
+        Some(made_for) if platform.fitness(made_for).is_none() => Err(ImageError::invalid(&format_args!(
             "is in {store} for {made_for}, and the board is {platform}; bake it with --arch {platform}"
         ))),
         _ => Ok(Inspected { layers: record.root.layers().len(), names: record.names, config: record.config }),
@@ -82,7 +82,7 @@ fn look(path: &Path, reference: &Reference, platform: &Platform, device: &Device
     }
     let kind = if folder { O_DIRECTORY } else { 0 };
     let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK | O_NOCTTY | kind).open(path);
-    let file = file.map_err(|error| ImageError::failed(format!("cannot be opened: {error}")))?;
+    let file = file.map_err(|error| ImageError::failed(&format_args!("cannot be opened: {error}")))?;
     let source = if folder { Source::Layout(file.into()) } else { Source::File(file) };
     inspect(source, &Wanted { select: &reference.select, platform, caps: device.image_caps, have: &|_| false })
 }

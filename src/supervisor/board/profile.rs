@@ -101,7 +101,7 @@ impl Profile {
         let raw: Raw<'_> = parse(what, bytes)?;
         let version = need(what, "version", raw.version)?;
         if version != VERSION {
-            return Err(ImageError::failed(format!("{what} is of version {version}, known is {VERSION}")));
+            return Err(ImageError::failed(&format_args!("{what} is of version {version}, known is {VERSION}")));
         }
         let memory = need(what, "memory", raw.memory)?;
         let architecture = text(Some(need(what, "architecture", raw.architecture)?));
