@@ -63,7 +63,7 @@ macro_rules! replace {
 
 /// Replaces the keys of `base` that `over` has written: lists and single values as a whole, of objects each key.
 fn replace<'a>(base: &mut raw::Service<'a>, over: raw::Service<'a>) {
-    replace!(base, over, image root kind command pre_start user env env_files secrets sockets tty working_dir hostname);
+    replace!(base, over, image root kind command pre_start post_stop user env env_files secrets sockets tty working_dir hostname);
     replace!(base, over, rlimits oom_score_adj root_fs mounts needs timer start_timeout network capabilities seccomp);
     replace!(base, over, devices ready ready_fd notify_access watchdog enabled lifeline critical);
     replace!(base.when, over.when, exists missing);

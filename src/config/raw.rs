@@ -120,6 +120,7 @@ objects! {
         pub when: When<'a>,
         pub command: Option<Vec<&'a str, { limits::ARGV }>>,
         pub pre_start: Option<Vec<&'a str, { limits::ARGV }>>,
+        pub post_stop: Option<Vec<&'a str, { limits::ARGV }>>,
         pub user: Option<&'a str>,
         pub env: Option<Vec<&'a str, { limits::ENV }>>,
         pub env_files: Option<Vec<&'a str, { limits::ENV_FILES }>>,

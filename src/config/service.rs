@@ -6,9 +6,11 @@ use super::raw;
 use super::root::root;
 use super::validate::{Context, boxed, hides, list, plain_path};
 use super::values::{self, Text, board};
+use crate::plan::capability::SYS_PTRACE;
 use crate::plan::{
     CapSet, Condition, DeviceNode, DeviceRules, IoLimit, Kind, Limits, Listen, LogPolicy, Memory, Mount, NotifyAccess,
-    Probe, Ready, Restart, RestartPolicy, Rlimit, RlimitKind, RootFs, Schedule, Secret, Service, Socket, Stop, Timer,
+    Probe, Ready, Restart, RestartPolicy, Rlimit, RlimitKind, Root, RootFs, Schedule, Secret, Service, Socket, Stop,
+    Timer,
 };
 
 /// Restarts before `then` happens, where that is written, or the service is critical, without `tries`.
@@ -41,6 +43,15 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let root = root(context, raw);
     let command = words(context, list(&raw.command), "command");
     let pre_start = words(context, list(&raw.pre_start), "pre_start");
+    let post_stop = words(context, list(&raw.post_stop), "post_stop");
+    if let (Some(first), true, Some(Root::Image(_))) =
+        (list(&raw.post_stop).first(), capabilities.is_some_and(|caps| caps.has(SYS_PTRACE)), &root)
+    {
+        // Before it runs it has all rights, and waits beside the service.
+        let span = context.span(first);
+        let hint = "leave one of them out";
+        context.sink.problem(span, format_args!("post_stop cannot go with the capability SYS_PTRACE"), Some(hint));
+    }
     let env = list(&raw.env).iter().map(|entry| context.expanded(entry, "env", Text::Env)).collect();
     let hostname = raw.hostname.map(|name| context.expanded(name, "hostname", Text::HostName));
     let texts = |raw: &[&str]| raw.iter().map(|text| boxed(text)).collect();
@@ -51,6 +62,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
         when: when(&raw.when),
         command,
         pre_start,
+        post_stop,
         user,
         env,
         env_files: texts(list(&raw.env_files)),

@@ -89,6 +89,7 @@ fn every_key_reaches_the_plan() {
     assert_eq!(&*broker.command[3], "\u{1f600} \"quoted\"");
     assert_eq!(&*broker.env[1], "SITE=a//b /* c */");
     assert_eq!(broker.pre_start.join(" "), "mkdir -p /run/7");
+    assert_eq!(broker.post_stop.join(" "), "rm -f /data/7.lock");
     let user = broker.user.as_ref().unwrap();
     assert_eq!((&*user.user, user.group.as_deref()), ("1883", Some("mosquitto")));
     assert_eq!((broker.working_dir.as_deref(), broker.hostname.as_deref()), (Some("/srv"), Some("broker.local")));

@@ -51,6 +51,8 @@ pub const NAMES: [&str; 41] = [
 
 /// CAP_KILL, the only one that a service's init keeps.
 pub const KILL: u8 = 5;
+/// CAP_SYS_PTRACE.
+pub const SYS_PTRACE: u8 = 19;
 /// CAP_SYS_ADMIN.
 pub const SYS_ADMIN: u8 = 21;
 

@@ -19,6 +19,8 @@ pub struct Service {
     pub command: Vec<Box<str>>,
     /// Command and arguments that have to end with exit code 0 before each start of `command`; empty: none.
     pub pre_start: Vec<Box<str>>,
+    /// Command and arguments that run after each end of `command`; empty: none.
+    pub post_stop: Vec<Box<str>>,
     /// User and group; `None`: the image's.
     pub user: Option<UserSpec>,
     /// `KEY=value` entries, over those of the files and the image.
@@ -101,6 +103,7 @@ impl Service {
             when: Vec::new(),
             command: Vec::new(),
             pre_start: Vec::new(),
+            post_stop: Vec::new(),
             user: None,
             env: Vec::new(),
             env_files: Vec::new(),
@@ -144,6 +147,11 @@ impl Service {
     pub fn ping_period(&self) -> Option<Millis> {
         let pings = self.health.as_ref().filter(|health| health.probe == Probe::Notify);
         self.watchdog.or_else(|| pings.map(|health| health.times.interval()))
+    }
+
+    /// How long what comes after main may take.
+    pub fn post_stop_time(&self) -> Millis {
+        if self.post_stop.is_empty() { Millis(0) } else { self.stop.timeout }
     }
 
     /// The image, if its root comes from one.

@@ -3,11 +3,13 @@
 
 use super::capabilities::{Step, become_user, keep_only};
 use super::cgroup::{Join, Killer};
+use super::parked::Word;
 use super::rootfs;
 use super::spawn::Pipe;
 use super::spec::{Main, Net, Place, Spec, Stdio};
 use super::stage::{Failure, Note, Stage};
 use crate::base::limits::SOCKETS;
+use crate::base::units::Millis;
 use crate::log::sink::Sink;
 use crate::plan::capability::KILL;
 use crate::plan::{CapSet, NotifyAccess, RlimitKind};
@@ -21,7 +23,7 @@ use core::fmt::Write as _;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::Backlog;
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 /// What an init does once its steps are walked. It never returns; it calls [`spawn_main`] if
 /// [`InitContext::setup`] is `Ok`, [`settle`]s while main is on its way, and reports the outcome over the channel.
@@ -60,7 +62,7 @@ pub struct Outlets {
 pub enum Reach {
     /// Its pid namespace, which ends with it.
     Namespace(OwnPids),
-    /// Its service's cgroup. It lives among the processes of the host.
+    /// Its service's cgroup. It lives among the processes of the host, or beside a command that waits for main's end.
     Group(Killer),
 }
 
@@ -117,6 +119,8 @@ pub struct InitContext<'a> {
     pub reach: Reach,
     /// What has to end well before.
     pub pre_start: Option<&'a Main>,
+    /// What comes after it, and how long that may take.
+    pub post_stop: Option<&'a (Main, Millis)>,
     /// What to run.
     pub main: &'a Main,
     /// The filter that it settles under.
@@ -152,8 +156,8 @@ pub(super) fn run(
     (init, pids): (Init, Option<OwnPids>),
 ) -> ! {
     let reach = match pids {
-        Some(pids) => Reach::Namespace(pids),
-        None => Reach::Group(core::mem::take(&mut outlets.killer)),
+        Some(pids) if outlets.killer.is_empty() => Reach::Namespace(pids),
+        _ => Reach::Group(core::mem::take(&mut outlets.killer)),
     };
     if let Some(contact) = &outlets.contact {
         // Once more, so that whoever connects learns that this is the process behind it (unix(7), SO_PEERCRED).
@@ -197,6 +201,7 @@ pub(super) fn run(
         outlets,
         reach,
         pre_start: spec.pre_start.as_ref(),
+        post_stop: spec.post_stop.as_ref(),
         main: &spec.main,
         filter: &spec.init_filter,
         handed: Handed { stdio, ready: ready_write, sockets },
@@ -238,6 +243,21 @@ pub struct Starting {
 }
 
 impl Starting {
+    /// The process `pid`, whose failure comes through `report`.
+    pub(super) fn new(pid: i32, report: OwnedFd) -> Starting {
+        Starting { pid, report }
+    }
+
+    /// Its number.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// What becomes readable once [`Starting::finish`] does not wait any more.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
+    }
+
     /// The descriptor that [`Starting::finish`] reads from.
     pub fn descriptor(&self) -> RawFd {
         self.report.as_raw_fd()
@@ -281,23 +301,44 @@ pub fn spawn_main(main: &Main, join: Option<&Join>, handed: Handed) -> Result<St
     };
     match forked {
         Err(errno) => Err(Failure::new(Stage::Fork, errno, b"clone")),
-        Ok((Forked::Child, late)) => {
-            let procs = join.and_then(|join| join.procs.as_ref()).filter(|_| late);
-            let joined = procs.map_or(Ok(()), |procs| process::write_all(procs.as_raw_fd(), b"0"));
-            let failure = match joined {
-                Ok(()) => become_main(main, join, handed, write.as_raw_fd()),
-                Err(errno) => Failure::new(Stage::Join, errno, b"cgroup.procs"),
-            };
-            // A failure that cannot be told still ends the process with its exit code.
-            let _ = nix::unistd::write(&write, &failure.encode());
-            process::exit_now(failure.exit_code().into())
-        }
+        Ok((Forked::Child, late)) => born(main, join, handed, &write, (late, &own_words(main))),
         Ok((Forked::Parent(pid), _)) => Ok(Starting { pid, report }),
     }
 }
 
+/// The child's side: becomes main with `words` in its environment, or tells why not. `late`: it is not in its v2 group yet.
+pub(super) fn born(
+    main: &Main,
+    join: Option<&Join>,
+    handed: Handed,
+    report: &OwnedFd,
+    (late, words): (bool, &[Word]),
+) -> ! {
+    let procs = join.and_then(|join| join.procs.as_ref()).filter(|_| late);
+    let joined = procs.map_or(Ok(()), |procs| process::write_all(procs.as_raw_fd(), b"0"));
+    let failure = match joined {
+        Ok(()) => become_main(main, join, handed, report.as_raw_fd(), words),
+        Err(errno) => Failure::new(Stage::Join, errno, b"cgroup.procs"),
+    };
+    // A failure that cannot be told still ends the process with its exit code.
+    let _ = nix::unistd::write(report, &failure.encode());
+    process::exit_now(failure.exit_code().into())
+}
+
+/// What main is told of its own process id.
+fn own_words(main: &Main) -> heapless::Vec<Word, 3> {
+    let mut words = heapless::Vec::new();
+    for (name, wanted) in [("WATCHDOG_PID", main.watchdog_pid), ("LISTEN_PID", main.sockets > 0)] {
+        let mut word = Word::new();
+        // 14 bytes and at most 10 digits always fit.
+        let _ = write!(word, "{name}={}\0", std::process::id());
+        let _ = if wanted { words.push(word) } else { Ok(()) };
+    }
+    words
+}
+
 /// The report pipe under a number that main does not need.
-fn out_of_the_way(report: OwnedFd, main: &Main) -> nix::Result<OwnedFd> {
+pub(super) fn out_of_the_way(report: OwnedFd, main: &Main) -> nix::Result<OwnedFd> {
     let fd = report.as_raw_fd();
     match main.ready_fd == Some(fd) || fd < first_free(main) {
         true => fcntl(&report, FcntlArg::F_DUPFD_CLOEXEC(above(main))).map(process::own),
@@ -329,10 +370,10 @@ fn lift_sockets(main: &Main, sockets: [RawFd; SOCKETS]) -> Result<[RawFd; SOCKET
 
 /// Turns the calling process, a fresh fork inside the container, into the first process: cgroup, session, limits,
 /// user, capabilities, filter, program. Returns only with the failure, which is told through `report`.
-fn become_main(main: &Main, join: Option<&Join>, handed: Handed, report: RawFd) -> Failure {
+fn become_main(main: &Main, join: Option<&Join>, handed: Handed, report: RawFd, words: &[Word]) -> Failure {
     match prepare_main(main, join, handed, report) {
         Err(failure) => failure,
-        Ok(()) => execute(main),
+        Ok(()) => execute(main, words),
     }
 }
 
@@ -426,16 +467,10 @@ fn enter_working_dir(main: &Main) -> Result<(), Failure> {
 }
 
 /// Tries the programs in order. As a shell does: "not found" only if none is there; otherwise the first other reason.
-fn execute(main: &Main) -> Failure {
+fn execute(main: &Main, words: &[Word]) -> Failure {
     let mut reason: Option<Failure> = None;
-    let (mut watchdog_pid, mut listen_pid) = (heapless::String::<32>::new(), heapless::String::<32>::new());
-    // 14 bytes and at most 10 digits always fit.
-    let _ = write!(watchdog_pid, "WATCHDOG_PID={}\0", std::process::id());
-    let _ = write!(listen_pid, "LISTEN_PID={}\0", std::process::id());
-    let entries = [(&watchdog_pid, main.watchdog_pid), (&listen_pid, main.sockets > 0)];
-    let mut more = heapless::Vec::<&CStr, 2>::new();
-    let texts = entries.into_iter().filter(|(_, wanted)| *wanted);
-    more.extend(texts.filter_map(|(text, _)| CStr::from_bytes_until_nul(text.as_bytes()).ok()));
+    let mut more = heapless::Vec::<&CStr, 3>::new();
+    more.extend(words.iter().take(3).filter_map(|word| CStr::from_bytes_until_nul(word.as_bytes()).ok()));
     for program in main.programs.strings() {
         let errno = process::execve(program, &main.argv, &main.env, &more);
         let failure = Failure::new(Stage::Exec, errno, program.to_bytes());

@@ -10,6 +10,7 @@ pub mod enter;
 pub mod env_file;
 pub mod foreground;
 pub mod ids;
+pub mod parked;
 pub mod prepare;
 pub mod root;
 pub mod rootfs;

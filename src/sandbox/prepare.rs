@@ -105,6 +105,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
     let ids = ids(&order)?;
     let resolve = |own| command::resolve(service, own, order.image, order.env, &ids.home, stdio).map_err(Error::Wrong);
     let pre_start = (!service.pre_start.is_empty()).then(|| resolve(&service.pre_start)).transpose()?;
+    let post_stop = (!service.post_stop.is_empty()).then(|| resolve(&service.post_stop)).transpose()?;
     let mut command = resolve(&service.command)?;
     command.env.extend(notify_env(&order)?);
     command.env.extend(listen_env(service)?);
@@ -146,6 +147,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         })
     };
     let pre_start = pre_start.map(process).transpose()?;
+    let post_stop = post_stop.map(process).transpose()?.map(|command| (command, service.stop.timeout));
     let main = Main {
         join: order.join,
         ready_fd: match service.ready {
@@ -161,6 +163,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         place,
         steps,
         pre_start,
+        post_stop,
         main,
         init_filter,
         net: order.net,

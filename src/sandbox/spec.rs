@@ -7,6 +7,7 @@ use super::capabilities::Credentials;
 use super::cgroup::Join;
 use super::secrets::Copy;
 use super::stage::Stage;
+use crate::base::units::Millis;
 use crate::image::mountable::Mountable;
 use crate::plan::CapSet;
 use crate::seccomp::Filter;
@@ -27,6 +28,8 @@ pub struct Spec {
     pub steps: Vec<Step>,
     /// What has to end well before the first process is started.
     pub pre_start: Option<Main>,
+    /// What runs once the first process has ended, and how long it may take.
+    pub post_stop: Option<(Main, Millis)>,
     /// The first process.
     pub main: Main,
     /// The init's own system call filter ([`crate::seccomp::Profile::Init`]).
@@ -319,10 +322,12 @@ impl fmt::Display for Spec {
         };
         writeln!(f, "{:<16} {namespaces}, {net}", Stage::Clone.word())?;
         self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))?;
-        if let Some(pre_start) = &self.pre_start {
-            let words: Vec<_> = pre_start.argv.strings().iter().map(|word| word.to_string_lossy()).collect();
-            writeln!(f, "{:<16} {}", Stage::PreStart.word(), words.join(" "))?;
-        }
+        let mut command = |stage: Stage, main: &Main| {
+            let words: Vec<_> = main.argv.strings().iter().map(|word| word.to_string_lossy()).collect();
+            writeln!(f, "{:<16} {}", stage.word(), words.join(" "))
+        };
+        self.pre_start.as_ref().map_or(Ok(()), |main| command(Stage::PreStart, main))?;
+        self.post_stop.as_ref().map_or(Ok(()), |(main, _)| command(Stage::PostStop, main))?;
         write!(f, "{}", self.main)
     }
 }

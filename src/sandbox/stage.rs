@@ -93,6 +93,8 @@ stages! {
     Notify = 28, "notify", "making the notify socket failed";
     /// The command that runs before the first process.
     PreStart = 29, "pre-start", "its pre_start failed";
+    /// The command that runs after the first process.
+    PostStop = 30, "post-stop", "its post_stop failed";
 }
 
 // Decoding indexes `ALL` by number.

@@ -87,6 +87,12 @@ impl Supervisor<'_> {
                 live.status = status;
                 return;
             }
+            FromInit::PostStop(why) => {
+                let name = answer::name(&self.plan, index);
+                let sentence = format_args!("the post_stop of {name} failed: {why}");
+                self.notes.note(format_args!("post-stop/failed"), name, sentence);
+                return self.report.line(sentence);
+            }
             // One that came without a socket.
             FromInit::Socket(_) => return,
         };

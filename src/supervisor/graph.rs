@@ -60,7 +60,8 @@ pub fn stop_time(plan: &Plan, kill: Millis) -> Option<Millis> {
         if service.notify.is_some() {
             return None;
         }
-        let whole = chains.get(usize::from(*index))?.plus(service.stop.timeout).plus(kill);
+        let whole =
+            chains.get(usize::from(*index))?.plus(service.stop.timeout).plus(service.post_stop_time()).plus(kill);
         *chains.get_mut(usize::from(*index))? = whole;
         for need in needs(plan, *index) {
             let below = chains.get_mut(usize::from(need.service()))?;

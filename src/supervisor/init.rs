@@ -14,6 +14,7 @@
 use super::inbox::Inbox;
 use super::record::{Ended, ExitRecord};
 use super::wire::{FromInit, MESSAGE_BYTES, ToInit};
+use crate::base::units::Millis;
 use crate::log::entry::{Entry, Stamp, Stream};
 use crate::log::lines::Lines;
 use crate::log::rate::Rate;
@@ -21,6 +22,7 @@ use crate::log::ring::Writer;
 use crate::log::sink::Sink;
 use crate::plan::NotifyAccess;
 use crate::sandbox::child::{self, InitContext, Reach};
+use crate::sandbox::parked::{self, Parked};
 use crate::sandbox::stage::{Failure, Stage};
 use crate::sys::datagram::{accept_as, send_with};
 use crate::sys::process::exit_now;
@@ -38,6 +40,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+mod after;
 mod before;
 
 /// Bytes read at a time: a page.
@@ -49,11 +52,6 @@ const TURN: usize = 8;
 const DRAIN_BYTES: usize = 1 << 20;
 /// Processes reaped in one turn.
 const REAP: usize = 64;
-/// How often, and milliseconds apart, a group is killed until nothing of it is left: 4 s, less than
-/// [`super::core::SWEEP_TIME`].
-const SWEEPS: usize = 40;
-const SWEEP_MS: u16 = 100;
-
 /// A service's init, from the end of its sandbox's setup to its own end.
 pub fn run(context: InitContext<'_>) -> ! {
     let InitContext {
@@ -67,6 +65,7 @@ pub fn run(context: InitContext<'_>) -> ! {
         mut outlets,
         reach,
         pre_start,
+        post_stop,
         main,
         handed,
         filter,
@@ -89,19 +88,29 @@ pub fn run(context: InitContext<'_>) -> ! {
         Ok(started) => started,
         Err(failure) => reporter.never_started(failure),
     };
+    let parked = match post_stop.map(|(next, _)| parked::park(next, main.join.as_ref(), handed)).transpose() {
+        Ok(parked) => parked,
+        Err(failure) => {
+            starting.kill();
+            reach.kill_all();
+            reporter.never_started(failure)
+        }
+    };
+    let post_stop_time = post_stop.map_or(Millis(0), |(_, time)| *time);
     let mut log = Log::new(outlets.ring, outlets.sink, outlets.rate);
     if let Some(note) = &outlets.note {
         log.note(note);
     }
     let kept = [&dev_log, &notify, &ready, &exit, &outlets.pin, &outlets.contact].map(Option::as_ref);
     let own = [Some(&channel), stdout.as_ref(), stderr.as_ref()].into_iter().chain(kept);
-    let mut keep = heapless::Vec::<i32, 40>::new();
+    let mut keep = heapless::Vec::<i32, 42>::new();
     keep.extend(own.flatten().map(AsRawFd::as_raw_fd));
     keep.extend([children.as_fd().as_raw_fd(), starting.descriptor()]);
     keep.extend(outlets.sockets.iter().map(AsRawFd::as_raw_fd));
     keep.extend(log.ring.iter().map(|ring| ring.as_fd().as_raw_fd()));
     keep.extend(log.sink.iter().flat_map(Sink::descriptors));
     keep.extend(reach.descriptors());
+    keep.extend(parked.iter().flat_map(Parked::descriptors));
     if let Err(failure) = child::settle(&keep, filter) {
         // An unconfined init is worse than none.
         starting.kill();
@@ -126,9 +135,12 @@ pub fn run(context: InitContext<'_>) -> ! {
         dev_log: dev_log.as_ref(),
         contact: outlets.contact.as_ref(),
         sockets: &outlets.sockets,
+        parked,
+        over: None,
+        until_ns: None,
     };
     let status = init.watch(&mut log);
-    init.end(status, &mut log)
+    init.end(status, post_stop_time, &mut log)
 }
 
 /// The descriptor that tells of ended children.
@@ -328,6 +340,12 @@ struct Init<'a> {
     contact: Option<&'a OwnedFd>,
     /// The service's listening sockets.
     sockets: &'a [OwnedFd],
+    /// What waits for main's end.
+    parked: Option<Parked>,
+    /// How main ended, once that is told.
+    over: Option<i32>,
+    /// By when what is watched has to have ended, by the monotonic clock.
+    until_ns: Option<u64>,
 }
 
 impl Init<'_> {
@@ -342,7 +360,8 @@ impl Init<'_> {
                 return status;
             }
             log.flush();
-            let waits = [log.rate.wait_ns(), self.inbox.wait_ns(log.now.mono_ns)];
+            let left_ns = self.until_ns.map(|until_ns| until_ns.saturating_sub(log.now.mono_ns));
+            let waits = [log.rate.wait_ns(), self.inbox.wait_ns(log.now.mono_ns), left_ns];
             let ready = self.wait(if unreaped { Some(0) } else { waits.into_iter().flatten().min() });
             if ready[0] && self.supervised {
                 self.obey();
@@ -363,6 +382,9 @@ impl Init<'_> {
                 self.read_syslog(TURN, log);
             }
             log.now = stamp();
+            if self.until_ns.take_if(|until_ns| *until_ns <= log.now.mono_ns).is_some() {
+                self.kill();
+            }
             let (reach, reporter) = (self.reach, &self.reporter);
             let holds = |pid| reach.holds(pid);
             self.inbox.attend(log.now.mono_ns, ready[4] || ready[5], holds, |said| reporter.offer(said));
@@ -406,7 +428,10 @@ impl Init<'_> {
                 // Whoever does not get it makes a new one once this instance has ended.
                 let _ = send_with(self.reporter.channel, &FromInit::Socket(number as u8).encode(), socket);
             }
-            self.inbox.retell();
+            match self.over {
+                Some(status) => self.reporter.say(FromInit::Exited { status }),
+                None => self.inbox.retell(),
+            }
         }
     }
 
@@ -420,16 +445,25 @@ impl Init<'_> {
                     // Main may have ended just now.
                     let _ = send_signal(self.inbox.main(), number);
                 }
-                Some(ToInit::Kill) => {
-                    self.killed = true;
-                    // By name too: where nothing groups the service, main at least is known.
-                    let _ = send_signal(self.inbox.main(), SIGKILL);
-                    self.reach.kill_all();
-                }
+                Some(ToInit::Kill) => self.kill(),
                 None => {}
             },
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => self.supervised = false,
+        }
+    }
+
+    fn kill(&mut self) {
+        self.killed = true;
+        // By name too: where nothing groups the service, main at least is known.
+        let _ = send_signal(self.inbox.main(), SIGKILL);
+        self.reach.kill_all();
+    }
+
+    /// Process `pid`, which was not main, is waited for.
+    fn reaped(&mut self, pid: i32) {
+        if let Some(parked) = &mut self.parked {
+            parked.reaped(pid);
         }
     }
 
@@ -443,7 +477,7 @@ impl Init<'_> {
                         self.status = Some(status);
                     }
                 }
-                Ok(Some(_)) => {}
+                Ok(Some((pid, _))) => self.reaped(pid),
                 Ok(None) | Err(_) => return false,
             }
         }
@@ -468,25 +502,6 @@ impl Init<'_> {
         }
     }
 
-    /// Ends what main has left behind in its group. In a pid namespace the kernel does that when this process ends.
-    fn sweep(&self) {
-        let Reach::Group(_) = self.reach else { return };
-        for _ in 0..SWEEPS {
-            self.reach.kill_all();
-            while let Ok(reaped) = wait_any() {
-                if reaped.is_none() {
-                    let _ = poll(&mut [PollFd::new(self.children.as_fd(), PollFlags::POLLIN)], SWEEP_MS);
-                    while matches!(self.children.read_signal(), Ok(Some(_))) {}
-                    break;
-                }
-            }
-            // No child is left: nor is anything of the service.
-            if wait_any().is_err() {
-                return;
-            }
-        }
-    }
-
     /// Takes in what is left to read.
     fn drain(&mut self, log: &mut Log) {
         for _ in 0..DRAIN_BYTES / (TURN * CHUNK_BYTES) {
@@ -498,22 +513,6 @@ impl Init<'_> {
         self.read_syslog(REAP, log);
         self.out.finish(log);
         self.err.finish(log);
-    }
-
-    /// Main has ended: keeps its last words, writes the record, tells, ends.
-    fn end(&mut self, status: i32, log: &mut Log) -> ! {
-        let ended = stamp();
-        self.sweep();
-        self.drain(log);
-        log.now = stamp();
-        log.report_dropped(true);
-        log.report_unwritten(true);
-        log.note(&end_note(status));
-        log.flush();
-        let how = if self.killed { Ended::Killed } else { Ended::Main };
-        self.reporter.record(&ExitRecord { status, ended: how, stamp: ended, dropped: log.dropped });
-        self.reporter.say(FromInit::Exited { status });
-        exit_now(0)
     }
 }
 

@@ -212,6 +212,7 @@ fn process(object: &mut Object, service: &Configured) {
     object
         .list("command", &service.command)
         .list("pre_start", &service.pre_start)
+        .list("post_stop", &service.post_stop)
         .optional("user", user)
         .list("env", &service.env)
         .list("env_files", &service.env_files)

@@ -212,9 +212,10 @@ impl Supervisor<'_> {
         let mut spec = prepare(order).map_err(|error| error.to_string())?;
         spec.closed = vec![self.run.lock_fd(), self.server.listener_fd()];
         let (oom, oom_before) = group.oom_event().map_err(|error| error.to_string())?;
-        let killer = match spec.place {
-            Place::Host => group.killer().map_err(|error| error.to_string())?,
-            Place::Container => Killer::default(),
+        let killer = match (spec.place, &spec.post_stop) {
+            (Place::Container, None) => Killer::default(),
+            // A kill of the whole namespace would take the command along that waits for main's end.
+            (Place::Host, _) | (_, Some(_)) => group.killer().map_err(|error| error.to_string())?,
         };
         let sockets = copies(&slot.sockets).map_err(|error| format!("its sockets cannot be handed on: {error}"))?;
         let outlets = Outlets { pin: material.pin, killer, sockets, ..outlets(&self.run, device, service)? };
@@ -439,7 +440,7 @@ fn instance_record(
         number,
         order,
         stop_signal,
-        stop_ms: service.stop.timeout.0,
+        stop_ms: service.stop.timeout.plus(service.post_stop_time()).0,
         init: Process::default(),
         main: Process::default(),
         cgroup: group.record(),

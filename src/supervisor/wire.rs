@@ -27,7 +27,7 @@ pub enum FromInit {
     },
     /// The container could not be made or main could not be started. The init ends.
     Failed(Failure),
-    /// Main ended, its exit record is written, and the init ends too.
+    /// Main ended, its exit record is written, and the init ends too, once what comes after main has ended.
     Exited {
         /// As wait(2) gives it.
         status: i32,
@@ -40,6 +40,8 @@ pub enum FromInit {
     Trouble(Line),
     /// The service's listening socket of this number comes with the message, as a descriptor (unix(7), SCM_RIGHTS).
     Socket(u8),
+    /// What comes after main, which has ended, has failed: how.
+    PostStop(Line),
 }
 
 /// What the supervisor asks of an init.
@@ -131,6 +133,7 @@ impl FromInit {
             FromInit::Status(line) => line_message(5, line),
             FromInit::Trouble(line) => line_message(6, line),
             FromInit::Socket(number) => message(7, i32::from(*number)),
+            FromInit::PostStop(line) => line_message(8, line),
             FromInit::Failed(failure) => {
                 let mut out = message(3, 0);
                 out[HEAD_BYTES..].copy_from_slice(&failure.encode());
@@ -152,6 +155,7 @@ impl FromInit {
             (5, length) => read_line(length, bytes).map(FromInit::Status),
             (6, length) => read_line(length, bytes).map(FromInit::Trouble),
             (7, number) => u8::try_from(number).ok().map(FromInit::Socket),
+            (8, length) => read_line(length, bytes).map(FromInit::PostStop),
             _ => None,
         }
     }
@@ -202,7 +206,8 @@ mod tests {
             FromInit::Notice(notice, Counts { refused: u32::MAX, malformed: 3 }),
             FromInit::Status(Line::new()),
             FromInit::Status(line.clone()),
-            FromInit::Trouble(line),
+            FromInit::Trouble(line.clone()),
+            FromInit::PostStop(line),
             FromInit::Socket(7),
         ] {
             assert_eq!(FromInit::decode(&said.encode()), Some(said));

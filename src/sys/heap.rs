@@ -77,6 +77,21 @@ impl Heap {
         self.locked.store(false, Ordering::Release);
     }
 
+    /// Leaves the region as it is, and begins another one with the next allocation. What lies in the one before may be read, and
+    /// never be freed, until [`Heap::give_back`].
+    pub fn begin_anew(&self) -> (usize, usize) {
+        self.with(|inner| {
+            inner.free = [0; SIZES];
+            (core::mem::take(&mut inner.base), core::mem::take(&mut inner.used))
+        })
+    }
+
+    /// Gives the region of [`Heap::begin_anew`] back (madvise(2) MADV_DONTNEED). Nothing in it may be touched again.
+    pub fn give_back(&self, (base, used): (usize, usize)) {
+        // SAFETY: the range is a mapping of this heap's own, and the caller gives up all blocks in it.
+        unsafe { libc::madvise(base as *mut _, used.next_multiple_of(PAGE), libc::MADV_DONTNEED) };
+    }
+
     /// Gives every page of the region back (madvise(2) MADV_DONTNEED). From then on the process must neither touch nor
     /// free what it allocated before; a further allocation fails, which ends the process.
     pub fn wipe(&self) {

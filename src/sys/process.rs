@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// child allocates nothing.
 pub struct CStrings {
     strings: Vec<CString>,
-    /// One for each string, room for two more, and the end.
+    /// One for each string, room for three more, and the end.
     pointers: Vec<Cell<*const libc::c_char>>,
 }
 
@@ -18,13 +18,19 @@ pub struct CStrings {
 impl CStrings {
     /// Takes the strings.
     pub fn new(strings: Vec<CString>) -> CStrings {
-        let pointers = strings.iter().map(|s| s.as_ptr()).chain([core::ptr::null(); 3]).map(Cell::new).collect();
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([core::ptr::null(); 4]).map(Cell::new).collect();
         CStrings { strings, pointers }
     }
 
     /// The strings.
     pub fn strings(&self) -> &[CString] {
         &self.strings
+    }
+}
+
+impl Clone for CStrings {
+    fn clone(&self) -> CStrings {
+        CStrings::new(self.strings.clone())
     }
 }
 
@@ -111,10 +117,10 @@ fn old_clone(flags: u64) -> Result<libc::c_long> {
     check(unsafe { libc::syscall(libc::SYS_clone, word, none, none, none, none) })
 }
 
-/// `execve(2)`: becomes the program at `path`, with `more`, of which two count, behind the entries of `env`; returns only
+/// `execve(2)`: becomes the program at `path`, with `more`, of which three count, behind the entries of `env`; returns only
 /// with an error.
 pub fn execve(path: &CStr, argv: &CStrings, env: &CStrings, more: &[&CStr]) -> Errno {
-    let room = || env.pointers.iter().skip(env.strings.len()).take(2);
+    let room = || env.pointers.iter().skip(env.strings.len()).take(3);
     room().zip(more).for_each(|(room, more)| room.set(more.as_ptr()));
     // SAFETY: a cell is its content to the kernel. Both arrays end in a null pointer and point to NUL-terminated strings
     // that live in the lists, or for as long as `more`, whose pointers are taken back.
@@ -224,11 +230,24 @@ pub fn write_file(path: &CStr, bytes: &[u8]) -> Result<()> {
 /// Every signal to its default disposition and none blocked: what this program set up (SIGPIPE ignored, signals blocked
 /// for a signalfd) or inherited (SIGHUP ignored by nohup) is not the new program's business.
 pub fn reset_signals() {
-    // SAFETY: an all-zero sigaction is SIG_DFL without flags; numbers that cannot be set are refused by the kernel.
+    dispose(libc::SIG_DFL);
+}
+
+/// Every signal that can be ignored is, none is blocked, and none that came before waits: one that is blocked is kept even
+/// where it is ignored.
+pub fn ignore_signals() {
+    dispose(libc::SIG_IGN);
+}
+
+/// `sigaction(2)` for every signal, then `sigprocmask(2)` for none.
+fn dispose(how: libc::sighandler_t) {
+    // SAFETY: an all-zero sigaction has no flags and takes SIG_DFL or SIG_IGN; numbers that cannot be set are refused by the
+    // kernel.
     unsafe {
-        let default: libc::sigaction = core::mem::zeroed();
+        let mut action: libc::sigaction = core::mem::zeroed();
+        action.sa_sigaction = how;
         for signal in 1..=31 {
-            libc::sigaction(signal, &raw const default, core::ptr::null_mut());
+            libc::sigaction(signal, &raw const action, core::ptr::null_mut());
         }
         let mut none: libc::sigset_t = core::mem::zeroed();
         libc::sigemptyset(&raw mut none);

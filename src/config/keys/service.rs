@@ -62,6 +62,16 @@ pub static SERVICE: Object = Object {
             "Program and arguments that run before `command` at each start, in the same sandbox, as the same user, within \
              `start_timeout`. Unless it ends with exit code 0 the start has failed.",
         )),
+        with_vars(optional(
+            "post_stop",
+            Kind::Texts(Text::Any, limits::ARGV),
+            "none",
+            "[\"rm\", \"-f\", \"/data/lock\"]",
+            "Program and arguments that run after each end of `command`, once nothing else of the service runs, in the same \
+             sandbox, as the same user, within `stop.timeout`. `SERVICE_RESULT` (`success`, `exit-code`, `signal`, \
+             `core-dump` or `killed`), `EXIT_CODE` and `EXIT_STATUS` tell how it ended, as systemd's `ExecStopPost` has \
+             them. That it fails is shown and changes nothing.",
+        )),
         optional(
             "user",
             Kind::Text(Text::User),

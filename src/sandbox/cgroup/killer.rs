@@ -42,6 +42,18 @@ impl Group {
 }
 
 impl Killer {
+    /// Whether it reaches no group.
+    pub fn is_empty(&self) -> bool {
+        self.procs.is_none()
+    }
+
+    /// Whether the group has a process.
+    pub fn finds(&self) -> bool {
+        let mut found = false;
+        self.each(|_| found = true);
+        found
+    }
+
     /// As [`Group::kill`], without waiting for the freezer: who calls it looks again whether something is left.
     pub fn kill(&self) {
         let at_once = self.unified.as_ref().is_some_and(|folder| write(folder, c"cgroup.kill", b"1"));

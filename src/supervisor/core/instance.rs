@@ -13,6 +13,9 @@ use crate::supervisor::waits::Goal;
 impl Step<'_> {
     pub(super) fn instance(&mut self, index: Index, event: InstanceEvent) {
         let now = self.now;
+        // What comes after main has its time, too.
+        let post_stop = self.configured(index).map_or(Millis(0), Configured::post_stop_time);
+        let sweep = SWEEP_TIME.plus(post_stop);
         let Some(service) = self.service(index) else { return };
         let (phase, number) = (service.phase, service.number);
         match event {
@@ -28,11 +31,13 @@ impl Step<'_> {
             InstanceEvent::MainExited(status) => match phase {
                 Phase::Starting | Phase::Started | Phase::Running => {
                     self.thaw(index);
-                    self.end(index, Ending::Sweeping, Reason::Exit(status), SWEEP_TIME);
+                    self.end(index, Ending::Sweeping, Reason::Exit(status), sweep);
                 }
-                Phase::Stopping(Ending::Asked) => {
+                Phase::Stopping(ending @ (Ending::Asked | Ending::Killed))
+                    if ending == Ending::Asked || sweep > SWEEP_TIME =>
+                {
                     service.phase = Phase::Stopping(Ending::Sweeping);
-                    service.deadline = Some(now.plus(SWEEP_TIME));
+                    service.deadline = Some(now.plus(sweep));
                     service.furthest = None;
                     service.reason = service.reason.or_exit(status);
                 }

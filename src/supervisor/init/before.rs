@@ -36,6 +36,9 @@ pub(super) fn run<'a>(
         dev_log,
         contact: None,
         sockets: &[],
+        parked: None,
+        over: None,
+        until_ns: None,
     };
     let status = init.watch(log);
     init.drain(log);
