@@ -4,7 +4,6 @@
 use super::spec::Stdio;
 use crate::image::config::ImageConfig;
 use crate::plan::{Root, Service};
-use std::ffi::CString;
 
 /// Where programs are looked for when neither image nor service says.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -12,10 +11,10 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// A command, resolved as far as it can be outside the root.
 #[derive(Debug)]
 pub(super) struct Command {
-    pub(super) argv: Vec<CString>,
-    pub(super) env: Vec<CString>,
+    pub(super) argv: Vec<String>,
+    pub(super) env: Vec<String>,
     /// The paths to try, in this order.
-    pub(super) programs: Vec<CString>,
+    pub(super) programs: Vec<String>,
     /// Absolute.
     pub(super) working_dir: String,
 }
@@ -30,11 +29,9 @@ pub(super) fn resolve(
     home: &str,
     stdio: Stdio,
 ) -> Result<Command, String> {
-    let words: Vec<&str> = match own.is_empty() {
-        true => image.entrypoint.iter().chain(&image.cmd).map(|word| &**word).collect(),
-        false => own.iter().map(|word| &**word).collect(),
-    };
-    let Some(program) = words.first().filter(|word| !word.is_empty()) else {
+    let (first, more) = if own.is_empty() { (&*image.entrypoint, &*image.cmd) } else { (own, &[][..]) };
+    let argv: Vec<String> = [first, more].concat().into_iter().map(String::from).collect();
+    let Some(program) = argv.first().filter(|word| !word.is_empty()) else {
         return Err("there is no command: neither the service nor its image names one; add \"command\"".into());
     };
     let mut env: Vec<String> = vec![format!("PATH={PATH}"), format!("HOME={home}")];
@@ -46,19 +43,15 @@ pub(super) fn resolve(
     files.iter().for_each(|entry| set(&mut env, entry));
     service.env.iter().for_each(|entry| set(&mut env, entry));
     // What is said over a notify socket goes to this supervisor or nowhere.
-    env.retain(|entry| !matches!(entry.split_once('='), Some(("NOTIFY_SOCKET" | "WATCHDOG_USEC" | "WATCHDOG_PID", _))));
+    let ours = ["NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID="];
+    env.retain(|entry| !ours.iter().any(|key| entry.starts_with(key)));
     let programs = programs(program, &env);
     let working_dir = service.working_dir.as_deref().unwrap_or(&image.working_dir);
     let working_dir = format!("/{}", working_dir.trim_start_matches('/'));
     if working_dir.split('/').any(|name| name == "..") || working_dir.starts_with("/proc/") {
         return Err(format!("the working directory {working_dir} leads through `..` or /proc; name a plain one"));
     }
-    let strings = |list: Vec<String>| -> Result<Vec<CString>, String> {
-        let check = |text: String| CString::new(text).map_err(|error| format!("{error:?}: a NUL byte in the command"));
-        list.into_iter().map(check).collect()
-    };
-    let argv = strings(words.iter().map(|word| (*word).to_owned()).collect())?;
-    Ok(Command { argv, env: strings(env)?, programs: strings(programs)?, working_dir })
+    Ok(Command { argv, env, programs, working_dir })
 }
 
 /// The kind of terminal that main gets: what tells a board's console from a serial line is its name (console(4)).
@@ -80,7 +73,11 @@ pub fn programs(program: &str, env: &[String]) -> Vec<String> {
     }
     let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(PATH);
     // An empty entry would mean the working directory, which a service can write to.
-    path.split(':').filter(|dir| !dir.is_empty()).map(|dir| format!("{dir}/{program}")).collect()
+    let mut programs = Vec::new();
+    for dir in path.split(':').filter(|dir| !dir.is_empty()) {
+        programs.push(format!("{dir}/{program}"));
+    }
+    programs
 }
 
 /// Sets `KEY=value` in place of an earlier one.

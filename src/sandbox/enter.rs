@@ -40,16 +40,16 @@ impl Doors {
     /// # Errors
     /// A sentence.
     pub fn open(init: i32, host_root: bool) -> Result<Doors, String> {
-        let open = |(name, kind): (&'static str, u64)| {
-            let file = std::fs::File::open(format!("/proc/{init}/ns/{name}"));
-            file.map(|file| (name, kind, OwnedFd::from(file))).map_err(|error| {
+        let mut doors = Vec::with_capacity(NAMESPACES.len());
+        for (name, kind) in NAMESPACES.into_iter().filter(|(name, _)| !host_root || *name == "net") {
+            let file = std::fs::File::open(format!("/proc/{init}/ns/{name}")).map_err(|error| {
                 format!(
                     "the {name} namespace of process {init} cannot be opened: {error}; run this as root on the host"
                 )
-            })
-        };
-        let own = NAMESPACES.into_iter().filter(|(name, _)| !host_root || *name == "net");
-        own.map(open).collect::<Result<_, _>>().map(Doors)
+            })?;
+            doors.push((name, kind, file.into()));
+        }
+        Ok(Doors(doors))
     }
 
     /// Enters all of them, not dumpable from before the first one on, so that nothing inside can look into this process
@@ -100,17 +100,15 @@ impl Guest {
     /// # Errors
     /// What failed, or a sentence about words that cannot be handed on.
     pub fn start(self, stdio: [RawFd; 3]) -> Result<i32, Refused> {
-        let strings = |list: Vec<String>| -> Result<Vec<CString>, Refused> {
-            list.into_iter().map(|text| CString::new(text).map_err(|_| Refused::Words)).collect()
-        };
+        let strings = |list: &[String]| CStrings::of(list).map_err(|_| Refused::Words);
         let mut env = Vec::new();
         self.env.iter().for_each(|entry| command::set(&mut env, entry));
         let program = self.words.first().filter(|word| !word.is_empty()).ok_or(Refused::Words)?;
         let programs = command::programs(program, &env);
         let main = Main {
-            programs: CStrings::new(strings(programs)?),
-            argv: CStrings::new(strings(self.words)?),
-            env: CStrings::new(strings(env)?),
+            programs: strings(&programs)?,
+            argv: strings(&self.words)?,
+            env: strings(&env)?,
             working_dir: CString::new(self.working_dir).map_err(|_| Refused::Words)?,
             credentials: Credentials {
                 uid: self.ids.uid,
@@ -196,7 +194,9 @@ fn parse_limits(text: &str) -> Vec<(i32, u64, u64)> {
         let mut words = line.get(name.len()..)?.split_whitespace();
         Some((super::prepare::resource(*kind), value(words.next()?)?, value(words.next()?)?))
     };
-    text.lines().filter_map(row).collect()
+    let mut limits = Vec::with_capacity(ROWS.len());
+    limits.extend(text.lines().filter_map(row));
+    limits
 }
 
 #[cfg(test)]

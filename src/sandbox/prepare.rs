@@ -19,7 +19,6 @@ use crate::sys::Errno;
 use crate::sys::path::{self, Links};
 use crate::sys::process::CStrings;
 use crate::sys::terminal;
-use core::fmt;
 use nix::fcntl::OFlag;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -71,27 +70,8 @@ pub fn has_overlayfs() -> bool {
     crate::sys::mount::mount(c"overlay", c"/", 0, c"") != Err(Errno(libc::ENODEV))
 }
 
-/// Why no start can be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Error {
-    /// The board lacks something now; when it appears the start can succeed.
-    Lacking(String),
-    /// Image and service do not fit together; someone has to change one of them.
-    Wrong(String),
-    /// The kernel refused something.
-    Failed(String),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Error::Lacking(sentence) | Error::Wrong(sentence) | Error::Failed(sentence)) = self;
-        f.write_str(sentence)
-    }
-}
-
-impl std::error::Error for Error {}
-
-type Result<T> = core::result::Result<T, Error>;
+/// The error is a sentence.
+type Result<T> = core::result::Result<T, String>;
 
 /// Largest passwd, group, hosts or resolv.conf read, in bytes: devices have short ones, and a hostile image may have a
 /// sparse one of gigabytes.
@@ -103,12 +83,21 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
     let mut held: Vec<OwnedFd> = Vec::new();
     let stdio = stdio(&order, &mut held)?;
     let ids = ids(&order)?;
-    let resolve = |own| command::resolve(service, own, order.image, order.env, &ids.home, stdio).map_err(Error::Wrong);
-    let pre_start = (!service.pre_start.is_empty()).then(|| resolve(&service.pre_start)).transpose()?;
-    let post_stop = (!service.post_stop.is_empty()).then(|| resolve(&service.post_stop)).transpose()?;
+    let resolve = |own: &[Box<str>]| command::resolve(service, own, order.image, order.env, &ids.home, stdio);
+    let beside = |own: &[Box<str>]| match own.is_empty() {
+        true => Ok(None),
+        false => process(&order, &ids, &resolve(own)?, stdio).map(Some),
+    };
+    let (pre_start, post_stop) = (beside(&service.pre_start)?, beside(&service.post_stop)?);
+    let post_stop = post_stop.map(|command| (command, service.stop.timeout));
     let mut command = resolve(&service.command)?;
-    command.env.extend(notify_env(&order)?);
-    command.env.extend(listen_env(service)?);
+    tell(&order, &mut command.env);
+    let mut main = process(&order, &ids, &command, stdio)?;
+    if let Ready::Fd(fd) = service.ready {
+        main.ready_fd = Some(fd.into());
+    }
+    main.sockets = service.sockets.len();
+    main.watchdog_pid = order.notify.is_some() && service.ping_period().is_some();
     let (place, steps) = match &order.root {
         None => (Place::Host, steps::on_host(order.net)),
         Some(root) => {
@@ -116,6 +105,7 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
             (Place::Container, steps::compose(found))
         }
     };
+    main.join = order.join;
     held.extend(order.cgroup);
     match order.root {
         Some(Root::Folder(folder) | Root::Flat(folder)) => held.push(folder),
@@ -123,41 +113,6 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         Some(Root::Disk(disk)) => held.extend([disk.device, disk.tree]),
         None => {}
     }
-    let process = |command: command::Command| -> Result<Main> {
-        Ok(Main {
-            programs: CStrings::new(command.programs),
-            argv: CStrings::new(command.argv),
-            env: CStrings::new(command.env),
-            working_dir: text(&command.working_dir)?,
-            credentials: Credentials {
-                uid: ids.uid,
-                gid: ids.gid,
-                groups: ids.groups.as_slice().into(),
-                caps: service.capabilities,
-            },
-            filter: seccomp::for_service(service.seccomp, service.capabilities, false),
-            rlimits: rlimits(service),
-            oom_score_adj: oom_score_adj(service.oom_score_adj),
-            cgroup_namespace: order.cgroup_namespace,
-            join: None,
-            terminal: matches!(stdio, Stdio::Terminal { .. } | Stdio::Device(_)),
-            ready_fd: None,
-            sockets: 0,
-            watchdog_pid: false,
-        })
-    };
-    let pre_start = pre_start.map(process).transpose()?;
-    let post_stop = post_stop.map(process).transpose()?.map(|command| (command, service.stop.timeout));
-    let main = Main {
-        join: order.join,
-        ready_fd: match service.ready {
-            Ready::Fd(fd) => Some(fd.into()),
-            Ready::Started | Ready::Notify | Ready::Health => None,
-        },
-        sockets: service.sockets.len(),
-        watchdog_pid: order.notify.is_some() && service.ping_period().is_some(),
-        ..process(command)?
-    };
     let init_filter = seccomp::compile(seccomp::Profile::Init, crate::plan::CapSet::EMPTY, false);
     Ok(Spec {
         place,
@@ -174,19 +129,45 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
     })
 }
 
-/// What tells main how to talk to its supervisor (sd_notify(3), sd_watchdog_enabled(3)).
-fn notify_env(order: &Order<'_>) -> Result<Vec<CString>> {
-    let Some(socket) = order.notify else { return Ok(Vec::new()) };
-    let period = order.service.ping_period().map(|period| format!("WATCHDOG_USEC={}", period.0.saturating_mul(1000)));
-    [Some(format!("NOTIFY_SOCKET={socket}")), period].into_iter().flatten().map(|entry| text(&entry)).collect()
+/// A process of the service, as main, `pre_start` and `post_stop` are.
+fn process(order: &Order<'_>, ids: &Ids, command: &command::Command, stdio: Stdio) -> Result<Main> {
+    let service = order.service;
+    let strings = |list: &[String]| CStrings::of(list).map_err(|error| format!("{error:?}: a NUL byte in the command"));
+    Ok(Main {
+        programs: strings(&command.programs)?,
+        argv: strings(&command.argv)?,
+        env: strings(&command.env)?,
+        working_dir: text(&command.working_dir)?,
+        credentials: Credentials {
+            uid: ids.uid,
+            gid: ids.gid,
+            groups: ids.groups.as_slice().into(),
+            caps: service.capabilities,
+        },
+        filter: seccomp::for_service(service.seccomp, service.capabilities, false),
+        rlimits: rlimits(service),
+        oom_score_adj: oom_score_adj(service.oom_score_adj),
+        cgroup_namespace: order.cgroup_namespace,
+        join: None,
+        terminal: matches!(stdio, Stdio::Terminal { .. } | Stdio::Device(_)),
+        ready_fd: None,
+        sockets: 0,
+        watchdog_pid: false,
+    })
 }
 
-/// What tells main of its sockets (sd_listen_fds(3)).
-fn listen_env(service: &Service) -> Result<Vec<CString>> {
-    let names: Vec<&str> = service.sockets.iter().map(|socket| &*socket.name).collect();
-    match names.len() {
-        0 => Ok(Vec::new()),
-        count => Ok(vec![text(&format!("LISTEN_FDS={count}"))?, text(&format!("LISTEN_FDNAMES={}", names.join(":")))?]),
+/// Tells main of its notify socket (sd_notify(3)) and of the sockets that it gets (sd_listen_fds(3)).
+fn tell(order: &Order<'_>, env: &mut Vec<String>) {
+    if let Some(socket) = order.notify {
+        env.push(format!("NOTIFY_SOCKET={socket}"));
+        if let Some(period) = order.service.ping_period() {
+            env.push(format!("WATCHDOG_USEC={}", period.0.saturating_mul(1000)));
+        }
+    }
+    let names: Vec<&str> = order.service.sockets.iter().map(|socket| &*socket.name).collect();
+    if !names.is_empty() {
+        env.push(format!("LISTEN_FDS={}", names.len()));
+        env.push(format!("LISTEN_FDNAMES={}", names.join(":")));
     }
 }
 
@@ -195,10 +176,10 @@ fn stdio(order: &Order<'_>, held: &mut Vec<OwnedFd>) -> Result<Stdio> {
     let Some(device) = &order.service.tty else { return Ok(order.stdio) };
     let terminal = terminal::open_device(&text(device)?).map_err(|errno| match errno.0 {
         libc::ENOENT | libc::ENXIO | libc::ENODEV => {
-            Error::Lacking(format!("the terminal {device} does not exist here; load its driver, or name another tty"))
+            format!("the terminal {device} does not exist here; load its driver, or name another tty")
         }
-        libc::ENOTTY => Error::Wrong(format!("{device} is no terminal; name another tty")),
-        _ => Error::Failed(format!("the terminal {device} cannot be opened: {errno}")),
+        libc::ENOTTY => format!("{device} is no terminal; name another tty"),
+        _ => format!("the terminal {device} cannot be opened: {errno}"),
     })?;
     let stdio = Stdio::Device(terminal.as_raw_fd());
     held.push(terminal);
@@ -216,11 +197,15 @@ fn find(
 ) -> Result<Found> {
     let service = order.service;
     let hostname = service.hostname.as_deref().unwrap_or(service.name.as_str());
-    let mounts = service.mounts.iter().map(|mount| find_mount(mount, order.state, owner, held));
-    let mounts: Vec<FoundMount> = mounts.collect::<Result<_>>()?;
-    let devices = service.devices.iter().filter_map(|device| find_device(device, owner).transpose());
-    let devices: Vec<Node> = devices.collect::<Result<_>>()?;
-    let secrets = secrets::find(&service.secrets, owner, held).map_err(Error::Lacking)?;
+    let mut mounts = Vec::with_capacity(service.mounts.len());
+    for mount in &service.mounts {
+        mounts.push(find_mount(mount, order.state, owner, held)?);
+    }
+    let mut devices = Vec::with_capacity(service.devices.len());
+    for device in &service.devices {
+        devices.extend(find_device(device, owner)?);
+    }
+    let secrets = secrets::find(&service.secrets, owner, held)?;
     let root = find_root(order, root, &mounts, held)?;
     Ok(Found {
         root_fs: service.root_fs,
@@ -259,19 +244,19 @@ fn ids(order: &Order<'_>) -> Result<Ids> {
     let Some(user) = order.service.user.clone().or_else(image_user) else { return Ok(Ids::root()) };
     let Some(root) = &order.root else { return host_ids(&user) };
     let (passwd, group) = (image_file(root, c"etc/passwd")?, image_file(root, c"etc/group")?);
-    Ids::lookup(&user, &passwd, &group).map_err(|error| Error::Wrong(error.to_string()))
+    Ids::lookup(&user, &passwd, &group).map_err(|error| error.to_string())
 }
 
 /// A user of the board.
 pub(super) fn host_ids(user: &UserSpec) -> Result<Ids> {
     let (passwd, group) = (host_file(c"etc/passwd")?, host_file(c"etc/group")?);
-    Ids::lookup(user, &passwd, &group).map_err(|error| Error::Wrong(error.to_string()))
+    Ids::lookup(user, &passwd, &group).map_err(|error| error.to_string())
 }
 
 /// A small file of the host, which whoever set the board up answers for; empty if it is missing.
 fn host_file(name: &CStr) -> Result<Vec<u8>> {
     let path = format!("/{}", lossy(name));
-    let fail = |error: std::io::Error| Error::Failed(format!("{path} cannot be read: {error}"));
+    let fail = |error: std::io::Error| format!("{path} cannot be read: {error}");
     match std::fs::File::open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         file => read_up_to(&mut file.map_err(fail)?, SMALL_FILE_BYTES).map_err(fail),
@@ -295,18 +280,18 @@ fn image_file(root: &Root, name: &CStr) -> Result<Vec<u8>> {
             Err(Errno(libc::ENXIO)) => return Ok(Vec::new()),
             Err(Errno(libc::ELOOP)) => {
                 let sentence = "is a symbolic link, or lies behind one, so no user can be looked up in it";
-                return Err(Error::Wrong(format!("the image's /{} {sentence}; make it a plain file", lossy(name))));
+                return Err(format!("the image's /{} {sentence}; make it a plain file", lossy(name)));
             }
-            Err(errno) => return Err(Error::Wrong(format!("the image's /{} cannot be read: {errno}", lossy(name)))),
+            Err(errno) => return Err(format!("the image's /{} cannot be read: {errno}", lossy(name))),
         };
-        let size = file.metadata().map_err(|error| Error::Failed(format!("/{}: {error}", lossy(name))))?;
+        let size = file.metadata().map_err(|error| format!("/{}: {error}", lossy(name)))?;
         if !size.is_file() || size.len() > SMALL_FILE_BYTES {
             let name = lossy(name);
             let most = SMALL_FILE_BYTES >> 10;
-            return Err(Error::Wrong(format!("the image's /{name} is no regular file of at most {most}K")));
+            return Err(format!("the image's /{name} is no regular file of at most {most}K"));
         }
         let read = read_up_to(&mut file, SMALL_FILE_BYTES);
-        return read.map_err(|error| Error::Failed(format!("/{}: {error}", lossy(name))));
+        return read.map_err(|error| format!("/{}: {error}", lossy(name)));
     }
     Ok(Vec::new())
 }
@@ -321,7 +306,7 @@ fn find_root(order: &Order<'_>, root: &Root, mounts: &[FoundMount], held: &mut V
         Root::Flat(_) => {
             let sentence = "this kernel has no overlayfs, so root_fs can only be \"read-only\"; put a volume where the \
                             service writes";
-            return Err(Error::Lacking(sentence.into()));
+            return Err(sentence.into());
         }
         Root::Folder(folder) if service.root_fs == RootFs::ReadOnly && has_mount_points(folder, mounts) => {
             return Ok(FoundRoot::Folder { source: source(folder)?, may_create: false });
@@ -330,7 +315,13 @@ fn find_root(order: &Order<'_>, root: &Root, mounts: &[FoundMount], held: &mut V
             return Ok(FoundRoot::Disk(source(&disk.device)?, disk.kind));
         }
         Root::Folder(folder) => Lower::Folders(vec![source(folder)?]),
-        Root::Layers(layers) => Lower::Folders(layers.iter().rev().map(source).collect::<Result<_>>()?),
+        Root::Layers(layers) => {
+            let mut sources = Vec::with_capacity(layers.len());
+            for layer in layers.iter().rev() {
+                sources.push(source(layer)?);
+            }
+            Lower::Folders(sources)
+        }
         Root::Disk(disk) => Lower::Disk(source(&disk.device)?, disk.kind),
     };
     let upper = match service.root_fs {
@@ -372,13 +363,13 @@ fn find_mount(
         MountKind::Bind(source) => (source.to_string(), OFlag::O_PATH),
     };
     let fd = path::open(&text(&path)?, flags).map_err(|errno| match errno.0 {
-        libc::ENOENT => Error::Lacking(format!(
+        libc::ENOENT => format!(
             "{path}, to be mounted at {}, does not exist on this device; create it or remove the mount",
             mount.target
-        )),
-        _ => Error::Failed(format!("{path}, to be mounted at {}, cannot be opened: {errno}", mount.target)),
+        ),
+        _ => format!("{path}, to be mounted at {}, cannot be opened: {errno}", mount.target),
     })?;
-    let status = nix::sys::stat::fstat(&fd).map_err(|errno| Error::Failed(format!("{path}: {errno}")))?;
+    let status = nix::sys::stat::fstat(&fd).map_err(|errno| format!("{path}: {errno}"))?;
     let bind = Bind {
         source: Source { fd: fd.as_raw_fd(), path: text(&path)? },
         target,
@@ -393,9 +384,9 @@ fn find_mount(
 /// A descriptor with the path that it has on the host now.
 fn source(fd: &OwnedFd) -> Result<Source> {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let path = std::fs::read_link(&link).map_err(|error| Error::Failed(format!("{link} cannot be read: {error}")))?;
+    let path = std::fs::read_link(&link).map_err(|error| format!("{link} cannot be read: {error}"))?;
     let path = CString::new(path.into_os_string().into_encoded_bytes());
-    let path = path.map_err(|_| Error::Failed(format!("{link} leads to a path with a NUL byte")))?;
+    let path = path.map_err(|_| format!("{link} leads to a path with a NUL byte"))?;
     Ok(Source { fd: fd.as_raw_fd(), path })
 }
 
@@ -404,14 +395,14 @@ fn volume(state: &str, name: &str, owner: (u32, u32)) -> Result<String> {
     let folder = format!("{state}/volumes/{name}");
     if make_folder(&folder, 0o755)? {
         std::os::unix::fs::chown(&folder, Some(owner.0), Some(owner.1))
-            .map_err(|error| Error::Failed(format!("{folder} cannot be given to user {}: {error}", owner.0)))?;
+            .map_err(|error| format!("{folder} cannot be given to user {}: {error}", owner.0))?;
     }
     Ok(folder)
 }
 
 /// Makes a folder and those above it; `false` if it was there.
 fn make_folder(folder: &str, mode: u32) -> Result<bool> {
-    let fail = |error: std::io::Error| Error::Failed(format!("the folder {folder} cannot be made: {error}"));
+    let fail = |error: std::io::Error| format!("the folder {folder} cannot be made: {error}");
     if let Some((above, _)) = folder.rsplit_once('/') {
         std::fs::DirBuilder::new().recursive(true).mode(0o711).create(above).map_err(fail)?;
     }
@@ -429,18 +420,18 @@ fn find_device(device: &DeviceNode, owner: (u32, u32)) -> Result<Option<Node>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && device.optional => return Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let path = &device.path;
-            return Err(Error::Lacking(format!(
+            return Err(format!(
                 "the device {path} does not exist here; connect it, load its driver, or mark it \"optional\": true"
-            )));
+            ));
         }
-        Err(error) => return Err(Error::Failed(format!("{}: {error}", device.path))),
+        Err(error) => return Err(format!("{}: {error}", device.path)),
     };
     let kind = status.mode() & libc::S_IFMT;
     if kind != libc::S_IFCHR && kind != libc::S_IFBLK {
-        return Err(Error::Wrong(format!("{} is no device node", device.path)));
+        return Err(format!("{} is no device node", device.path));
     }
     if !device.path.starts_with("/dev/") {
-        return Err(Error::Wrong(format!("the device {} does not lie in /dev", device.path)));
+        return Err(format!("the device {} does not lie in /dev", device.path));
     }
     let permissions = (u32::from(device.rules.read) * 0o440) | (u32::from(device.rules.write) * 0o220);
     let (path, mode) = (beneath(&device.path)?, kind | permissions);
@@ -454,14 +445,15 @@ pub fn device_rules(service: &Service) -> Vec<DeviceRule> {
     // The pseudo-terminals: /dev/pts/ptmx and the slaves.
     let usual = steps::NODES.iter().map(|(_, major, minor)| (*major, Some(*minor))).chain([(5, Some(2)), (136, None)]);
     let usual = usual.map(|(major, minor)| DeviceRule { kind: Kind::Char, major, minor, access: ALL });
-    let own = service.devices.iter().filter_map(|device| {
-        let node = find_device(device, (0, 0)).ok().flatten()?;
+    let mut rules: Vec<DeviceRule> = usual.collect();
+    for device in &service.devices {
+        let Ok(Some(node)) = find_device(device, (0, 0)) else { continue };
         let kind = if node.mode & libc::S_IFMT == libc::S_IFBLK { Kind::Block } else { Kind::Char };
         let read = u8::from(device.rules.read) * Access::READ.0;
         let access = Access(read | (u8::from(device.rules.write) * Access::WRITE.0));
-        Some(DeviceRule { kind, major: libc::major(node.device), minor: Some(libc::minor(node.device)), access })
-    });
-    usual.chain(own).collect()
+        rules.push(DeviceRule { kind, major: libc::major(node.device), minor: Some(libc::minor(node.device)), access });
+    }
+    rules
 }
 
 /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`: on the host's network the host's own, else what holds without
@@ -480,11 +472,15 @@ fn files(hostname: &str, network: Network) -> Vec<(&'static CStr, Vec<u8>)> {
 /// The thermal throttle counters of every cpu, which tell what others compute.
 fn thermal_folders() -> Vec<CString> {
     let folder = |cpu: usize| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle");
-    if !std::path::Path::new(&folder(0)).exists() {
-        return Vec::new();
+    let mut found = Vec::new();
+    for cpu in 0..4096 {
+        let folder = folder(cpu);
+        if !std::path::Path::new(&folder).exists() {
+            break;
+        }
+        found.extend(beneath(&folder));
     }
-    let known = (0..4096).map(folder).take_while(|folder| std::path::Path::new(folder).exists());
-    known.filter_map(|folder| CString::new(folder.trim_start_matches('/')).ok()).collect()
+    found
 }
 
 fn rlimits(service: &Service) -> Vec<(i32, u64, u64)> {
@@ -504,12 +500,12 @@ fn oom_score_adj(wanted: i16) -> Option<CString> {
     let file = path::open(c"/proc/self/oom_score_adj", OFlag::O_RDONLY);
     let length = file.ok().and_then(|file| nix::unistd::read(&file, &mut text).ok()).unwrap_or(0);
     let own = text.get(..length).and_then(|text| core::str::from_utf8(text).ok());
-    let own = own.and_then(|text| text.trim().parse().ok()).unwrap_or(0i16);
-    (own != wanted).then(|| CString::new(wanted.to_string()).ok()).flatten()
+    let (own, wanted) = (own.and_then(|text| text.trim().parse().ok()).unwrap_or(0), i32::from(wanted));
+    if own == wanted { None } else { CString::new(wanted.to_string()).ok() }
 }
 
 fn open(path: &str, flags: OFlag) -> Result<OwnedFd> {
-    path::open(&text(path)?, flags).map_err(|errno| Error::Failed(format!("{path} cannot be opened: {errno}")))
+    path::open(&text(path)?, flags).map_err(|errno| format!("{path} cannot be opened: {errno}"))
 }
 
 /// An absolute path as one beneath the root.
@@ -518,7 +514,7 @@ fn beneath(path: &str) -> Result<CString> {
 }
 
 fn text(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::Wrong(format!("{text:?} holds a NUL byte")))
+    CString::new(text).map_err(|_| format!("{text:?} holds a NUL byte"))
 }
 
 fn lossy(name: &CStr) -> std::borrow::Cow<'_, str> {

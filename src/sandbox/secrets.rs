@@ -64,17 +64,17 @@ pub(super) fn find(
     owner: (u32, u32),
     held: &mut Vec<OwnedFd>,
 ) -> core::result::Result<Vec<Copy>, String> {
-    let copy = |secret: &plan::Secret| {
+    let mut copies = Vec::with_capacity(secrets.len());
+    for secret in secrets {
         let file = open(&secret.file).map_err(|why| format!("the secret {} {why}", secret.file))?;
         let beneath = secret.target.trim_matches('/');
         let target = Some(beneath).filter(|path| path.starts_with("run/")).and_then(|path| CString::new(path).ok());
         let target =
             target.ok_or_else(|| format!("the secret's target {:?} does not lie beneath /run", secret.target))?;
-        let copy = Copy { source: file.as_raw_fd(), target, owner };
+        copies.push(Copy { source: file.as_raw_fd(), target, owner });
         held.push(file.into());
-        Ok(copy)
-    };
-    secrets.iter().map(copy).collect()
+    }
+    Ok(copies)
 }
 
 /// The steps that make the copies: a file system for them, the copies, and the file system's own place gone again.

@@ -59,9 +59,11 @@ impl Call {
     /// Executes the program that gave way, which will say why. Comes back where there is none.
     pub fn go_back(&self, why: &str) {
         let Some(back) = &self.back else { return };
-        let words = ["coracle", TAKE_OVER, &self.text, REFUSED, why].map(|word| CString::new(word).unwrap_or_default());
-        if let Ok(file) = CString::new(format!("/proc/self/fd/{back}")) {
-            process::execve_same_env(&file, &CStrings::new(words.into()));
+        let why = why.replace('\0', "");
+        if let Ok(file) = CString::new(format!("/proc/self/fd/{back}"))
+            && let Ok(words) = CStrings::of(&["coracle", TAKE_OVER, &self.text, REFUSED, &why])
+        {
+            process::execve_same_env(&file, &words);
         }
     }
 
@@ -134,27 +136,30 @@ impl Text {
         }
         let mut found = Text { lock: -1, control: -1, ..Text::default() };
         for line in lines {
-            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
-            let number =
-                |text: &str| text.parse().map_err(|_| format!("what is handed over has no number in {line:?}"));
-            match key {
-                "run" => found.run = value.into(),
-                "config" => found.origin.config = Some(value.into()),
-                "detached" => found.origin.detached = true,
-                "lock" => found.lock = number(value)?,
-                "control" => found.control = number(value)?,
-                "socket" => {
-                    let (fd, service) = value.split_once(' ').unwrap_or_default();
-                    found.sockets.push((service.to_owned(), number(fd)?));
-                }
-                "close" => found.rest.push(number(value)?),
-                _ => {}
-            }
+            found.take_line(line).ok_or_else(|| format!("what is handed over has no number in {line:?}"))?;
         }
         match found.run.is_absolute() && found.lock > 2 && found.control > 2 {
             true => Ok(found),
             false => Err("what is handed over lacks the run directory, its lock or the control socket".to_owned()),
         }
+    }
+
+    fn take_line(&mut self, line: &str) -> Option<()> {
+        let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+        match key {
+            "run" => self.run = value.into(),
+            "config" => self.origin.config = Some(value.into()),
+            "detached" => self.origin.detached = true,
+            "lock" => self.lock = value.parse().ok()?,
+            "control" => self.control = value.parse().ok()?,
+            "socket" => {
+                let (fd, service) = value.split_once(' ').unwrap_or_default();
+                self.sockets.push((service.to_owned(), fd.parse().ok()?));
+            }
+            "close" => self.rest.push(value.parse().ok()?),
+            _ => {}
+        }
+        Some(())
     }
 
     /// Reads the text behind descriptor `fd`.
@@ -216,9 +221,8 @@ pub fn check_states(run: &Path) -> Result<(), String> {
 }
 
 /// The number of a descriptor as a word.
-pub fn word(fd: &OwnedFd) -> CString {
-    // Digits hold no NUL.
-    CString::new(fd.as_raw_fd().to_string()).unwrap_or_default()
+pub fn word(fd: &OwnedFd) -> String {
+    fd.as_raw_fd().to_string()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! it is never seen half.
 #![forbid(unsafe_code)]
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,10 +78,10 @@ impl Instance {
     /// The record as text.
     pub fn to_text(&self) -> String {
         let mut text = format!("{MAGIC}\n");
-        let mut line = |key: &str, value: &str| {
+        let mut line = |key: &str, value: &dyn Display| {
             text.push_str(key);
             text.push(' ');
-            for c in value.chars() {
+            for c in value.to_string().chars() {
                 match c {
                     '\\' => text.push_str("\\\\"),
                     '\n' => text.push_str("\\n"),
@@ -91,27 +91,27 @@ impl Instance {
             text.push('\n');
         };
         line("service", &self.service);
-        line("number", &self.number.to_string());
-        line("init", &format!("{} {}", self.init.pid, self.init.start));
-        line("main", &format!("{} {}", self.main.pid, self.main.start));
-        line("order", &self.order.to_string());
-        line("stop", &format!("{} {}", self.stop_signal, self.stop_ms));
+        line("number", &self.number);
+        line("init", &format_args!("{} {}", self.init.pid, self.init.start));
+        line("main", &format_args!("{} {}", self.main.pid, self.main.start));
+        line("order", &self.order);
+        line("stop", &format_args!("{} {}", self.stop_signal, self.stop_ms));
         line("cgroup", &self.cgroup);
-        line("uid", &self.uid.to_string());
-        line("gid", &self.gid.to_string());
+        line("uid", &self.uid);
+        line("gid", &self.gid);
         let mut groups = String::new();
         for group in &self.groups {
             let _ = write!(groups, "{group} ");
         }
-        line("groups", groups.trim_end());
-        line("caps", &format!("{:x}", self.caps));
+        line("groups", &groups.trim_end());
+        line("caps", &format_args!("{:x}", self.caps));
         line("seccomp", &self.seccomp);
         line("cwd", &self.cwd);
         for entry in &self.env {
             line("env", entry);
         }
-        line("network", if self.host_network { "host" } else { "none" });
-        line("root", if self.host_root { "host" } else { "image" });
+        line("network", &if self.host_network { "host" } else { "none" });
+        line("root", &if self.host_root { "host" } else { "image" });
         text
     }
 
@@ -127,37 +127,42 @@ impl Instance {
         }
         let mut instance = Instance::default();
         for line in lines {
-            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
-            let bad = || format!("its line {line:?} cannot be read");
-            let value = unescape(value).ok_or_else(bad)?;
-            match key {
-                "service" => instance.service = value,
-                "number" => instance.number = value.parse().map_err(|_| bad())?,
-                "init" => instance.init = process(&value).ok_or_else(bad)?,
-                "main" => instance.main = process(&value).ok_or_else(bad)?,
-                "order" => instance.order = value.parse().map_err(|_| bad())?,
-                "stop" => {
-                    let (signal, ms) = value.split_once(' ').ok_or_else(bad)?;
-                    instance.stop_signal = signal.parse().map_err(|_| bad())?;
-                    instance.stop_ms = ms.parse().map_err(|_| bad())?;
-                }
-                "cgroup" => instance.cgroup = value,
-                "uid" => instance.uid = value.parse().map_err(|_| bad())?,
-                "gid" => instance.gid = value.parse().map_err(|_| bad())?,
-                "groups" => {
-                    instance.groups =
-                        value.split_whitespace().map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
-                }
-                "caps" => instance.caps = u64::from_str_radix(&value, 16).map_err(|_| bad())?,
-                "seccomp" => instance.seccomp = value,
-                "cwd" => instance.cwd = value,
-                "env" => instance.env.push(value),
-                "network" => instance.host_network = value == "host",
-                "root" => instance.host_root = value == "host",
-                _ => {}
-            }
+            instance.take(line).ok_or_else(|| format!("its line {line:?} cannot be read"))?;
         }
         Ok(instance)
+    }
+
+    fn take(&mut self, line: &str) -> Option<()> {
+        let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+        let value = unescape(value)?;
+        match key {
+            "service" => self.service = value,
+            "number" => self.number = number(&value)?,
+            "init" => self.init = process(&value)?,
+            "main" => self.main = process(&value)?,
+            "order" => self.order = number(&value)?.try_into().ok()?,
+            "stop" => {
+                let (signal, ms) = value.split_once(' ')?;
+                self.stop_signal = number(signal)?.try_into().ok()?;
+                self.stop_ms = ms.parse().ok()?;
+            }
+            "cgroup" => self.cgroup = value,
+            "uid" => self.uid = number(&value)?,
+            "gid" => self.gid = number(&value)?,
+            "groups" => {
+                for group in value.split_whitespace() {
+                    self.groups.push(number(group)?);
+                }
+            }
+            "caps" => self.caps = u64::from_str_radix(&value, 16).ok()?,
+            "seccomp" => self.seccomp = value,
+            "cwd" => self.cwd = value,
+            "env" => self.env.push(value),
+            "network" => self.host_network = value == "host",
+            "root" => self.host_root = value == "host",
+            _ => {}
+        }
+        Some(())
     }
 
     /// Writes the record into the service's directory, which exists.
@@ -221,6 +226,10 @@ fn stat(pid: i32) -> Option<(Process, char)> {
     let (_, rest) = text.rsplit_once(") ")?;
     let start = rest.split(' ').nth(19)?.parse().ok()?;
     Some((Process { pid, start }, rest.chars().next()?))
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok()
 }
 
 fn process(value: &str) -> Option<Process> {

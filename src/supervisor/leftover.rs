@@ -62,7 +62,7 @@ pub(super) fn sweep(tree: &Tree, kept: impl Fn(&str) -> bool, say: &mut dyn FnMu
 
 /// Ends one instance and removes its group.
 pub(super) fn end(record: &Instance) -> Result<(), String> {
-    let group = Group::open(&record.cgroup).map_err(|error| error.to_string())?;
+    let group = Group::open(&record.cgroup)?;
     if record.init.is_alive() {
         // Without a freezer nothing is frozen.
         let _ = group.freeze(false);
@@ -83,13 +83,13 @@ pub(super) fn end(record: &Instance) -> Result<(), String> {
             return Err(format!("its init {} does not die: it is stuck in the kernel", record.init.pid));
         }
     }
-    group.kill().map_err(|error| error.to_string())?;
+    group.kill()?;
     // On the host's root the end of an init is not that of its service: its group tells.
     let end = Instant::now() + Duration::from_millis(KILL_TIME.0);
     while !group.is_empty() && Instant::now() < end {
         std::thread::sleep(LOOK);
     }
-    group.remove().map_err(|error| error.to_string())
+    group.remove().map_err(String::from)
 }
 
 /// A process that cannot be mistaken for another: a descriptor, or on kernels before 5.3 its start time.

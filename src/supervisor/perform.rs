@@ -179,7 +179,7 @@ impl Supervisor<'_> {
                 };
                 let rules = devices::rules(service);
                 let made = self.tree.create(name, &service.limits, &rules, &options);
-                slot.group.insert(made.map_err(|error| error.to_string())?).clone()
+                slot.group.insert(made?).clone()
             }
         })
     }
@@ -202,20 +202,20 @@ impl Supervisor<'_> {
         {
             self.events.push_back(Event::Instance(index, number, InstanceEvent::Probing(times)));
         }
-        let join = group.join().map_err(|error| error.to_string())?;
+        let join = group.join()?;
         if slot.sockets.len() < service.sockets.len() {
             slot.sockets.clear();
             slot.sockets = sockets::listen(&service.sockets)?;
         }
         let notify = notify_path(self.run.path(), service);
         let order = material.order(device, service, slot.net.as_ref(), Some(join), &notify);
-        let mut spec = prepare(order).map_err(|error| error.to_string())?;
+        let mut spec = prepare(order)?;
         spec.closed = vec![self.run.lock_fd(), self.server.listener_fd()];
-        let (oom, oom_before) = group.oom_event().map_err(|error| error.to_string())?;
+        let (oom, oom_before) = group.oom_event()?;
         let killer = match (spec.place, &spec.post_stop) {
             (Place::Container, None) => Killer::default(),
             // A kill of the whole namespace would take the command along that waits for main's end.
-            (Place::Host, _) | (_, Some(_)) => group.killer().map_err(|error| error.to_string())?,
+            (Place::Host, _) | (_, Some(_)) => group.killer()?,
         };
         let sockets = copies(&slot.sockets).map_err(|error| format!("its sockets cannot be handed on: {error}"))?;
         let outlets = Outlets { pin: material.pin, killer, sockets, ..outlets(&self.run, device, service)? };

@@ -136,7 +136,7 @@ impl<'k> Supervisor<'k> {
             Some((own, mounts)) => Ok(Tree::known(own, mounts, &run.cgroup_folder())),
             None => Tree::discover(&run.cgroup_folder()),
         };
-        let tree = tree.map_err(|error| Refused::Failed(error.to_string()))?;
+        let tree = tree.map_err(|error| Refused::Failed(error.into()))?;
         let signals = block_signals(keeper.signals()).map_err(|errno| failed("watch", "signals", errno))?;
         // Orphans of a dead init come to us and are waited for.
         nix::sys::prctl::set_child_subreaper(true).map_err(|errno| failed("become", "the subreaper", errno))?;

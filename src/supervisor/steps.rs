@@ -115,7 +115,7 @@ impl Supervisor<'_> {
             let name = &service.name;
             format!("{name} does not run: `coracle inspect --steps -c FILE {name}` shows what a start would do")
         })?;
-        let join = group.join().map_err(|error| error.to_string())?;
+        let join = group.join()?;
         let net = slot.and_then(|slot| slot.net.as_ref());
         list((&self.plan.device, service), self.run.path(), &mut self.images, net, Some(join))
     }
@@ -132,6 +132,6 @@ fn list(
     let gone = format!("the image {image:?} is not unpacked: `coracle unpack {image}` does that");
     let mut material = Material::find(device, service, images, &gone)?;
     let notify = notify_path(run, service);
-    let spec = prepare(material.order(device, service, net, join, &notify)).map_err(|error| error.to_string())?;
+    let spec = prepare(material.order(device, service, net, join, &notify))?;
     Ok(spec.to_string())
 }

@@ -62,8 +62,8 @@ impl Supervisor<'_> {
         let (said, pipe) =
             nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|errno| failed(&errno.desc()))?;
         let text = OwnedFd::from(text);
-        let (file, words) = (of(&program), words(&[CHECK]));
-        let words = CStrings::new(words.into_iter().chain([word(&text)]).collect());
+        let file = of(&program);
+        let words = CStrings::of(&["coracle", CHECK, &word(&text)]).map_err(|error| failed(&error))?;
         match process::clone(0, None) {
             Err(errno) => Err(failed(&errno)),
             Ok(Forked::Parent(pid)) => Ok(Upgrade { token, pid, said, program, text: text.into(), agreed: false }),
@@ -113,7 +113,8 @@ impl Supervisor<'_> {
             // What is executed when the other one refuses: this very program, whatever lies at its path by then.
             let own = OwnedFd::from(File::open("/proc/self/exe").map_err(|error| error.to_string())?);
             let text = OwnedFd::from(text.try_clone().map_err(|error| error.to_string())?);
-            let words = CStrings::new(words(&[TAKE_OVER]).into_iter().chain([word(&text), word(&own)]).collect());
+            let words =
+                CStrings::of(&["coracle", TAKE_OVER, &word(&text), &word(&own)]).map_err(|error| error.to_string())?;
             self.report.line("another program takes over");
             self.keep_open(true);
             let _ = [&text, &own, &program].map(|fd| across_exec(fd, true));
@@ -175,10 +176,6 @@ pub fn arrived(run: &Path, refused: Option<&str>) {
 fn note_refusal(run: &Path, why: &str) {
     let beside = run.join("upgrade.new");
     let _ = fs::write(&beside, why).and_then(|()| fs::rename(&beside, run.join(WISH)));
-}
-
-fn words(words: &[&str]) -> Vec<CString> {
-    ["coracle"].iter().chain(words).filter_map(|word| CString::new(*word).ok()).collect()
 }
 
 fn of(fd: &OwnedFd) -> CString {

@@ -3,7 +3,7 @@
 use super::heap::HEAP;
 use super::{Errno, Result, check};
 use core::cell::Cell;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, NulError};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A list of strings with the null-terminated array of pointers that execve(2) wants, made before a fork so that the
@@ -18,8 +18,21 @@ pub struct CStrings {
 impl CStrings {
     /// Takes the strings.
     pub fn new(strings: Vec<CString>) -> CStrings {
-        let pointers = strings.iter().map(|s| s.as_ptr()).chain([core::ptr::null(); 4]).map(Cell::new).collect();
+        let mut pointers = vec![Cell::new(core::ptr::null()); strings.len() + 4];
+        pointers.iter_mut().zip(&strings).for_each(|(to, string)| *to = Cell::new(string.as_ptr()));
         CStrings { strings, pointers }
+    }
+
+    /// Takes a copy of `texts`.
+    ///
+    /// # Errors
+    /// One of them holds a NUL byte.
+    pub fn of<T: AsRef<str>>(texts: &[T]) -> core::result::Result<CStrings, NulError> {
+        let mut strings = Vec::with_capacity(texts.len());
+        for text in texts {
+            strings.push(CString::new(text.as_ref())?);
+        }
+        Ok(CStrings::new(strings))
     }
 
     /// The strings.

@@ -59,7 +59,7 @@ type Answer = Result<String, String>;
 impl Profile {
     /// What services are judged by.
     pub fn needed() -> Profile {
-        let tree = Tree::discover("coracle").map_err(|error| error.to_string());
+        let tree = Tree::discover("coracle").map_err(String::from);
         let profile = Profile { memory: here::memory(), cores: cores(), ..probe(NEEDED.into_iter(), tree) };
         profile.with_images()
     }
@@ -81,7 +81,7 @@ impl Profile {
 
     /// Everything.
     pub fn full() -> Profile {
-        let tree = Tree::discover("coracle").map_err(|error| error.to_string());
+        let tree = Tree::discover("coracle").map_err(String::from);
         let profile = probe(FEATURES.iter().map(|feature| feature.name), tree);
         let release = text("/proc/sys/kernel/osrelease").trim().into();
         Profile { release, memory: here::memory(), cores: cores(), devices: nodes(), ..profile }

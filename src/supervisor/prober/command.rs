@@ -66,9 +66,8 @@ impl Command {
             Options { allow_missing: device.allow_missing, measure: false, all_devices: service.has_all_devices() };
         // No service can have such a name.
         let name = format!("{}+probe", service.name);
-        let group = tree.create(&name, &limits, &devices::rules(service), &options);
-        let group = group.map_err(|error| error.to_string())?;
-        let killer = group.killer().map_err(|error| error.to_string())?;
+        let group = tree.create(&name, &limits, &devices::rules(service), &options)?;
+        let killer = group.killer()?;
         Ok(Command { words: image.to_vec(), group, killer, visitor: 0, given_up: false, said: Line::new() })
     }
 
@@ -137,7 +136,7 @@ impl Command {
     /// A sentence: what is in it does not die.
     pub fn remove(self) -> Result<(), String> {
         self.killer.kill();
-        self.group.remove().map_err(|error| error.to_string())
+        self.group.remove().map_err(String::from)
     }
 }
 
