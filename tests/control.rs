@@ -2,7 +2,7 @@
 
 use coracle::base::units::Millis;
 use coracle::control::server::{CLIENTS, PATIENCE, Received, Server};
-use coracle::control::wire::{DoneLine, Head, Kind, Request, VERSION, Verb, parse_answer, write_line};
+use coracle::control::wire::{DoneLine, Head, Kind, Request, VERSION, Verb, parse_answer};
 use std::io::{BufRead as _, BufReader, IoSlice, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
@@ -44,10 +44,8 @@ impl Bench {
 }
 
 fn line(id: u32, service: &str) -> Vec<u8> {
-    let mut buffer = [0; 512];
     let request = Request { v: VERSION, id, verb: Verb::Start, service, signal: 0, seconds: 0 };
-    let used = write_line(&request, &mut buffer).unwrap();
-    buffer[..used].to_vec()
+    request.to_string().into_bytes()
 }
 
 fn answers(stream: &UnixStream) -> impl Iterator<Item = DoneLine> {

@@ -99,14 +99,15 @@ impl Client {
                 .then_some(QUICK);
         let (signal, seconds) = if verb == Verb::Hold { (0, number) } else { (number as u8, 0) };
         let request = Request { v: VERSION, id, verb, service, signal, seconds };
-        let mut buffer = [0; wire::REQUEST_BYTES];
-        let used = wire::write_line(&request, &mut buffer)
-            .ok_or_else(|| ClientError::Broken(format!("the name {service:?} is too long for a service")))?;
+        let text = request.to_string();
+        if text.len() > wire::REQUEST_BYTES {
+            return Err(ClientError::Broken(format!("the name {service:?} is too long for a service")));
+        }
         let stream = self.stream.get_mut();
         let sent = stream
             .set_read_timeout(patience)
             .and_then(|()| stream.set_write_timeout(Some(QUICK)))
-            .and_then(|()| stream.write_all(buffer.get(..used).unwrap_or_default()));
+            .and_then(|()| stream.write_all(text.as_bytes()));
         let closed =
             |error: &std::io::Error| matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
         match sent {

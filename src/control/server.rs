@@ -5,15 +5,15 @@
 //! answer may wait. Passed file descriptors are dropped by the kernel, since nothing here asks for them.
 #![forbid(unsafe_code)]
 
-use super::wire::{self, DoneLine, REQUEST_BYTES, Verb};
+use super::wire::{self, DoneLine, REQUEST_BYTES, ServiceLine, Verb};
 use crate::base::exit;
 use crate::base::limits::NAME_BYTES;
 use crate::base::units::Millis;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt};
-use serde::Serialize;
-use std::io;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -26,6 +26,8 @@ pub const PATIENCE: Millis = Millis::from_secs(10);
 const PENDING: u32 = 32;
 /// Answer bytes that a client has not read yet, from which on no more of its requests are read.
 const OUTPUT_BYTES: usize = 64 * 1024;
+/// Room that an answer's line usually needs.
+const LINE_BYTES: usize = 512;
 /// The listener's mark in the epoll set; connections count from 1.
 const LISTENER: u64 = 0;
 
@@ -202,7 +204,7 @@ impl Server {
     }
 
     /// Sends one line of an answer; a client that is gone misses it.
-    pub fn send<T: Serialize>(&mut self, client: u32, line: &T) {
+    pub fn send(&mut self, client: u32, line: &ServiceLine) {
         if let Some(client) = self.clients.iter_mut().find(|known| known.number == client) {
             client.push(line);
         }
@@ -349,12 +351,10 @@ impl Client {
         }
     }
 
-    fn push<T: Serialize>(&mut self, line: &T) {
-        // Escapes make a text at most six times as long.
-        let mut buffer = [0; 8 * wire::TEXT_BYTES];
-        if let Some(used) = wire::write_line(line, &mut buffer) {
-            self.output.extend_from_slice(buffer.get(..used).unwrap_or(&[]));
-        }
+    fn push(&mut self, line: &dyn fmt::Display) {
+        self.output.reserve(LINE_BYTES);
+        // A vector takes everything.
+        let _ = write!(self.output, "{line}");
     }
 
     fn flush(&mut self, epoll: &Epoll) {

@@ -11,10 +11,10 @@
 #![forbid(unsafe_code)]
 
 use crate::base::exit;
-use crate::base::json::decode;
 use crate::base::json::fill::{Slot as _, Unknown, fill};
+use crate::base::json::{Quoted, decode};
 use crate::{objects, words};
-use serde::Serialize;
+use core::fmt;
 
 /// The version of this protocol; a request of another version is refused with a `done` line that says so.
 pub const VERSION: u8 = 1;
@@ -31,8 +31,7 @@ pub const SOCKET: &str = "control.sock";
 pub type Text = heapless::String<TEXT_BYTES>;
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// One `service` line per service, in the order of the config; with a service named, that one alone.
     List,
@@ -69,8 +68,31 @@ pub enum Verb {
     Halt,
 }
 
+impl Verb {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Verb::List => "list",
+            Verb::Inspect => "inspect",
+            Verb::Steps => "steps",
+            Verb::Start => "start",
+            Verb::Stop => "stop",
+            Verb::Restart => "restart",
+            Verb::Kill => "kill",
+            Verb::Pause => "pause",
+            Verb::Unpause => "unpause",
+            Verb::Hold => "hold",
+            Verb::Wait => "wait",
+            Verb::Upgrade => "upgrade",
+            Verb::Shutdown => "shutdown",
+            Verb::Reboot => "reboot",
+            Verb::Poweroff => "poweroff",
+            Verb::Halt => "halt",
+        }
+    }
+}
+
 /// One request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
     /// [`VERSION`].
     pub v: u8,
@@ -86,9 +108,18 @@ pub struct Request<'a> {
     pub seconds: u32,
 }
 
+impl fmt::Display for Request<'_> {
+    /// As it goes over the socket, its newline included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Request { v, id, verb, service, signal, seconds } = self;
+        let (verb, service) = (verb.as_str(), Quoted(service));
+        write!(f, "{{\"v\":{v},\"id\":{id},\"verb\":\"{verb}\",\"service\":{service},")?;
+        writeln!(f, "\"signal\":{signal},\"seconds\":{seconds}}}")
+    }
+}
+
 /// What a service is doing, in a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateWord {
     /// Not started at boot and not started since, or stopped by someone.
     Stopped,
@@ -107,7 +138,6 @@ pub enum StateWord {
     /// It ended and is started again after a delay.
     Backoff,
     /// The same, but it has ended again and again.
-    #[serde(rename = "crash-loop")]
     CrashLoop,
     /// This board lacks something that it needs.
     Held,
@@ -138,8 +168,7 @@ impl StateWord {
 }
 
 /// The kind of an answer line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A [`ServiceLine`].
     Service,
@@ -147,6 +176,16 @@ pub enum Kind {
     Inspect,
     /// A [`DoneLine`], the last of an answer.
     Done,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Service => "service",
+            Kind::Inspect => "inspect",
+            Kind::Done => "done",
+        }
+    }
 }
 
 /// What every answer line has; the rest of the line depends on `kind`.
@@ -205,7 +244,7 @@ objects! {
 }
 
 /// One service, as `coracle ps` shows it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ServiceLine {
     /// The request's.
     pub id: u32,
@@ -236,8 +275,20 @@ pub struct ServiceLine {
     pub oom_kills: u32,
 }
 
+impl fmt::Display for ServiceLine {
+    /// As it goes over the socket, its newline included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ServiceLine { id, pid, init, age_ms, next_ms, restarts, oom_kills, .. } = self;
+        let (kind, state) = (self.kind.as_str(), self.state.as_str());
+        let [name, health, reason, image] = [&*self.name, &*self.health, &*self.reason, &*self.image].map(Quoted);
+        write!(f, "{{\"id\":{id},\"kind\":\"{kind}\",\"name\":{name},\"state\":\"{state}\",\"health\":{health},")?;
+        write!(f, "\"reason\":{reason},\"image\":{image},\"pid\":{pid},\"init\":{init},\"age_ms\":{age_ms},")?;
+        writeln!(f, "\"next_ms\":{next_ms},\"restarts\":{restarts},\"oom_kills\":{oom_kills}}}")
+    }
+}
+
 /// The last line of an answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DoneLine {
     /// The request's.
     pub id: u32,
@@ -249,6 +300,15 @@ pub struct DoneLine {
     pub code: u8,
     /// A sentence for a person.
     pub message: Text,
+}
+
+impl fmt::Display for DoneLine {
+    /// As it goes over the socket, its newline included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DoneLine { id, ok, code, message, .. } = self;
+        let (kind, message) = (self.kind.as_str(), Quoted(message));
+        writeln!(f, "{{\"id\":{id},\"kind\":\"{kind}\",\"ok\":{ok},\"code\":{code},\"message\":{message}}}")
+    }
 }
 
 impl DoneLine {
@@ -305,15 +365,6 @@ pub fn parse_request(line: &[u8]) -> Result<Request<'_>, &'static str> {
         );
     }
     Ok(request)
-}
-
-/// Writes `line` as JSON with a newline behind it.
-///
-/// Returns the bytes used in `buffer`, or `None` if it does not fit.
-pub fn write_line<T: Serialize>(line: &T, buffer: &mut [u8]) -> Option<usize> {
-    let used = serde_json_core::to_slice(line, buffer).ok()?;
-    *buffer.get_mut(used)? = b'\n';
-    Some(used + 1)
 }
 
 /// An answer line of one kind.
@@ -400,9 +451,7 @@ mod tests {
     #[test]
     fn requests_read_as_they_are_written() {
         let request = Request { v: VERSION, id: 7, verb: Verb::Kill, service: "web-1", signal: 9, seconds: 7 };
-        let mut buffer = [0; REQUEST_BYTES];
-        let used = write_line(&request, &mut buffer).unwrap();
-        assert_eq!(parse_request(&buffer[..used]), Ok(request));
+        assert_eq!(parse_request(request.to_string().as_bytes()), Ok(request));
         assert_eq!(parse_request(b"{\"v\":1,\"id\":1,\"verb\":\"list\"}").map(|r| r.verb), Ok(Verb::List));
     }
 
@@ -446,12 +495,11 @@ mod tests {
     #[test]
     fn answers_survive_quotes_and_newlines() {
         let line = DoneLine::failed(3, 1, "exec of \"x\\y\" failed:\nno such file — ende");
-        let mut buffer = [0; 2 * TEXT_BYTES];
-        let used = write_line(&line, &mut buffer).unwrap();
-        assert_eq!(buffer[..used].iter().filter(|b| **b == b'\n').count(), 1);
-        let head: Head = parse_answer(&buffer[..used]).unwrap();
+        let text = line.to_string();
+        assert_eq!(text.lines().count(), 1);
+        let head: Head = parse_answer(text.as_bytes()).unwrap();
         assert_eq!((head.id, head.kind), (3, Kind::Done));
-        assert_eq!(parse_answer::<DoneLine>(&buffer[..used]).unwrap(), line);
+        assert_eq!(parse_answer::<DoneLine>(text.as_bytes()).unwrap(), line);
     }
 
     #[test]
