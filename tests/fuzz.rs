@@ -257,7 +257,7 @@ fn log_rings() {
     fuzz("ring", &[sample], |bytes| {
         file.set_len(0).unwrap();
         file.write_all_at(bytes, 0).unwrap();
-        if let Ok(Some(mut reader)) = Reader::open(&file) {
+        if let Ok(Some(mut reader)) = Reader::open(file.try_clone().unwrap()) {
             let _ = reader.read_new(&mut |entry| assert!(entry.text.len() <= bytes.len()));
         }
     });

@@ -4,12 +4,13 @@
 //! is used.
 #![forbid(unsafe_code)]
 
+use crate::base::read::read_up_to;
 use crate::plan::Plan;
 use crate::supervisor::board::Files;
 use crate::supervisor::config_file::{KEPT_BYTES, Texts};
 use crate::supervisor::keeper::Say;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -107,10 +108,9 @@ fn load(path: &Path, say: Say<'_>) -> Result<(Plan, Vec<u8>), String> {
 
 /// The same of a config that was kept, which has been warned of before.
 fn load_kept(path: &Path) -> Result<(Plan, Vec<u8>), String> {
-    let mut kept = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(KEPT_BYTES).read_to_end(&mut kept));
+    let read = File::open(path).and_then(|mut file| read_up_to(&mut file, KEPT_BYTES));
     let bad = |why: &dyn core::fmt::Display| format!("the last good config {} {why}", path.display());
-    read.map_err(|error| bad(&format_args!("cannot be read: {error}")))?;
+    let kept = read.map_err(|error| bad(&format_args!("cannot be read: {error}")))?;
     let texts = Texts::of_kept(&kept, &Files::here()).map_err(|why| bad(&why))?;
     let (plan, _) = texts.load().map_err(|problems| problems.to_string())?;
     Ok((plan, kept))

@@ -58,11 +58,13 @@ impl Cmdline {
 /// What the line has for a kernel module, `MODULE.NAME=VALUE`, as the module takes it: the kernel keeps that for its own
 /// parts, and leaves it to whoever loads a module to hand it on, as modprobe(8) does.
 pub fn parameters(text: &str, module: &str) -> String {
-    let own = |word: &str| {
-        let (name, rest) = word.split_once('.')?;
-        same_module(name, module).then(|| rest.to_owned())
-    };
-    words(text).filter_map(own).collect::<Vec<_>>().join(" ")
+    let mut own = Vec::new();
+    for (name, rest) in words(text).filter_map(|word| word.split_once('.')) {
+        if same_module(name, module) {
+            own.push(rest);
+        }
+    }
+    own.join(" ")
 }
 
 /// The words of the line, quotes still in them.

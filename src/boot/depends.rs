@@ -20,8 +20,8 @@ pub fn find<'a>(module: &str, depends: &'a str, built_in: &str) -> Found<'a> {
     let wanted = |path: &str| same_module(module_name(path), module);
     for line in depends.lines() {
         let Some((path, others)) = line.split_once(':').filter(|(path, _)| wanted(path)) else { continue };
-        let mut files: Vec<&str> = others.split_whitespace().collect();
-        files.reverse();
+        let mut files = Vec::new();
+        files.extend(others.rsplit(char::is_whitespace).filter(|file| !file.is_empty()));
         files.push(path);
         return Found::Files(files);
     }

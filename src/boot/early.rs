@@ -212,10 +212,15 @@ pub fn cgroups(before: &str, say: Say<'_>) -> Option<(&'static str, &'static str
 /// Hands all controllers down: together, and where the kernel refuses that, each that it does not refuse alone.
 fn hand_down(given: &str) {
     let control = format!("{}/cgroup.subtree_control", text(CGROUPS));
-    let words = given.split_whitespace().map(|controller| format!("+{controller} "));
-    if fs::write(&control, words.clone().collect::<String>()).is_err() {
+    let mut all = String::new();
+    for controller in given.split_whitespace() {
+        all.push_str(&format!("+{controller} "));
+    }
+    if fs::write(&control, &all).is_err() {
         // One that cannot be handed down is missed, and named, by the service that wants it.
-        words.for_each(|word| drop(fs::write(&control, word)));
+        for word in all.split_whitespace() {
+            let _ = fs::write(&control, word);
+        }
     }
 }
 
@@ -235,8 +240,15 @@ fn is_enabled(known: &str, wanted: &str) -> bool {
 
 /// The v1 hierarchies to mount.
 fn v1(known: &str) -> Vec<String> {
-    let have = |names: &&str| names.split(',').filter(|name| is_enabled(known, name)).collect::<Vec<_>>().join(",");
-    V1.iter().map(have).filter(|names| !names.is_empty()).collect()
+    let mut wanted = Vec::new();
+    for names in V1 {
+        let mut have = Vec::new();
+        have.extend(names.split(',').filter(|name| is_enabled(known, name)));
+        if !have.is_empty() {
+            wanted.push(have.join(","));
+        }
+    }
+    wanted
 }
 
 fn text(string: &'static CStr) -> &'static str {

@@ -211,7 +211,8 @@ fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voi
 
 /// Why the board is in rescue, without the word that says that it is.
 fn reasons(degraded: &[String]) -> String {
-    degraded.iter().map(|one| one.strip_prefix("rescue: ").unwrap_or(one)).collect::<Vec<_>>().join("; ")
+    let reasons: Vec<&str> = degraded.iter().map(|one| one.strip_prefix("rescue: ").unwrap_or(one)).collect();
+    reasons.join("; ")
 }
 
 fn attempt(plan: Plan, first: &mut First, voice: &mut Voice, call: Option<Call>) -> Result<End, String> {

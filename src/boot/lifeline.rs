@@ -9,7 +9,7 @@ const SHELL: &str = "/bin/sh";
 const CONSOLE: &str = "/dev/console";
 
 /// The plan with its lifelines, and what they need, alone; `shell`: and a shell on the console.
-pub fn only(plan: Plan, shell: bool) -> Plan {
+pub fn only(mut plan: Plan, shell: bool) -> Plan {
     let mut kept: Vec<bool> = plan.services.iter().map(|service| service.lifeline && service.enabled).collect();
     // From the last to the first: whatever needs a service comes before it here.
     for index in plan.start_order.iter().rev().map(|index| usize::from(*index)) {
@@ -32,28 +32,28 @@ pub fn only(plan: Plan, shell: bool) -> Plan {
             place
         })
         .collect();
-    let place = |index: u16| places.get(usize::from(index)).copied().flatten();
-    let moved = |need: &Need| {
-        Some(match need {
-            Need::Started(index) => Need::Started(place(*index)?),
-            Need::Ready(index) => Need::Ready(place(*index)?),
-            Need::Done(index) => Need::Done(place(*index)?),
-            Need::Soft(index) => Need::Soft(place(*index)?),
-        })
-    };
-    let mut services = Vec::with_capacity(usize::from(next) + 1);
-    for (service, kept) in plan.services.into_iter().zip(&kept) {
-        if *kept {
-            let needs = service.needs.iter().filter_map(moved).collect();
-            services.push(Service { needs, enabled: true, ..service });
+    let moved = |index: &mut u16| match places.get(usize::from(*index)) {
+        Some(Some(place)) => {
+            *index = *place;
+            true
         }
+        _ => false,
+    };
+    let mut kept = kept.iter();
+    plan.services.retain(|_| kept.next() == Some(&true));
+    for service in &mut plan.services {
+        service.enabled = true;
+        service.needs.retain_mut(|need| {
+            let (Need::Started(index) | Need::Ready(index) | Need::Done(index) | Need::Soft(index)) = need;
+            moved(index)
+        });
     }
-    let mut start_order: Vec<u16> = plan.start_order.iter().filter_map(|index| place(*index)).collect();
+    plan.start_order.retain_mut(moved);
     if shell && let Some(shell) = console_shell() {
-        start_order.push(services.len() as u16);
-        services.push(shell);
+        plan.start_order.push(plan.services.len() as u16);
+        plan.services.push(shell);
     }
-    Plan { device: plan.device, services, start_order, digest: plan.digest }
+    plan
 }
 
 fn console_shell() -> Option<Service> {

@@ -44,14 +44,14 @@ pub fn load(modules: &[Box<str>], cmdline: &str, say: Say<'_>) {
 /// The lines of a list of modules that begin with one of `modules`. The list of a kernel with every driver has a
 /// megabyte, which is not to be held.
 fn lines_of(path: &str, modules: &[Box<str>]) -> std::io::Result<String> {
-    let mut found = String::new();
-    for line in BufReader::new(File::open(path)?).lines() {
-        let line = line?;
+    let (mut found, mut line) = (String::new(), String::new());
+    let mut list = BufReader::new(File::open(path)?);
+    while list.read_line(&mut line)? > 0 {
         let name = module_name(line.split(':').next().unwrap_or(&line));
-        if modules.iter().any(|module| same_module(name, module)) {
+        if modules.iter().any(|module| same_module(name.trim_end(), module)) {
             found.push_str(&line);
-            found.push('\n');
         }
+        line.clear();
     }
     Ok(found)
 }
@@ -83,12 +83,15 @@ pub fn set(sysctls: &[Sysctl], say: Say<'_>) {
 /// slashes stand for dots; after a slash, slashes separate.
 fn path(name: &str) -> String {
     let dots = name.find(['.', '/']).is_some_and(|at| name[at..].starts_with('.'));
-    let swap = |letter| match letter {
-        '.' if dots => '/',
-        '/' if dots => '.',
-        other => other,
-    };
-    format!("/proc/sys/{}", name.chars().map(swap).collect::<String>())
+    let mut path = "/proc/sys/".to_owned();
+    for letter in name.chars() {
+        path.push(match letter {
+            '.' if dots => '/',
+            '/' if dots => '.',
+            other => other,
+        });
+    }
+    path
 }
 
 #[cfg(test)]

@@ -117,33 +117,33 @@ fn fall_back(target: &str, size: Bytes) -> Result<(), Errno> {
 fn locate(source: Source<'_>) -> Option<PathBuf> {
     match source {
         Source::Path(path) => Some(PathBuf::from(path)).filter(|path| path.exists()),
-        Source::PartName(_) | Source::PartUuid(_) => block_devices().find_map(|entry| {
+        Source::PartName(_) | Source::PartUuid(_) => find_in("/sys/class/block", &mut |entry, _| {
             let uevent = fs::read_to_string(entry.join("uevent")).ok()?;
             source.of_uevent(&uevent).map(|name| Path::new("/dev").join(name))
         }),
-        Source::Label(label) => {
-            let name = |entry: PathBuf| Some(Path::new("/dev").join(entry.file_name()?));
-            block_devices().filter_map(name).find(|device| has_label(device, label))
-        }
+        Source::Label(label) => find_in("/sys/class/block", &mut |_, name| {
+            Some(Path::new("/dev").join(name)).filter(|device| has_label(device, label))
+        }),
         Source::Ubi(device, volume) => {
             let beginning = format!("ubi{device}_");
-            let of_device = |entry: &PathBuf| {
-                entry.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&beginning))
-            };
-            let named = |entry: PathBuf| fs::read_to_string(entry.join("name")).is_ok_and(|name| name.trim() == volume);
-            let found = entries("/sys/class/ubi").filter(of_device).any(named);
-            found.then(|| PathBuf::from(format!("ubi{device}:{volume}")))
+            find_in("/sys/class/ubi", &mut |entry, name| {
+                let found = name.starts_with(&beginning)
+                    && fs::read_to_string(entry.join("name")).is_ok_and(|name| name.trim() == volume);
+                found.then(|| PathBuf::from(format!("ubi{device}:{volume}")))
+            })
         }
         Source::None => Some(PathBuf::from("none")),
     }
 }
 
-fn block_devices() -> impl Iterator<Item = PathBuf> {
-    entries("/sys/class/block")
-}
-
-fn entries(folder: &str) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+/// What `find` first makes of an entry of `folder`, by its path and its name.
+fn find_in(folder: &str, find: &mut dyn FnMut(&Path, &str) -> Option<PathBuf>) -> Option<PathBuf> {
+    for entry in fs::read_dir(folder).ok()?.flatten() {
+        if let Some(found) = find(&entry.path(), &entry.file_name().to_string_lossy()) {
+            return Some(found);
+        }
+    }
+    None
 }
 
 fn has_label(device: &Path, label: &str) -> bool {

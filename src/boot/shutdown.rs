@@ -104,9 +104,12 @@ fn order(mountinfo: &str) -> Vec<String> {
     let kept = |target: &str| {
         KEPT.contains(&target) || ["/proc/", "/sys/", "/dev/"].iter().any(|folder| target.starts_with(folder))
     };
-    let mut targets: Vec<String> = mountinfo.lines().filter_map(Mounted::parse).map(|mount| mount.target).collect();
-    targets.retain(|target| !kept(target));
-    targets.reverse();
+    let mut targets = Vec::new();
+    for mount in mountinfo.lines().rev().filter_map(Mounted::parse) {
+        if !kept(&mount.target) {
+            targets.push(mount.target);
+        }
+    }
     targets
 }
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// One ring, opened again when another file takes its place.
 pub struct Tail {
     path: PathBuf,
-    open: Option<(u64, Reader<File>)>,
+    open: Option<(u64, Reader)>,
 }
 
 impl Tail {

@@ -4,14 +4,15 @@
 use super::entry::{ENTRY_MAX, Entry, Header, SEGMENTS};
 use super::ring::read_header;
 use nix::sys::uio::pread;
+use std::fs::File;
 use std::os::fd::AsFd;
 
 /// Scans begun anew because the writer came by in the middle of one, before what was found is taken as it is.
 const SCANS: u32 = 8;
 
 /// Reads a ring's entries in order, each once.
-pub struct Reader<F: AsFd> {
-    ring: F,
+pub struct Reader {
+    ring: File,
     header: Header,
     next: u64,
     /// Where the entry `next` will be if the writer stays in its segment.
@@ -19,9 +20,9 @@ pub struct Reader<F: AsFd> {
     buffer: Vec<u8>,
 }
 
-impl<F: AsFd> Reader<F> {
+impl Reader {
     /// Opens a ring; `None` if its header is damaged.
-    pub fn open(ring: F) -> nix::Result<Option<Reader<F>>> {
+    pub fn open(ring: File) -> nix::Result<Option<Reader>> {
         let Some(header) = read_header(ring.as_fd())? else { return Ok(None) };
         let buffer = vec![0; header.segment as usize];
         Ok(Some(Reader { ring, header, next: 1, expected: None, buffer }))

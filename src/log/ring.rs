@@ -19,18 +19,20 @@ const BATCH_BYTES: usize = 2 * ENTRY_MAX;
 /// A ring of another capacity is copied, the newest entries first to be kept; a damaged header is written anew (counted
 /// in it, the entries stay). What is no regular file is replaced.
 pub fn prepare(dir: impl AsFd, name: &str, capacity: u64) -> nix::Result<OwnedFd> {
-    let want = Header::for_capacity(capacity);
-    let dir = dir.as_fd();
+    prepare_in(dir.as_fd(), name, Header::for_capacity(capacity))
+}
+
+fn prepare_in(dir: BorrowedFd<'_>, name: &str, want: Header) -> nix::Result<OwnedFd> {
     match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits() => {
             let old = openat(dir, name, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
-            match read_header(&old)? {
+            match read_header(old.as_fd())? {
                 Some(found) if found.segment == want.segment => Ok(old),
                 Some(_) => copy(dir, name, old, want),
                 None => repair(old, want),
             }
         }
-        Ok(_) | Err(nix::Error::ENOENT) => replace(dir, name, want, |_| Ok(())),
+        Ok(_) | Err(nix::Error::ENOENT) => replace(dir, name, want, None),
         Err(error) => Err(error),
     }
 }
@@ -39,68 +41,65 @@ pub fn prepare(dir: impl AsFd, name: &str, capacity: u64) -> nix::Result<OwnedFd
 fn repair(ring: OwnedFd, want: Header) -> nix::Result<OwnedFd> {
     let size = u64::try_from(fstat(&ring)?.st_size).unwrap_or(0);
     let header = Header { repairs: u32::from(size > 0), ..want };
-    write_all(&ring, &header.encode(), 0)?;
+    write_all(ring.as_fd(), &header.encode(), 0)?;
     ftruncate(&ring, header.position(SEGMENTS, 0).min(size.max(HEADER_BYTES as u64)) as libc::off_t)?;
-    if size > 0 {
-        let mut writer = Writer::open(&ring)?;
-        writer.append(Stamp::default(), Stream::Note, false, b"the log's header was damaged and was written anew");
-        writer.flush();
+    if size == 0 {
+        return Ok(ring);
     }
-    Ok(ring)
+    let mut writer = Writer::open(ring)?;
+    writer.append(Stamp::default(), Stream::Note, false, b"the log's header was damaged and was written anew");
+    writer.flush();
+    Ok(writer.ring)
 }
 
 /// Moves the newest entries of `old` into a ring of another size and puts that in its place.
-fn copy(dir: impl AsFd, name: &str, old: OwnedFd, want: Header) -> nix::Result<OwnedFd> {
-    let Some(mut reader) = Reader::open(old)? else { return replace(dir, name, want, |_| Ok(())) };
+fn copy(dir: BorrowedFd<'_>, name: &str, old: OwnedFd, want: Header) -> nix::Result<OwnedFd> {
+    let Some(mut reader) = Reader::open(old.into())? else { return replace(dir, name, want, None) };
     let header = Header { segment: want.segment, ..reader.header() };
-    replace(dir, name, header, |writer| {
-        reader.read_new(&mut |entry| writer.put(entry))?;
-        writer.flush();
-        Ok(())
-    })
+    replace(dir, name, header, Some(&mut reader))
 }
 
-fn replace(
-    dir: impl AsFd,
-    name: &str,
-    header: Header,
-    fill: impl FnOnce(&mut Writer<&OwnedFd>) -> nix::Result<()>,
-) -> nix::Result<OwnedFd> {
+/// Puts a new ring, with what `old` holds, in the place of what is there.
+fn replace(dir: BorrowedFd<'_>, name: &str, header: Header, old: Option<&mut Reader>) -> nix::Result<OwnedFd> {
     let temporary = format!("{name}.new");
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-    let make = || openat(dir.as_fd(), temporary.as_str(), flags, Mode::from_bits_truncate(0o600));
+    let make = || openat(dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600));
     let ring = match make() {
         // One that was interrupted left it.
         Err(nix::Error::EEXIST) => {
-            unlinkat(dir.as_fd(), temporary.as_str(), UnlinkatFlags::NoRemoveDir)?;
+            unlinkat(dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir)?;
             make()?
         }
         made => made?,
     };
     // The umask may have taken bits that the owner needs.
     fchmod(&ring, Mode::from_bits_truncate(0o600))?;
-    write_all(&ring, &header.encode(), 0)?;
-    fill(&mut Writer::open(&ring)?)?;
-    renameat(dir.as_fd(), temporary.as_str(), dir.as_fd(), name)?;
-    Ok(ring)
+    write_all(ring.as_fd(), &header.encode(), 0)?;
+    let mut writer = Writer::open(ring)?;
+    if let Some(old) = old {
+        old.read_new(&mut |entry| writer.put(entry))?;
+        writer.flush();
+    }
+    renameat(dir, temporary.as_str(), dir, name)?;
+    Ok(writer.ring)
 }
 
 /// The header of a ring; `None` if it is damaged.
-pub(super) fn read_header(ring: impl AsFd) -> nix::Result<Option<Header>> {
+pub(super) fn read_header(ring: BorrowedFd<'_>) -> nix::Result<Option<Header>> {
     let mut bytes = [0u8; HEADER_BYTES];
     let found = pread(ring, &mut bytes, 0)?;
     Ok(if found == HEADER_BYTES { Header::decode(&bytes) } else { None })
 }
 
-impl<F: AsFd> AsFd for Writer<F> {
+impl AsFd for Writer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
     }
 }
 
 /// Appends entries to a ring. There is one writer at a time: the running init, or the supervisor while there is none.
-pub struct Writer<F: AsFd = OwnedFd> {
-    ring: F,
+pub struct Writer {
+    ring: OwnedFd,
     header: Header,
     segment: u32,
     offset: u32,
@@ -112,9 +111,9 @@ pub struct Writer<F: AsFd = OwnedFd> {
     failed: u64,
 }
 
-impl<F: AsFd> Writer<F> {
+impl Writer {
     /// Goes on behind the newest entry. `EINVAL` if the header is damaged: [`prepare`] was not called.
-    pub fn open(ring: F) -> nix::Result<Writer<F>> {
+    pub fn open(ring: OwnedFd) -> nix::Result<Writer> {
         let header = read_header(ring.as_fd())?.ok_or(nix::Error::EINVAL)?;
         let mut writer = Writer {
             ring,
@@ -180,7 +179,8 @@ impl<F: AsFd> Writer<F> {
         if self.batched == 0 {
             return;
         }
-        match write_all(&self.ring, &self.batch[..self.batched], self.header.position(self.segment, self.offset)) {
+        match write_all(self.ring.as_fd(), &self.batch[..self.batched], self.header.position(self.segment, self.offset))
+        {
             Ok(()) => {
                 self.offset += self.batched as u32;
                 if self.failed > 0 {
@@ -202,7 +202,7 @@ impl<F: AsFd> Writer<F> {
 
     fn write_header(&mut self) {
         // A failed write leaves the older counts in place, and the next one carries these too.
-        let _ = write_all(&self.ring, &self.header.encode(), 0);
+        let _ = write_all(self.ring.as_fd(), &self.header.encode(), 0);
     }
 
     /// Reads into the batch buffer from a place in a segment up to the segment's end.
@@ -213,10 +213,10 @@ impl<F: AsFd> Writer<F> {
     }
 }
 
-fn write_all(ring: impl AsFd, bytes: &[u8], at: u64) -> nix::Result<()> {
+fn write_all(ring: BorrowedFd<'_>, bytes: &[u8], at: u64) -> nix::Result<()> {
     let mut done = 0;
     while done < bytes.len() {
-        match pwrite(ring.as_fd(), &bytes[done..], (at + done as u64) as libc::off_t) {
+        match pwrite(ring, &bytes[done..], (at + done as u64) as libc::off_t) {
             Ok(0) => return Err(nix::Error::ENOSPC),
             Ok(count) => done += count,
             Err(nix::Error::EINTR) => {}
@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn texts(path: &Path) -> (Vec<String>, u64) {
-        let mut reader = Reader::open(OwnedFd::from(std::fs::File::open(path).unwrap())).unwrap().unwrap();
+        let mut reader = Reader::open(std::fs::File::open(path).unwrap()).unwrap().unwrap();
         let mut out = Vec::new();
         let lost = reader.read_new(&mut |entry| out.push(String::from_utf8_lossy(entry.text).into_owned())).unwrap();
         (out, lost)
@@ -322,7 +322,7 @@ mod tests {
         for at in [0, 9, 13, 20, 63] {
             pwrite(std::fs::File::options().write(true).open(dir.path().join("log")).unwrap(), b"\xee", at).unwrap();
             let ring = prepare(&fd, "log", 16 << 10).unwrap();
-            assert_eq!(read_header(&ring).unwrap().unwrap().repairs, 1);
+            assert_eq!(read_header(ring.as_fd()).unwrap().unwrap().repairs, 1);
             let (lines, _) = texts(&dir.path().join("log"));
             assert_eq!(lines[0], "before");
             assert!(lines.last().unwrap().contains("damaged"));
@@ -410,6 +410,6 @@ mod tests {
         writer.append(stamp(2), Stream::Out, false, b"kept");
         writer.flush();
         assert_eq!(texts(&dir.path().join("log")), (vec!["kept".to_owned()], 1));
-        assert_eq!(read_header(&writer.ring).unwrap().unwrap().failed, 1);
+        assert_eq!(read_header(writer.as_fd()).unwrap().unwrap().failed, 1);
     }
 }

@@ -9,7 +9,7 @@ use core::fmt::{self, Write};
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{ftruncate, write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// A name, `.log.`, and the number of a rotated file.
 const FILE_NAME_BYTES: usize = NAME_BYTES + 8;
@@ -63,8 +63,8 @@ impl Sink {
     }
 
     /// The descriptors that it needs, for whoever closes all others.
-    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        [Some(&self.dir), self.file.as_ref()].into_iter().flatten().map(AsRawFd::as_raw_fd)
+    pub fn descriptors(&self) -> [Option<&OwnedFd>; 2] {
+        [Some(&self.dir), self.file.as_ref()]
     }
 
     /// Lines that could not be written.

@@ -163,7 +163,9 @@ fn receive_join(channel: RawFd) -> Result<Option<Join>, Failure> {
     let mut fds = fds.into_iter();
     let mut part = |there: u8| if there == 1 { fds.next() } else { None };
     let [into, procs] = [part(bytes[0]), part(bytes[1])];
-    Ok(Some(Join { into, procs, tasks: fds.collect() }))
+    let mut tasks = Vec::with_capacity(JOINS);
+    tasks.extend(fds);
+    Ok(Some(Join { into, procs, tasks }))
 }
 
 /// Process 1 of the container.

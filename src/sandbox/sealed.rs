@@ -37,7 +37,7 @@ pub fn ensure(words: &[OsString]) -> Result<(), String> {
         Err(_) => sealed_copy(binary).map_err(|error| format!("the own binary cannot be sealed: {error}"))?,
     };
     // The words came from execve(2), so none holds a NUL byte.
-    let words = CStrings::new(words.iter().filter_map(|word| CString::new(word.as_bytes()).ok()).collect());
+    let words = CStrings::new(words.iter().map(|word| CString::new(word.as_bytes()).unwrap_or_default()).collect());
     let program = CString::new(format!("/proc/self/fd/{}", safe.as_raw_fd())).unwrap_or_default();
     let errno = process::execve_same_env(&program, &words);
     Err(format!("the own binary cannot be executed again from where it is sealed: {errno}"))

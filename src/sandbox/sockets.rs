@@ -5,10 +5,13 @@
 use super::prepare::host_ids;
 use crate::base::limits::SOCKETS;
 use crate::plan::{Listen, Socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
 use std::fs;
 use std::io::{Error, ErrorKind, Result};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -44,8 +47,8 @@ pub fn listen(sockets: &[Socket]) -> core::result::Result<Sockets, String> {
 
 fn one(socket: &Socket) -> Result<OwnedFd> {
     match &socket.listen {
-        Listen::Tcp(address) => TcpListener::bind(read(address)?).map(OwnedFd::from),
-        Listen::Udp(address) => UdpSocket::bind(read(address)?).map(OwnedFd::from),
+        Listen::Tcp(address) => bind_to(read(address)?, SockType::Stream),
+        Listen::Udp(address) => bind_to(read(address)?, SockType::Datagram),
         Listen::Unix(path, mode, owner) => {
             remove_dead(path)?;
             // Nobody may connect before it has its owner.
@@ -54,13 +57,27 @@ fn one(socket: &Socket) -> Result<OwnedFd> {
             nix::sys::stat::umask(before);
             let listener = listener?;
             if let Some(owner) = owner {
-                let ids = host_ids(owner).map_err(|error| Error::other(error.to_string()))?;
+                let ids = host_ids(owner).map_err(Error::other)?;
                 lchown(&**path, Some(ids.uid), Some(ids.gid))?;
             }
             fs::set_permissions(&**path, fs::Permissions::from_mode(u32::from(*mode)))?;
             Ok(listener.into())
         }
     }
+}
+
+/// What std's listeners are: a port can be had again at once after its last listener has ended (SO_REUSEADDR, tcp(7)).
+fn bind_to(address: SocketAddr, kind: SockType) -> Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let made = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if kind == SockType::Stream {
+        setsockopt(&made, sockopt::ReuseAddr, &true)?;
+    }
+    bind(made.as_raw_fd(), &SockaddrStorage::from(address))?;
+    if kind == SockType::Stream {
+        nix::sys::socket::listen(&made, Backlog::new(128)?)?;
+    }
+    Ok(made)
 }
 
 fn read(address: &str) -> Result<SocketAddr> {

@@ -71,8 +71,10 @@ impl Supervisor<'_> {
         // Children that ended before there was a signal for it.
         self.reap();
         // Of all groups those are kept that an instance is in, or a next one will be.
-        let held = self.slots.iter().filter_map(|slot| slot.group.as_ref().map(Group::record));
-        let held: Vec<String> = held.chain(unwanted.iter().map(|record| record.cgroup.clone())).collect();
+        let mut held: Vec<String> = unwanted.iter().map(|record| record.cgroup.clone()).collect();
+        for group in self.slots.iter().filter_map(|slot| slot.group.as_ref()) {
+            held.push(group.record());
+        }
         let kept = |name: &str| {
             let is = |dir: &str| dir.rsplit_once('/').is_some_and(|(_, last)| last == name);
             held.iter().any(|record| record.split('\t').any(is))
@@ -169,8 +171,11 @@ impl Supervisor<'_> {
                 && let Some(service) = self.plan.services.get(usize::from(index))
             {
                 // What fails here is tried again, and said, at its start.
-                let handed = self.handed.extract_if(.., |(name, _)| *name == service.name.as_str());
-                slot.sockets.extend(handed.map(|(_, socket)| socket).take(service.sockets.len()));
+                while let Some(at) = self.handed.iter().position(|(name, _)| *name == service.name.as_str()) {
+                    // What the config no longer has is closed.
+                    let _ = slot.sockets.push(self.handed.remove(at).1);
+                }
+                slot.sockets.truncate(service.sockets.len());
                 if !same || slot.sockets.len() < service.sockets.len() {
                     slot.sockets.clear();
                     slot.sockets = sockets::listen(&service.sockets).unwrap_or_default();

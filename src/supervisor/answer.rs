@@ -96,8 +96,11 @@ pub fn name(plan: &Plan, index: Index) -> &str {
 
 /// All needs of a service as the config writes them.
 pub fn needs(plan: &Plan, service: &plan::Service) -> Vec<String> {
-    let services = service.needs.iter().map(|own| need(plan, *own));
-    services.chain(service.awaits.iter().map(ToString::to_string)).collect()
+    let mut needs: Vec<String> = service.needs.iter().map(|own| need(plan, *own)).collect();
+    for awaited in &service.awaits {
+        needs.push(awaited.to_string());
+    }
+    needs
 }
 
 fn need(plan: &Plan, need: Need) -> String {

@@ -104,8 +104,9 @@ fn keep(folder: &Path, name: &str, text: &str) -> io::Result<()> {
     let mut kept: Vec<(u32, String)> = Vec::new();
     for entry in fs::read_dir(folder)?.flatten() {
         let Ok(found) = entry.file_name().into_string() else { continue };
-        let number = found.split_once('-').and_then(|(number, _)| number.parse().ok());
-        kept.extend(number.map(|number: u32| (number, found)));
+        if let Some(number) = found.split_once('-').and_then(|(number, _)| number.parse().ok()) {
+            kept.push((number, found));
+        }
     }
     crate::base::sort::sort(&mut kept);
     let next = kept.last().map_or(1, |(number, _)| number.saturating_add(1));

@@ -102,15 +102,16 @@ pub fn run(context: InitContext<'_>) -> ! {
         log.note(note);
     }
     let kept = [&dev_log, &notify, &ready, &exit, &outlets.pin, &outlets.contact].map(Option::as_ref);
-    let own = [Some(&channel), stdout.as_ref(), stderr.as_ref()].into_iter().chain(kept);
+    let pipes = [Some(&channel), stdout.as_ref(), stderr.as_ref()];
+    let sink = log.sink.as_ref().map_or([None; 2], Sink::descriptors);
+    let ring = log.ring.as_ref().map_or(-1, |ring| ring.as_fd().as_raw_fd());
     let mut keep = heapless::Vec::<i32, 42>::new();
-    keep.extend(own.flatten().map(AsRawFd::as_raw_fd));
-    keep.extend([children.as_fd().as_raw_fd(), starting.descriptor()]);
+    keep.extend([children.as_fd().as_raw_fd(), starting.descriptor(), ring]);
+    keep.extend(parked.as_ref().map_or([-1; 2], Parked::descriptors));
+    for some in [&kept[..], &pipes, &sink, &reach.descriptors()] {
+        keep.extend(some.iter().flatten().map(|fd| fd.as_raw_fd()));
+    }
     keep.extend(outlets.sockets.iter().map(AsRawFd::as_raw_fd));
-    keep.extend(log.ring.iter().map(|ring| ring.as_fd().as_raw_fd()));
-    keep.extend(log.sink.iter().flat_map(Sink::descriptors));
-    keep.extend(reach.descriptors());
-    keep.extend(parked.iter().flat_map(Parked::descriptors));
     if let Err(failure) = child::settle(&keep, filter) {
         // An unconfined init is worse than none.
         starting.kill();

@@ -48,8 +48,8 @@ pub fn take_down(run: &RunDir, tree: Option<&Tree>, say: &mut dyn FnMut(&str)) -
 /// Removes the groups in `tree` that are nobody's: all but those that are `kept`. Returns whether that could be done.
 pub(super) fn sweep(tree: &Tree, kept: impl Fn(&str) -> bool, say: &mut dyn FnMut(&str)) -> bool {
     let mut clean = true;
-    for name in tree.leftovers().into_iter().filter(|name| !kept(name)) {
-        let Some(group) = tree.group(&name) else { continue };
+    for name in &tree.leftovers() {
+        let Some(group) = tree.group(name).filter(|_| !kept(name)) else { continue };
         // Processes here are a service's whose record is lost, or an exec into one.
         let _ = group.kill();
         if let Err(error) = group.remove() {

@@ -34,7 +34,6 @@ use crate::sandbox::spec::{Net, Place, Spec};
 use crate::sys::wait::send_signal;
 use nix::libc;
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -374,7 +373,12 @@ impl Supervisor<'_> {
 
 /// The sockets once more, for the init.
 fn copies(sockets: &Sockets) -> std::io::Result<Sockets> {
-    sockets.iter().map(OwnedFd::try_clone).collect()
+    let mut copies = Sockets::new();
+    for socket in sockets {
+        // There is room for as many.
+        let _ = copies.push(socket.try_clone()?);
+    }
+    Ok(copies)
 }
 
 /// What the init of an instance writes to.

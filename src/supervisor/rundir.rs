@@ -174,8 +174,12 @@ impl RunDir {
 
     /// The names of the services that have a directory here.
     pub fn services(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.path.join("services")).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        let mut names = Vec::new();
+        let Ok(entries) = fs::read_dir(self.path.join("services")) else { return names };
+        for entry in entries.flatten() {
+            names.extend(entry.file_name().into_string());
+        }
+        names
     }
 
     /// The records of instances that a supervisor has left here, last in the start order first, and a sentence for each

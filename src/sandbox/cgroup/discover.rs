@@ -24,7 +24,8 @@ pub struct Hierarchy {
 ///
 /// A hierarchy whose mount does not show this process's group (mounted from a foreign cgroup namespace) is left out.
 pub fn hierarchies(proc_cgroup: &str, mountinfo: &str) -> Vec<Hierarchy> {
-    let mounts: Vec<(u8, Mounted<'_>)> = mountinfo.lines().filter_map(mounted).collect();
+    let mut mounts: Vec<(u8, Mounted<'_>)> = Vec::new();
+    mounts.extend(mountinfo.lines().filter_map(mounted));
     let mut found = Vec::new();
     for line in proc_cgroup.lines() {
         let mut parts = line.splitn(3, ':');
@@ -35,15 +36,20 @@ pub fn hierarchies(proc_cgroup: &str, mountinfo: &str) -> Vec<Hierarchy> {
             continue;
         }
         // The last mount over a target is the visible one; a writable one is preferred.
-        let visible = mounts.iter().rev().filter(|(kind, _)| *kind == version).map(|(_, mount)| mount);
-        let holds =
-            |mount: &&Mounted<'_>| version == 2 || names.split(',').all(|name| has_option(mount.super_options, name));
-        let usable = visible.filter(holds).filter_map(|mount| {
-            let inside = beneath(path, &mount.root)?;
-            let own = format!("{}{}", mount.target.trim_end_matches('/'), inside);
-            Some(Hierarchy { version, controllers, mount: mount.target.clone(), own, read_only: mount.is_read_only() })
-        });
-        found.extend(usable.min_by_key(|hierarchy| hierarchy.read_only));
+        let mut best: Option<(&Mounted<'_>, &str)> = None;
+        for (_, mount) in mounts.iter().rev().filter(|(kind, _)| *kind == version) {
+            let holds = version == 2 || names.split(',').all(|name| has_option(mount.super_options, name));
+            if let Some(inside) = beneath(path, &mount.root).filter(|_| holds)
+                && best.is_none_or(|(best, _)| best.is_read_only() && !mount.is_read_only())
+            {
+                best = Some((mount, inside));
+            }
+        }
+        if let Some((mount, inside)) = best {
+            let own = format!("{}{inside}", mount.target.trim_end_matches('/'));
+            let read_only = mount.is_read_only();
+            found.push(Hierarchy { version, controllers, mount: mount.target.clone(), own, read_only });
+        }
     }
     found
 }

@@ -88,7 +88,13 @@ pub fn keyed(text: &str, key: &str) -> Option<u64> {
 /// The process ids in the group, in the kernel's order.
 pub fn pids(folder: &str) -> Result<Vec<i32>> {
     let text = read(folder, "cgroup.procs")?;
-    Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
+    let mut pids = Vec::new();
+    for pid in text.lines().filter_map(|line| line.parse::<i32>().ok()) {
+        if pid > 0 {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
 }
 
 /// The names of the groups directly beneath `folder`.

@@ -7,7 +7,7 @@ use crate::sys::process::write_all;
 use crate::sys::wait::send_signal;
 use nix::fcntl::OFlag;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The folders of one group, held open. It reaches the processes of that group and nothing else; one that holds nothing
 /// kills nothing.
@@ -31,13 +31,17 @@ impl Group {
             let opened = file::open(folder, "", OFlag::O_PATH | OFlag::O_DIRECTORY).map(OwnedFd::from);
             opened.map_err(|errno| Error::failed("open", folder, errno))
         };
-        let unified = self.dirs.iter().find(|dir| dir.version == 2);
-        let freezer = self.dir(Controller::Freezer);
-        Ok(Killer {
-            procs: self.dirs.first().map(|dir| open(&dir.path)).transpose()?,
-            unified: unified.map(|dir| open(&dir.path)).transpose()?,
-            freezer: freezer.map(|dir| open(&dir.path).map(|folder| (folder, dir.version))).transpose()?,
-        })
+        let mut killer = Killer::default();
+        if let Some(dir) = self.dirs.first() {
+            killer.procs = Some(open(&dir.path)?);
+        }
+        if let Some(dir) = self.dirs.iter().find(|dir| dir.version == 2) {
+            killer.unified = Some(open(&dir.path)?);
+        }
+        if let Some(dir) = self.dir(Controller::Freezer) {
+            killer.freezer = Some((open(&dir.path)?, dir.version));
+        }
+        Ok(killer)
     }
 }
 
@@ -107,9 +111,8 @@ impl Killer {
     }
 
     /// The descriptors that it needs.
-    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let freezer = self.freezer.as_ref().map(|(folder, _)| folder);
-        [self.procs.as_ref(), self.unified.as_ref(), freezer].into_iter().flatten().map(AsRawFd::as_raw_fd)
+    pub fn descriptors(&self) -> [Option<&OwnedFd>; 3] {
+        [self.procs.as_ref(), self.unified.as_ref(), self.freezer.as_ref().map(|(folder, _)| folder)]
     }
 }
 

@@ -148,9 +148,13 @@ fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
     let mut links = 0;
     let mut place = root.to_path_buf();
     let mut depth = 0usize;
-    let parts =
-        |path: &Path| -> Vec<OsString> { path.components().rev().map(|part| part.as_os_str().into()).collect() };
-    let mut rest = parts(path);
+    let mut rest = Vec::new();
+    let add = |rest: &mut Vec<OsString>, path: &Path| {
+        for part in path.components().rev() {
+            rest.push(part.as_os_str().into());
+        }
+    };
+    add(&mut rest, path);
     while let Some(part) = rest.pop() {
         match Path::new(&part).components().next() {
             Some(Component::Normal(name)) => {
@@ -164,7 +168,7 @@ fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
                 if links > LINKS {
                     return Err(io::Error::from_raw_os_error(libc::ELOOP));
                 }
-                rest.extend(parts(&fs::read_link(&next)?));
+                add(&mut rest, &fs::read_link(&next)?);
             }
             Some(Component::ParentDir) if depth > 0 => {
                 place.pop();

@@ -29,17 +29,20 @@ pub fn skipped(service: &Service, files: &Files) -> Option<String> {
 pub fn env_entries(service: &Service) -> Result<Vec<String>, String> {
     let mut entries = Vec::new();
     for file in &service.env_files {
-        entries.extend(env_of(file, Path::new(&**file)).map_err(|(message, hint)| format!("{message}; {hint}"))?);
+        entries.append(&mut env_of(file, Path::new(&**file)).map_err(|(message, hint)| format!("{message}; {hint}"))?);
     }
     Ok(entries)
 }
 
 /// The paths whose appearance or change may end that a service is held.
 pub fn awaited(service: &Service) -> Vec<PathBuf> {
-    let named = service.env_files.iter().chain(service.secrets.iter().map(|secret| &secret.file)).chain(&service.tty);
-    let mut paths: Vec<PathBuf> = named.map(|path| PathBuf::from(&**path)).collect();
-    paths.extend(host_programs(service).into_iter().map(PathBuf::from));
-    paths.extend(service.devices.iter().filter(|device| !device.optional).map(|device| PathBuf::from(&*device.path)));
+    let mut paths = Vec::new();
+    let mut add = |path: &str| paths.push(PathBuf::from(path));
+    service.env_files.iter().for_each(|file| add(file));
+    service.secrets.iter().for_each(|secret| add(&secret.file));
+    service.tty.iter().for_each(|tty| add(tty));
+    host_programs(service).iter().for_each(|program| add(program));
+    service.devices.iter().filter(|device| !device.optional).for_each(|device| add(&device.path));
     paths
 }
 

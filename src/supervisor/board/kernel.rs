@@ -68,12 +68,12 @@ impl Profile {
 
     fn lacks_cores(&self, service: &Service, add: &mut impl FnMut(String, String)) {
         let (Some(wanted), Some(cores)) = (&service.limits.cpus, cpu_list(&self.cores)) else { return };
-        let missing: Vec<String> = cpu_list(wanted)
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|core| !cores.contains(core))
-            .map(|core| core.to_string())
-            .collect();
+        let mut missing = Vec::new();
+        for core in cpu_list(wanted).unwrap_or_default() {
+            if !cores.contains(&core) {
+                missing.push(core.to_string());
+            }
+        }
         if !missing.is_empty() {
             let message = format!("limits.cpus is {wanted:?}, but the board has no core {}", missing.join(", "));
             add(message, format!("it has {} cores, counted from 0", cores.len()));
