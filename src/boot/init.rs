@@ -27,6 +27,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A failure of the first process so soon after one is another of the same kind: it does not go on, but is in rescue.
@@ -179,12 +180,13 @@ fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voi
             plan = lifeline::only(plan, false);
         }
     }
+    // It is needed once more if this fails.
+    let plan = Rc::new(plan);
     let why = if rescue {
         let why = reasons(&first.degraded);
         call.iter().for_each(|call| call.go_back(&why));
         why
     } else {
-        // The plan is needed once more if this fails; its size is that of the file.
         match attempt(plan.clone(), first, voice, call) {
             Ok(end) => return end,
             Err(why) => {
@@ -193,6 +195,8 @@ fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voi
             }
         }
     };
+    // Nobody else has it any more.
+    let plan = Rc::into_inner(plan).unwrap_or_default();
     let Rescue { shell, reboot_after } = plan.device.boot.rescue;
     first.begin_rescue(plan.device.boot.rescue);
     let then = match reboot_after.0 {
@@ -200,7 +204,7 @@ fn supervise(choice: Choice, first: &mut First, asked_for: bool, voice: &mut Voi
         _ => format!("for {reboot_after}, then the board reboots"),
     };
     voice.say(format_args!("RESCUE: {why}; only lifelines run, {then}"));
-    match attempt(lifeline::only(plan, shell && asked_for), first, voice, None) {
+    match attempt(lifeline::only(plan, shell && asked_for).into(), first, voice, None) {
         Ok(end) => end,
         Err(why) => {
             voice.say(format_args!("not even a rescue can run: {why}"));
@@ -215,7 +219,7 @@ fn reasons(degraded: &[String]) -> String {
     reasons.join("; ")
 }
 
-fn attempt(plan: Plan, first: &mut First, voice: &mut Voice, call: Option<Call>) -> Result<End, String> {
+fn attempt(plan: Rc<Plan>, first: &mut First, voice: &mut Voice, call: Option<Call>) -> Result<End, String> {
     let inherited = call.as_ref().and_then(inherit);
     let dir = Path::new(rundir::DEFAULT);
     let from = (Origin::default(), inherited);

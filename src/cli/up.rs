@@ -70,7 +70,7 @@ fn load(path: &Path) -> Result<Plan, u8> {
 fn supervise(plan: Plan, run_dir: &Path, told: Option<PipeWriter>, from: (Origin, Option<Inherited>)) -> u8 {
     let mut told = told;
     let mut keeper = Under::new(from.0.detached, plan.device.boot.watchdog.as_ref());
-    let supervisor = match Supervisor::new(plan, run_dir, &mut keeper, None, from) {
+    let supervisor = match Supervisor::new(plan.into(), run_dir, &mut keeper, None, from) {
         Ok(supervisor) => supervisor,
         Err(refused) => {
             let sentence = match refused {

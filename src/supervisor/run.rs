@@ -50,13 +50,14 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 /// Whom an answer goes to that the keeper asked for; connections count from 1.
 pub(super) const KEEPER: Token = Token { client: 0, id: 0 };
 
 /// The supervisor of one run directory.
 pub struct Supervisor<'k> {
-    pub(super) plan: Plan,
+    pub(super) plan: Rc<Plan>,
     pub(super) state: State,
     pub(super) events: VecDeque<Event>,
     pub(super) slots: Vec<Slot>,
@@ -115,7 +116,7 @@ impl<'k> Supervisor<'k> {
     /// # Errors
     /// The run directory is taken, or something that every service needs cannot be had.
     pub fn new(
-        plan: Plan,
+        plan: Rc<Plan>,
         run_dir: &Path,
         keeper: &'k mut dyn Keeper,
         report: Option<Report>,
