@@ -15,8 +15,8 @@ const WATCHDOG: Millis = Millis::from_secs(30);
 /// The device part of the plan.
 pub fn device(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Device {
     let default = Device::default();
-    context.repeated(&raw.images, "the image folder", plain_path);
-    context.repeated(&raw.allow_missing, "the word", str::to_owned);
+    context.repeated(&raw.images, |folder| Some(folder), "the image folder", plain_path);
+    context.repeated(&raw.allow_missing, |word| Some(word), "the word", str::to_owned);
     let mut allow_missing = FeatureSet::default();
     for word in &raw.allow_missing {
         if let Some(feature) = context.read(Some(word), values::feature) {
@@ -67,9 +67,8 @@ pub fn device(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Devic
 }
 
 fn boot(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Boot {
-    context.repeated(&raw.modules, "the module", |name| name.replace('-', "_"));
-    let names: Vec<&str> = raw.sysctls.iter().filter_map(|sysctl| sysctl.name).collect();
-    context.repeated(&names, "the sysctl", str::to_owned);
+    context.repeated(&raw.modules, |name| Some(name), "the module", |name| name.replace('-', "_"));
+    context.repeated(&raw.sysctls, |sysctl| sysctl.name, "the sysctl", str::to_owned);
     let sysctl = |raw: &raw::Sysctl<'_>| Some(Sysctl { name: boxed(raw.name?), value: boxed(raw.value?) });
     let default = Rescue::default();
     let reboot_after = context.read(raw.rescue.reboot_after, |text| values::duration_or_none(text, 0, u64::MAX));
@@ -89,8 +88,7 @@ fn boot(context: &mut Context<'_, '_, '_>, raw: &raw::Device<'_>) -> Boot {
 }
 
 fn mounts(context: &mut Context<'_, '_, '_>, raw: &[raw::BoardMount<'_>]) -> Vec<BoardMount> {
-    let targets: Vec<&str> = raw.iter().filter_map(|mount| mount.target).collect();
-    context.repeated(&targets, "a mount on", plain_path);
+    context.repeated(raw, |mount| mount.target, "a mount on", plain_path);
     let mut list: Vec<BoardMount> = Vec::with_capacity(raw.len());
     for mount in raw {
         let (Some(source), Some(target), Some(kind)) = (mount.source, mount.target, mount.kind) else { continue };

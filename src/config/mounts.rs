@@ -10,8 +10,7 @@ use crate::plan::{Limits, Memory, Mount, MountKind};
 
 /// The mounts of a service.
 pub fn mounts(context: &mut Context<'_, '_, '_>, raw: &[raw::Mount<'_>], limits: Option<&Limits>) -> Vec<Mount> {
-    let targets: Vec<&str> = raw.iter().filter_map(|mount| mount.target).collect();
-    context.repeated(&targets, "a mount on", plain_path);
+    context.repeated(raw, |mount| mount.target, "a mount on", plain_path);
     let mut list: Vec<Mount> = Vec::with_capacity(raw.len());
     for mount in raw {
         let (Some(kind), Some(target)) = (mount.kind, mount.target) else { continue };

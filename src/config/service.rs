@@ -18,8 +18,8 @@ const TRIES: u16 = 10;
 
 /// The service without its needs, or `None` if something mandatory is missing, which the scanner has reported.
 pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Option<Service> {
-    context.repeated(list(&raw.env), "the variable", |entry| values::env_key(entry).to_owned());
-    context.repeated(list(&raw.env_files), "the file", plain_path);
+    context.repeated(list(&raw.env), |entry| Some(entry), "the variable", |entry| values::env_key(entry).to_owned());
+    context.repeated(list(&raw.env_files), |file| Some(file), "the file", plain_path);
     // Everything is read before the first `?`, so that one missing key hides no other problem.
     let name = context.read(raw.name, values::name);
     let limits = limits(context, &raw.limits);
@@ -154,13 +154,18 @@ fn timer(context: &mut Context<'_, '_, '_>, raw: &raw::Timer<'_>, kind: Kind) ->
 }
 
 fn when(raw: &raw::When<'_>) -> Vec<Condition> {
-    let exists = raw.exists.map(|path| Condition::Exists(boxed(path)));
-    exists.into_iter().chain(raw.missing.map(|path| Condition::Missing(boxed(path)))).collect()
+    let mut conditions = Vec::new();
+    if let Some(path) = raw.exists {
+        conditions.push(Condition::Exists(boxed(path)));
+    }
+    if let Some(path) = raw.missing {
+        conditions.push(Condition::Missing(boxed(path)));
+    }
+    conditions
 }
 
 fn secrets(context: &mut Context<'_, '_, '_>, raw: &[raw::Secret<'_>], mounts: &[Mount]) -> Vec<Secret> {
-    let targets: Vec<&str> = raw.iter().filter_map(|secret| secret.target).collect();
-    context.repeated(&targets, "a secret at", plain_path);
+    context.repeated(raw, |secret| secret.target, "a secret at", plain_path);
     let mut list: Vec<Secret> = Vec::with_capacity(raw.len());
     for secret in raw {
         let (Some(file), Some(target)) = (secret.file, secret.target) else { continue };
@@ -240,8 +245,7 @@ fn limits(context: &mut Context<'_, '_, '_>, raw: &raw::Limits<'_>) -> Option<Li
         _ => {}
     }
     let raw_io = list(&raw.io);
-    let names: Vec<&str> = raw_io.iter().filter_map(|io| io.device).collect();
-    context.repeated(&names, "an io limit for", plain_path);
+    context.repeated(raw_io, |io| io.device, "an io limit for", plain_path);
     let mut io = Vec::with_capacity(raw_io.len());
     for limit in raw_io {
         let Some(device) = limit.device else { continue };
@@ -270,8 +274,7 @@ fn limits(context: &mut Context<'_, '_, '_>, raw: &raw::Limits<'_>) -> Option<Li
 }
 
 fn rlimits(context: &mut Context<'_, '_, '_>, raw: &[raw::Rlimit<'_>]) -> Vec<Rlimit> {
-    let names: Vec<&str> = raw.iter().filter_map(|limit| limit.name).collect();
-    context.repeated(&names, "the resource limit", str::to_owned);
+    context.repeated(raw, |limit| limit.name, "the resource limit", str::to_owned);
     let mut list = Vec::with_capacity(raw.len());
     for limit in raw {
         let soft = context.read(limit.soft, values::amount);
@@ -327,8 +330,7 @@ fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind
 }
 
 fn devices(context: &mut Context<'_, '_, '_>, raw: &[raw::DeviceNode<'_>]) -> Vec<DeviceNode> {
-    let paths: Vec<&str> = raw.iter().filter_map(|device| device.path).collect();
-    context.repeated(&paths, "the device", plain_path);
+    context.repeated(raw, |device| device.path, "the device", plain_path);
     let node = |device: &raw::DeviceNode<'_>| {
         let rules = match device.access {
             Some(raw::Access::R) => DeviceRules { read: true, write: false },
@@ -341,7 +343,8 @@ fn devices(context: &mut Context<'_, '_, '_>, raw: &[raw::DeviceNode<'_>]) -> Ve
 }
 
 fn capabilities(context: &mut Context<'_, '_, '_>, raw: &[&str]) -> CapSet {
-    context.repeated(raw, "the capability", CapSet::number);
+    let number = |name: &str| CapSet::number(name).map_or(String::new(), |number| number.to_string());
+    context.repeated(raw, |name| Some(name), "the capability", number);
     let mut set = CapSet::EMPTY;
     for name in raw {
         if let Some(number) = context.read(Some(name), values::cap) {

@@ -76,22 +76,46 @@ impl<'a, 's, 'f> Context<'a, 's, 'f> {
         self.read(raw, |text| values::duration(text, 0, u64::MAX))
     }
 
-    /// Reports every value of `list` that `same` finds again further up.
-    pub fn repeated<T: PartialEq>(&mut self, list: &[&str], what: &str, key: impl Fn(&str) -> T) {
-        let keys: Vec<T> = list.iter().map(|raw| key(&values::decoded(raw))).collect();
-        for (place, raw) in list.iter().enumerate() {
-            let Some(first) = keys.iter().take(place).position(|key| *key == keys[place]) else { continue };
-            let span = self.span(raw);
-            let place = self.sink.place(self.span(list[first]).start, span.start);
-            let shown = values::decoded(raw);
-            self.problem(raw, format_args!("{what} {shown:?} is there twice"), &format!("the first is in {place}"));
+    /// Reports every one of `list` whose text has the same key as one further up.
+    pub fn repeated<T>(
+        &mut self,
+        list: &[T],
+        text: impl Fn(&T) -> Option<&str>,
+        what: &str,
+        key: impl Fn(&str) -> String,
+    ) {
+        let text = |place| list.get(place).and_then(&text);
+        self.repeated_texts(&text, list.len(), what, &key);
+    }
+
+    fn repeated_texts<'t>(
+        &mut self,
+        text: &dyn Fn(usize) -> Option<&'t str>,
+        count: usize,
+        what: &str,
+        key: &dyn Fn(&str) -> String,
+    ) {
+        let mut known: Vec<(String, &str)> = Vec::with_capacity(count);
+        for raw in (0..count).filter_map(text) {
+            let (shown, start) = (values::decoded(raw), self.span(raw).start);
+            let own = key(&shown);
+            if let Some((_, first)) = known.iter().find(|(known, _)| *known == own) {
+                let place = self.sink.place(self.span(first).start, start);
+                self.problem(raw, format_args!("{what} {shown:?} is there twice"), &format!("the first is in {place}"));
+            }
+            known.push((own, raw));
         }
     }
 
     /// Fills a raw type from one part of the text.
     pub fn fill<T: Slot<'a> + Default>(&mut self, span: Span) -> Option<T> {
         let mut raw = T::default();
-        self.fill_place(span, raw.slot()).then_some(raw)
+        self.fill_into(span, &mut raw).then_some(raw)
+    }
+
+    /// Fills what one part of the text says into a raw type; whether it can be read.
+    pub fn fill_into<T: Slot<'a>>(&mut self, span: Span, raw: &mut T) -> bool {
+        self.fill_place(span, raw.slot())
     }
 
     fn fill_place(&mut self, span: Span, place: Place<'_, 'a>) -> bool {
@@ -165,7 +189,7 @@ pub fn plan(scanned: &Scanned, input: &Input<'_>, sink: &mut Sink<'_>) -> Plan {
         services.push(service::service(&mut context, &raw));
     }
     let named: Vec<&str> = placed.iter().map(|placed| placed.name).filter(|name| !name.is_empty()).collect();
-    context.repeated(&named, "a service called", str::to_owned);
+    context.repeated(&named, |name| Some(name), "a service called", str::to_owned);
     merge::strays(&mut context, &overrides, &named);
     let edges = needs(&mut context, &placed, &mut services);
     let (start_order, cycles) = order(services.len(), &edges);
@@ -195,9 +219,9 @@ fn absent(context: &mut Context<'_, '_, '_>, include: &[Span], absent: &[Box<str
 }
 
 /// The hint at a name that nothing has.
-pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str> + Clone) -> String {
-    let all = || format!("services: {}", known.clone().take(12).collect::<Vec<_>>().join(", "));
-    did_you_mean(name, &mut known.clone()).map_or_else(all, |meant| format!("did you mean {meant:?}?"))
+pub fn nearest(name: &str, known: &[&str]) -> String {
+    let all = || format!("services: {}", known.get(..12).unwrap_or(known).join(", "));
+    did_you_mean(name, &mut known.iter().copied()).map_or_else(all, |meant| format!("did you mean {meant:?}?"))
 }
 
 /// Turns names into indices; gives the edges of the graph.
@@ -205,7 +229,7 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
     let names: Vec<Cow<'_, str>> = placed.iter().map(|placed| values::decoded(placed.name)).collect();
     let mut edges = Vec::new();
     for (index, own) in placed.iter().enumerate() {
-        context.repeated(&own.needs, "the need", bare);
+        context.repeated(&own.needs, |need| Some(need), "the need", bare);
         for raw in &own.needs {
             let (name, until) = match context.read(Some(raw), values::need) {
                 Some(Needed::Service(name, until)) => (name, until),
@@ -219,8 +243,8 @@ fn needs(context: &mut Context<'_, '_, '_>, placed: &[Placed<'_>], services: &mu
                 None => continue,
             };
             let Some(target) = names.iter().position(|known| *known == name.as_str()) else {
-                let known = names.iter().map(|name| &**name).filter(|name| !name.is_empty());
-                let hint = nearest(name.as_str(), known);
+                let known: Vec<&str> = names.iter().map(|name| &**name).filter(|name| !name.is_empty()).collect();
+                let hint = nearest(name.as_str(), &known);
                 context.problem(raw, format_args!("needs {:?}, which is no service", name.as_str()), &hint);
                 continue;
             };

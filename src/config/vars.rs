@@ -39,8 +39,7 @@ struct Expanded {
 
 /// Makes the variables of their raw form and of what their files hold.
 pub fn vars(context: &mut Context<'_, '_, '_>, raws: &[raw::Var<'_>], values: &[Value]) -> Vec<Var> {
-    let names: Vec<&str> = raws.iter().filter_map(|raw| raw.name).collect();
-    context.repeated(&names, "the variable", str::to_owned);
+    context.repeated(raws, |raw| raw.name, "the variable", str::to_owned);
     raws.iter().filter_map(|raw| var(context, raw, values)).collect()
 }
 

@@ -28,7 +28,11 @@ fn read<'a>(what: &str, bytes: &'a [u8], place: Place<'_, 'a>) -> Result<(), Ima
 
 /// `value`, which `what` has to have as its `key`.
 pub fn need<T>(what: &str, key: &str, value: Option<T>) -> Result<T, ImageError> {
-    value.ok_or_else(|| ImageError::invalid(&format_args!("{what} has no \"{key}\", or it is null")))
+    value.ok_or_else(|| lacks(what, key))
+}
+
+fn lacks(what: &str, key: &str) -> ImageError {
+    ImageError::invalid(&format_args!("{what} has no \"{key}\", or it is null"))
 }
 
 /// A text with its escapes decoded; empty if there is none.
@@ -64,7 +68,7 @@ impl<'a, T: Slot<'a> + Default, const N: usize> Slot<'a> for List<T, N> {
 
 impl<'a, T: Slot<'a> + Default, const N: usize> Slot<'a> for Option<List<T, N>> {
     fn slot(&mut self) -> Place<'_, 'a> {
-        Place::List(self.get_or_insert_default())
+        Place::List(self.insert(List::default()))
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! serde's derive makes a visitor for each struct and each type of value, and each is thousands of bytes of program.
 //! Here a struct says for a key which of its fields takes the value and as what ([`Place`]), and the one visitor does the
-//! rest. What a struct has not is skipped or refused, as the caller asks; `null` leaves a field as it is; of a key that
-//! is there twice the last value counts, so a text from outside goes through [`super::check`] or the scanner first.
+//! rest. What a struct has not is skipped or refused, as the caller asks; `null` leaves a field as it is; any other value
+//! takes the place of the one before, of which only an object that is always there keeps what it is not given anew. So of
+//! a key that is there twice the last value counts, and a text from outside goes through [`super::check`] or the scanner
+//! first.
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json_core::de::Error;
@@ -52,6 +54,11 @@ pub trait Number {
 pub trait Word {
     /// Takes `word`; `false`: it is not on the list.
     fn set(&mut self, word: &str) -> bool;
+}
+
+/// Where `key` is among `keys`.
+pub fn place_of(key: &str, keys: &[&str]) -> Option<usize> {
+    keys.iter().position(|known| *known == key)
 }
 
 /// A field: as what it is read follows from its type.
@@ -124,7 +131,7 @@ impl<'a, T: Slot<'a> + Default, const N: usize> Slot<'a> for heapless::Vec<T, N>
 
 impl<'a, T: Slot<'a> + Default, const N: usize> Slot<'a> for Option<heapless::Vec<T, N>> {
     fn slot(&mut self) -> Place<'_, 'a> {
-        Place::List(self.get_or_insert_default())
+        Place::List(self.insert(heapless::Vec::new()))
     }
 }
 
@@ -153,7 +160,7 @@ macro_rules! objects {
                 #[allow(non_camel_case_types)]
                 enum At { $($field),* }
                 const KEYS: &[&str] = &[$($crate::objects!(@key $field $($key)?)),*];
-                let at = KEYS.iter().position(|known| *known == key)?;
+                let at = $crate::base::json::fill::place_of(key, KEYS)?;
                 $(if at == At::$field as usize {
                     return Some($crate::base::json::fill::Slot::slot(&mut self.$field));
                 })*
@@ -169,7 +176,7 @@ macro_rules! objects {
 
         impl<$life> $crate::base::json::fill::Slot<$life> for Option<$($name)*> {
             fn slot(&mut self) -> $crate::base::json::fill::Place<'_, $life> {
-                $crate::base::json::fill::Place::Object(self.get_or_insert_default())
+                $crate::base::json::fill::Place::Object(self.insert(Default::default()))
             }
         }
     };
