@@ -10,18 +10,16 @@ pub fn sort<T: Ord>(list: &mut [T]) {
 
 /// Sorts by `compare`. Equal elements stay in their order.
 pub fn sort_by<T>(list: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
-    let swaps = swaps(list.len(), &|a, b| match (list.get(a), list.get(b)) {
+    let places = places(list.len(), &|a, b| match (list.get(a), list.get(b)) {
         (Some(a), Some(b)) => compare(a, b),
         _ => Ordering::Equal,
     });
-    swaps.into_iter().for_each(|(a, b)| list.swap(a, b));
+    arrange(places, &mut |a, b| list.swap(a, b));
 }
 
-/// What has to be swapped, in this order, to sort `count` things.
-fn swaps(count: usize, compare: &dyn Fn(usize, usize) -> Ordering) -> Vec<(usize, usize)> {
-    let mut places = places(count, compare);
-    let mut swaps = Vec::new();
-    for start in 0..count {
+/// Swaps what has to be swapped for each place to get what is at the place that it names.
+fn arrange(mut places: Vec<usize>, swap: &mut dyn FnMut(usize, usize)) {
+    for start in 0..places.len() {
         // Round the circle of places of which each gets what is at the next one.
         let mut at = start;
         while let Some(place) = places.get_mut(at) {
@@ -29,11 +27,10 @@ fn swaps(count: usize, compare: &dyn Fn(usize, usize) -> Ordering) -> Vec<(usize
             if from == start {
                 break;
             }
-            swaps.push((at, from));
+            swap(at, from);
             at = from;
         }
     }
-    swaps
 }
 
 /// The places from 0 to `count` in sorted order: runs of one are merged into runs of two, of four and so on.
