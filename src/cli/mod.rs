@@ -125,7 +125,7 @@ pub fn main() -> std::process::ExitCode {
     if words.get(1).is_some_and(|word| word == CHECK) {
         return upgrade::check(words.get(2).and_then(|word| word.to_str()).unwrap_or_default()).into();
     }
-    start(words)
+    start(&words)
 }
 
 /// The command that the program's own name, or else the first word, stands for, among [`NAMES`].
@@ -137,22 +137,24 @@ fn named(words: &[OsString]) -> Option<&'static str> {
 
 /// `reboot -f` as `coracle reboot -f`.
 fn spelled_out(name: &str, words: Vec<OsString>) -> Vec<OsString> {
-    ["coracle".into(), name.into()].into_iter().chain(words.into_iter().skip(1)).collect()
+    let mut spelled: Vec<OsString> = vec!["coracle".into(), name.into()];
+    spelled.extend_from_slice(words.get(1..).unwrap_or_default());
+    spelled
 }
 
 /// Not in the frame of [`main`], which is there before the binary is sealed and once more after it.
 #[inline(never)]
-fn start(words: Vec<OsString>) -> std::process::ExitCode {
+fn start(words: &[OsString]) -> std::process::ExitCode {
     crate::sys::wait::keep_ended_children();
-    let given: Result<Vec<String>, _> = words.into_iter().skip(1).map(OsString::into_string).collect();
-    let code = match given {
-        Ok(words) => dispatch(&words),
-        Err(word) => {
+    let mut given = Vec::with_capacity(words.len());
+    for word in words.get(1..).unwrap_or_default() {
+        let Some(text) = word.to_str() else {
             output::complain(&format_args!("the argument {word:?} is no UTF-8 text"));
-            exit::USAGE
-        }
-    };
-    code.into()
+            return exit::USAGE.into();
+        };
+        given.push(text.to_owned());
+    }
+    dispatch(&given).into()
 }
 
 /// Parses the words behind `coracle` and runs the command.

@@ -214,17 +214,15 @@ fn said(code: u8) -> Refusal {
 
 /// The image, and the command given.
 fn image_and_command(args: &RunArgs, device: &Device) -> Result<(Image, Vec<Box<str>>), Refusal> {
-    let words = |words: &[String]| words.iter().map(|word| word.as_str().into()).collect();
+    let words = |words: &[String]| -> Vec<Box<str>> { words.iter().map(|word| word.as_str().into()).collect() };
     let Some(folder) = &args.rootfs else {
         let Some((image, rest)) = args.words.split_first() else {
             return Err(usage("no root file system: name an image, or give --rootfs DIR"));
         };
         let image = image_root(device, image)?;
         // As Docker does: the words replace the image's cmd, its entrypoint stays.
-        let mut command: Vec<Box<str>> = words(rest);
-        if !command.is_empty() {
-            command.splice(0..0, image.config.entrypoint.iter().cloned());
-        }
+        let mut command = if rest.is_empty() { Vec::new() } else { image.config.entrypoint.clone() };
+        command.append(&mut words(rest));
         return Ok((image, command));
     };
     let name = CString::new(folder.as_str()).map_err(|_| usage("--rootfs holds a NUL byte"))?;

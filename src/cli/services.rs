@@ -4,13 +4,19 @@
 use super::output;
 use crate::base::name::Name;
 use crate::base::suggest::did_you_mean;
+use crate::sys::folder;
+use std::ffi::OsStr;
 use std::path::Path;
 
 /// The names of all services that ever ran since the run directory was made, sorted.
 pub fn known(run_dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(run_dir.join("services")).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| Name::new(name).is_ok()).collect();
+    let mut names = Vec::new();
+    for path in folder::list(&run_dir.join("services")).unwrap_or_default() {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        if Name::new(name).is_ok() {
+            names.push(name.to_owned());
+        }
+    }
     crate::base::sort::sort(&mut names);
     names
 }

@@ -7,6 +7,7 @@ use super::digest::Digest;
 use super::platform::Platform;
 use super::text::{List, need, parse, text, texts};
 use crate::base::limits::{ARGV, ENV, LAYERS};
+use crate::base::signal;
 use crate::base::units::Millis;
 use crate::objects;
 use crate::plan::Times;
@@ -187,7 +188,10 @@ fn health(raw: RawHealth<'_>) -> Result<Option<Box<HealthCheck>>, ImageError> {
     let mut command = words("Healthcheck", texts(&raw.test))?;
     match command.first().map(|first| &**first) {
         Some("CMD") if command.len() > 1 => drop(command.remove(0)),
-        Some("CMD-SHELL") if command.len() > 1 => drop(command.splice(..1, ["/bin/sh".into(), "-c".into()])),
+        Some("CMD-SHELL") if command.len() > 1 => {
+            command.insert(0, "/bin/sh".into());
+            command.iter_mut().skip(1).take(1).for_each(|kind| *kind = "-c".into());
+        }
         _ => return Ok(None),
     }
     let time = |nanos: Option<i64>, usual| {
@@ -229,8 +233,8 @@ pub fn stop_signal(text: &str) -> Result<Option<u8>, ImageError> {
             if rest.is_empty() { 0 } else { rest.strip_prefix('+').and_then(|n| n.parse().ok()).ok_or_else(bad)? };
         return if offset <= 30 { Ok(Some(34 + offset)) } else { Err(bad()) };
     }
-    let full = format!("SIG{name}");
-    full.parse::<nix::sys::signal::Signal>().map(|signal| Some(signal as i32 as u8)).map_err(|_| bad())
+    let known = signal::NAMES.iter().find(|(known, _)| *known == name);
+    known.map(|(_, number)| Some(*number)).ok_or_else(bad)
 }
 
 #[cfg(test)]

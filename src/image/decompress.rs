@@ -58,7 +58,6 @@ pub struct Summary {
 }
 
 /// Why a stream cannot be decompressed.
-#[derive(Debug)]
 pub enum DecodeError {
     /// The source cannot be read.
     Read(io::Error),
@@ -285,6 +284,13 @@ impl fmt::Display for DecodeError {
                 "its zstd window of {wanted} is above the cap of {cap} (zstd_window); compress it without --long, or raise the cap"
             ),
         }
+    }
+}
+
+/// The sentence: an [`io::Error`] that carries it asks for this form, too, and shows it to nobody.
+impl fmt::Debug for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

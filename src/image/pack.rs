@@ -11,11 +11,11 @@ use super::platform::Platform;
 use super::tar::write::Writer;
 use super::tar::{Entry, Kind, Mtime, Xattr};
 use super::text::{quote, quote_list};
+use crate::sys::folder;
 use crate::sys::xattr;
 use nix::libc;
 use nix::sys::stat::{major, minor};
 use sha2::{Digest as _, Sha256};
-use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -177,10 +177,11 @@ fn layer<'a>(what: &Pack<'_>, out: &'a mut dyn Write) -> Result<Layer<'a>, Image
                     path.display()
                 )));
             }
-            let list = fs::read_dir(&path).and_then(|list| list.map(|entry| Ok(entry?.file_name())).collect());
-            let mut names: Vec<OsString> = list.map_err(|error| failed("list", &path, error))?;
-            crate::base::sort::sort_by(&mut names, |a, b| b.cmp(a));
-            open.extend(names.into_iter().map(|child| (name.join(child), depth + 1)));
+            let mut inside = folder::list(&path).map_err(|error| failed("list", &path, error))?;
+            crate::base::sort::sort_by(&mut inside, |a, b| b.file_name().cmp(&a.file_name()));
+            for child in inside {
+                open.push((name.join(child.file_name().unwrap_or_default()), depth + 1));
+            }
         }
     }
     let sink = writer.finish().map_err(|error| failed("pack", what.folder, error))?;

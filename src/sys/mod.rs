@@ -8,6 +8,7 @@ pub mod caps;
 pub mod datagram;
 mod early;
 pub mod fault;
+pub mod folder;
 pub mod heap;
 pub mod landlock;
 pub mod loopdev;

@@ -13,7 +13,7 @@ use crate::image::digest::Digest;
 use crate::image::record::{ImageRecord, SourceId};
 use crate::image::reference::Reference;
 use crate::plan::Device;
-use std::fs;
+use crate::sys::folder;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -67,14 +67,19 @@ impl Baked {
     /// All images; those that cannot be read are left out and counted.
     pub(super) fn images(&self) -> Result<(Vec<ImageRecord>, usize), ImageError> {
         let folder = self.folder.join("images");
-        let files = match fs::read_dir(&folder) {
+        let files = match folder::list(&folder) {
             Ok(files) => files,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
             Err(error) => return Err(fail("list", &folder, error)),
         };
-        let read: Vec<_> = files.flatten().map(|file| record(&file.path())).collect();
-        let unreadable = read.iter().filter(|record| record.is_err()).count();
-        Ok((read.into_iter().flatten().collect(), unreadable))
+        let (mut records, mut unreadable) = (Vec::new(), 0);
+        for file in files {
+            match record(&file) {
+                Ok(record) => records.push(record),
+                Err(_) => unreadable += 1,
+            }
+        }
+        Ok((records, unreadable))
     }
 }
 

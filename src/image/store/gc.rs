@@ -6,6 +6,7 @@ use crate::base::sort::sort;
 use crate::image::ImageError;
 use crate::image::digest::Digest;
 use crate::image::record::ImageRecord;
+use crate::sys::folder;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -143,8 +144,13 @@ impl Store {
 
     fn entries(&self, folder: &str) -> Result<Vec<(PathBuf, String)>, ImageError> {
         let folder = self.state.join(folder);
-        let entries = fs::read_dir(&folder).map_err(|error| fail("list", &folder, error))?;
-        Ok(entries.flatten().map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned())).collect())
+        let paths = folder::list(&folder).map_err(|error| fail("list", &folder, error))?;
+        let mut entries = Vec::with_capacity(paths.len());
+        for path in paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            entries.push((path, name));
+        }
+        Ok(entries)
     }
 
     /// Takes a folder out of sight by one rename, then removes it.

@@ -31,6 +31,7 @@ use super::record::{ImageRecord, LayerRecord, Root, SourceId};
 use super::reference::Reference;
 use crate::base::read::read_up_to;
 use crate::plan::Device;
+use crate::sys::folder;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -126,12 +127,13 @@ impl Store {
     /// All layers that are there and not known to be damaged, those in both stores twice.
     pub fn layers(&self) -> Result<Vec<Digest>, ImageError> {
         let own = self.state.join("layers");
-        let mut names: Vec<_> = fs::read_dir(&own).map_err(|error| fail("list", &own, error))?.flatten().collect();
-        // A read-only store that is not there has none.
-        let baked = self.baked.iter().filter_map(|baked| fs::read_dir(baked.folder().join("layers")).ok());
-        names.extend(baked.flatten().flatten());
-        let layers = names.iter().filter_map(|entry| Digest::parse_hex(entry.file_name().to_str()?));
-        Ok(layers.filter(|layer| self.has_layer(layer)).collect())
+        let mut paths = folder::list(&own).map_err(|error| fail("list", &own, error))?;
+        if let Some(baked) = &self.baked {
+            // A read-only store that is not there has none.
+            paths.append(&mut folder::list(&baked.folder().join("layers")).unwrap_or_default());
+        }
+        let layer = |path: &PathBuf| Digest::parse_hex(path.file_name()?.to_str()?);
+        Ok(paths.iter().filter_map(layer).filter(|layer| self.has_layer(layer)).collect())
     }
 
     /// The record of a layer.
@@ -306,9 +308,9 @@ impl Store {
 
     fn record_files(&self) -> Result<Vec<PathBuf>, ImageError> {
         let folder = self.state.join("images");
-        let list = || fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>();
-        let files = list().map_err(|error| fail("list", &folder, error))?;
-        Ok(files.into_iter().filter(|path| path.extension().is_none_or(|ending| ending != "new")).collect())
+        let mut files = folder::list(&folder).map_err(|error| fail("list", &folder, error))?;
+        files.retain(|path| path.extension().is_none_or(|ending| ending != "new"));
+        Ok(files)
     }
 }
 

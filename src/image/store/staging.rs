@@ -3,6 +3,7 @@
 
 use super::{Store, fail};
 use crate::image::ImageError;
+use crate::sys::folder;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -61,9 +62,8 @@ impl Store {
     /// Removes what unpackers that no longer live left behind.
     pub(super) fn clean_staging(&self) -> Result<u64, ImageError> {
         let staging = self.state.join("staging");
-        let entries = fs::read_dir(&staging).map_err(|error| fail("list", &staging, error))?;
         let mut removed = 0;
-        for path in entries.flatten().map(|entry| entry.path()) {
+        for path in folder::list(&staging).map_err(|error| fail("list", &staging, error))? {
             if let Ok(Some(_lock)) = lock_folder(&path) {
                 fs::remove_dir_all(&path).map_err(|error| fail("remove", &path, error))?;
                 removed += 1;

@@ -1,11 +1,10 @@
 //! What can be wrong with an archive, in sentences.
 
 use crate::base::units::Bytes;
-use core::fmt;
+use core::fmt::{self, Write as _};
 use std::io;
 
 /// Why an archive cannot be read, with the entry and the byte where it was noticed.
-#[derive(Debug)]
 pub struct TarError {
     /// Where the entry's first header begins, in bytes of the (decompressed) archive.
     pub offset: u64,
@@ -81,12 +80,15 @@ pub fn printable(bytes: &[u8]) -> Box<str> {
     let cut = &bytes[..bytes.len().min(256)];
     let mut text = String::new();
     for chunk in cut.utf8_chunks() {
-        text.extend(chunk.valid().chars().flat_map(|c| {
-            let escape = c.is_control().then(|| c.escape_default());
-            let plain = escape.is_none().then_some(c);
-            escape.into_iter().flatten().chain(plain)
-        }));
-        text.extend(chunk.invalid().iter().flat_map(|byte| byte.escape_ascii()).map(char::from));
+        for c in chunk.valid().chars() {
+            match c.is_control() {
+                true => text.extend(c.escape_default()),
+                false => text.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "{}", byte.escape_ascii());
+        }
     }
     if cut.len() < bytes.len() {
         text.push('…');
@@ -102,6 +104,13 @@ impl fmt::Display for TarError {
             (problem, "") => write!(f, "tar header at byte {}: {problem}", self.offset),
             (problem, entry) => write!(f, "entry {entry:?} at byte {}: {problem}", self.offset),
         }
+    }
+}
+
+/// The sentence: an [`io::Error`] that carries it asks for this form, too, and shows it to nobody.
+impl fmt::Debug for TarError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
