@@ -30,6 +30,17 @@ fn included_files_add_services_in_their_order_and_override_those_of_any_file() {
 }
 
 #[test]
+fn an_override_replaces_a_list_and_a_timer_as_a_whole() {
+    let keys = r#"{ "services": [ { "name": "keys", "image": "k.tar", "type": "oneshot", "limits": { "memory": "4M" },
+      "command": ["/bin/keys", "-a"], "timer": { "every": "1h", "jitter": "1m" } } ] }"#;
+    let over = r#"{ "overrides": [ { "name": "keys", "command": ["/bin/new"], "timer": { "at": "03:00" } } ] }"#;
+    let (plan, _) = load_files(&[("main", MAIN), ("keys", keys), ("over", over)], &[]).unwrap();
+    let timer = plan.services[1].timer.unwrap();
+    assert_eq!((timer.schedule, timer.jitter), (Schedule::At(Millis(10_800_000)), Millis(0)));
+    assert_eq!(plan.services[1].command, [Box::from("/bin/new")]);
+}
+
+#[test]
 fn a_problem_names_the_file_it_is_in_and_the_other_place() {
     let twice = "{ \"services\": [\n  { \"name\": \"web\", \"image\": \"a\", \"limits\": { \"memory\": \"1M\" } } ] }";
     let shown = load_files(&[("main.json", MAIN), ("d/web.json", twice)], &[]).unwrap_err();
