@@ -7,6 +7,7 @@ mod gzip;
 mod input;
 mod zstd;
 
+use crate::base::read::ReadBytes;
 use crate::base::units::Bytes;
 use crate::plan::device::ImageCaps;
 use core::fmt;
@@ -123,7 +124,12 @@ impl<'a> Decoder<'a> {
         Decoder::of(Box::new(source), caps, used, wanted)
     }
 
-    fn of(source: Box<dyn Read + 'a>, caps: &ImageCaps, used: u64, wanted: Wanted) -> Result<Decoder<'a>, DecodeError> {
+    fn of(
+        source: Box<dyn ReadBytes + 'a>,
+        caps: &ImageCaps,
+        used: u64,
+        wanted: Wanted,
+    ) -> Result<Decoder<'a>, DecodeError> {
         let mut input = Input::new(source);
         let compression = detect(input.peek(10)?)?;
         // One digest serves both when nothing is compressed.

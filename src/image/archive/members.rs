@@ -5,7 +5,7 @@ use super::names::{self, Names, Target};
 use super::shape::normal;
 use super::sink::{Done, Sink};
 use super::{Blobs, unreadable};
-use crate::base::read::read_up_to;
+use crate::base::read::{ReadBytes, read_up_to};
 use crate::base::units::Bytes;
 use crate::image::ImageError;
 use crate::image::tar::{Kind, Reader};
@@ -86,7 +86,7 @@ impl Blobs for Members<'_> {
 }
 
 /// Reads a small member whole.
-fn document(name: &str, size: u64, source: &mut dyn Read, cap: Bytes) -> Result<Vec<u8>, ImageError> {
+fn document(name: &str, size: u64, source: &mut dyn ReadBytes, cap: Bytes) -> Result<Vec<u8>, ImageError> {
     if size > cap.0 {
         return Err(too_large(name, size, cap));
     }

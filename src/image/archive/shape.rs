@@ -21,9 +21,9 @@ pub enum Shape {
 /// Looks at the beginning of an archive, which may be compressed as a whole.
 pub fn probe(file: &File, caps: &ImageCaps) -> Result<(Shape, Compression), ImageError> {
     let nothing = Wanted { stored: false, content: false };
-    let decoder = Decoder::new(rewound(file)?, caps, 0, nothing).map_err(|error| unreadable(error.into()))?;
+    let mut decoder = Decoder::new(rewound(file)?, caps, 0, nothing).map_err(|error| unreadable(error.into()))?;
     let compression = decoder.compression();
-    let mut reader = Reader::new(decoder, caps.pax.0);
+    let mut reader = Reader::new(&mut decoder, caps.pax.0);
     let mut seen = 0u32;
     while let Some(entry) = reader.next_entry().map_err(|error| not_an_archive(&error, seen))? {
         seen += 1;

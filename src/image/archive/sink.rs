@@ -1,6 +1,7 @@
 //! Where layers go: each into a folder of its own beneath the staging folder, unpacked, digested and recorded.
 #![forbid(unsafe_code)]
 
+use crate::base::read::ReadBytes;
 use crate::image::ImageError;
 use crate::image::decompress::{DecodeError, Decoder, Wanted};
 use crate::image::digest::Digest;
@@ -108,7 +109,7 @@ impl<'a> Sink<'a> {
     }
 
     /// Unpacks one layer, which ends where `source` ends.
-    pub fn unpack(&mut self, source: &mut dyn Read) -> Result<Done, ImageError> {
+    pub fn unpack(&mut self, source: &mut dyn ReadBytes) -> Result<Done, ImageError> {
         self.progress.layer = self.progress.layer.saturating_add(1);
         let folder = self.root.join(format!("new-{}", self.next));
         self.next += 1;
@@ -120,7 +121,7 @@ impl<'a> Sink<'a> {
         result
     }
 
-    fn unpack_into(&mut self, folder: &Path, source: &mut dyn Read) -> Result<Done, ImageError> {
+    fn unpack_into(&mut self, folder: &Path, source: &mut dyn ReadBytes) -> Result<Done, ImageError> {
         let tree = folder.join("tree");
         fs::create_dir(folder).and_then(|()| fs::create_dir(&tree)).map_err(no_room)?;
         let root = File::open(&tree).map_err(no_room)?;
@@ -213,7 +214,7 @@ fn undecodable(error: DecodeError) -> ImageError {
 
 /// Counts what is read of a layer's stored bytes.
 struct Counted<'a> {
-    source: &'a mut dyn Read,
+    source: &'a mut dyn ReadBytes,
     progress: &'a mut Progress,
     report: &'a mut dyn FnMut(Progress),
     next: u64,
@@ -221,7 +222,7 @@ struct Counted<'a> {
 
 impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.source.read(buffer)?;
+        let length = self.source.read_bytes(buffer)?;
         self.progress.done = self.progress.done.saturating_add(length as u64);
         if self.progress.done >= self.next {
             self.next = self.progress.done.saturating_add(STRIDE);

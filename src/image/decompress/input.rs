@@ -1,6 +1,7 @@
 //! The compressed side: a buffer that counts and digests what it reads.
 
 use super::{DecodeError, Sha};
+use crate::base::read::ReadBytes;
 use sha2::{Digest, Sha256};
 use std::io::{self, Read};
 
@@ -9,7 +10,7 @@ const BUFFER: usize = 128 * 1024;
 
 /// A buffered source.
 pub struct Input<'a> {
-    source: Box<dyn Read + 'a>,
+    source: Box<dyn ReadBytes + 'a>,
     buffer: Box<[u8]>,
     position: usize,
     filled: usize,
@@ -21,7 +22,7 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    pub fn new(source: Box<dyn Read + 'a>) -> Input<'a> {
+    pub fn new(source: Box<dyn ReadBytes + 'a>) -> Input<'a> {
         let buffer = vec![0; BUFFER].into();
         Input { source, buffer, position: 0, filled: 0, used: 0, digest: None, ended: false }
     }
@@ -81,7 +82,7 @@ impl<'a> Input<'a> {
 
     fn read_more(&mut self) -> Result<(), DecodeError> {
         loop {
-            match self.source.read(&mut self.buffer[self.filled..]) {
+            match self.source.read_bytes(&mut self.buffer[self.filled..]) {
                 Ok(count) => {
                     self.ended |= count == 0;
                     self.filled += count;

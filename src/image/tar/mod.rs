@@ -17,6 +17,7 @@ pub mod write;
 pub use entry::{Entry, Kind, Mtime, Xattr};
 pub use error::{Problem, TarError, printable};
 
+use crate::base::read::ReadBuffer;
 use header::{BLOCK, Block};
 use pax::Extended;
 use sparse::Map;
@@ -24,7 +25,7 @@ use std::io::{self, BufRead, Read};
 
 /// Reads a tar archive from its first byte to its end marker; what follows the marker is left in the source.
 pub struct Reader<'a> {
-    source: Box<dyn BufRead + 'a>,
+    source: Box<dyn ReadBuffer + 'a>,
     /// Most bytes of pax and GNU extension records, and of a sparse map, that one entry may have.
     pax_cap: u64,
     /// Bytes read from the source so far.
@@ -56,8 +57,12 @@ pub struct Chunk<'a> {
 impl<'a> Reader<'a> {
     /// A reader at the first byte of an archive; `pax_cap` as [`ImageCaps::pax`](crate::plan::device::ImageCaps::pax).
     pub fn new(source: impl BufRead + 'a, pax_cap: u64) -> Reader<'a> {
+        Reader::of(Box::new(source), pax_cap)
+    }
+
+    fn of(source: Box<dyn ReadBuffer + 'a>, pax_cap: u64) -> Reader<'a> {
         Reader {
-            source: Box::new(source),
+            source,
             pax_cap,
             offset: 0,
             lent: 0,
@@ -88,7 +93,7 @@ impl<'a> Reader<'a> {
     pub fn chunk(&mut self) -> Result<Option<Chunk<'_>>, TarError> {
         self.give_back();
         let Some((offset, run)) = self.map.run() else { return Ok(None) };
-        let available = match fill(&mut self.source) {
+        let available = match fill(&mut *self.source) {
             Ok(bytes) => bytes.len(),
             Err(error) => return Err(self.error(Problem::Read(error))),
         };
@@ -99,7 +104,7 @@ impl<'a> Reader<'a> {
         self.map.advance(length as u64);
         self.left = self.left.saturating_sub(length as u64);
         self.lent = length;
-        match fill(&mut self.source) {
+        match fill(&mut *self.source) {
             Ok(bytes) => Ok(Some(Chunk { offset, bytes: bytes.get(..length).unwrap_or(bytes) })),
             Err(error) => Err(TarError::new(self.entry.0, &self.entry.1, Problem::Read(error))),
         }
@@ -131,7 +136,7 @@ impl<'a> Reader<'a> {
     }
 
     fn give_back(&mut self) {
-        self.source.consume(self.lent);
+        self.source.used(self.lent);
         self.offset += self.lent as u64;
         self.lent = 0;
     }
@@ -275,13 +280,13 @@ impl<'a> Reader<'a> {
     fn read_full(&mut self, buffer: &mut [u8]) -> Result<usize, Problem> {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let bytes = fill(&mut self.source).map_err(Problem::Read)?;
+            let bytes = fill(&mut *self.source).map_err(Problem::Read)?;
             let length = bytes.len().min(rest.len());
             if length == 0 {
                 break;
             }
             rest[..length].copy_from_slice(&bytes[..length]);
-            self.source.consume(length);
+            self.source.used(length);
             self.offset += length as u64;
             done += length;
         }
@@ -290,12 +295,12 @@ impl<'a> Reader<'a> {
 
     fn skip(&mut self, mut count: u64) -> Result<(), Problem> {
         while count > 0 {
-            let available = fill(&mut self.source).map_err(Problem::Read)?.len();
+            let available = fill(&mut *self.source).map_err(Problem::Read)?.len();
             if available == 0 {
                 return Err(Problem::Truncated);
             }
             let length = usize::try_from(count).unwrap_or(usize::MAX).min(available);
-            self.source.consume(length);
+            self.source.used(length);
             self.offset += length as u64;
             count -= length as u64;
         }
@@ -304,16 +309,16 @@ impl<'a> Reader<'a> {
 }
 
 /// The bytes that the source has ready; empty only at its end.
-fn fill(source: &mut impl BufRead) -> io::Result<&[u8]> {
+fn fill(source: &mut dyn ReadBuffer) -> io::Result<&[u8]> {
     // Two calls, because a borrow that is returned from inside a loop lasts for the whole loop.
     loop {
-        match source.fill_buf() {
+        match source.ready() {
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    source.fill_buf()
+    source.ready()
 }
 
 /// Zero bytes between the end of `size` bytes of data and the next block.

@@ -1,6 +1,7 @@
 //! Writes reproducible archives: ustar, with a pax header where ustar's fields are too small.
 
 use super::{Entry, Kind, Mtime};
+use crate::base::read::{ReadBytes, copy};
 use std::io::{self, Read, Write};
 
 const BLOCK: usize = 512;
@@ -50,9 +51,9 @@ impl<W: Write> Writer<W> {
     }
 }
 
-fn append(sink: &mut dyn Write, entry: &Entry, data: &mut dyn Read) -> io::Result<()> {
+fn append(sink: &mut dyn Write, entry: &Entry, data: &mut dyn ReadBytes) -> io::Result<()> {
     let size = begin(sink, entry)?;
-    let copied = io::copy(&mut data.take(size), sink)?;
+    let copied = copy(data, size, sink)?;
     if copied != size {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
