@@ -307,11 +307,18 @@ fn problems_json(problems: &[Problem]) -> String {
             or_null(problem.hint.as_deref())
         )
     };
-    list(problems.iter().map(one))
+    list(&mut problems.iter().map(one))
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
-    format!("[{}]", items.collect::<Vec<_>>().join(","))
+fn list(items: &mut dyn Iterator<Item = String>) -> String {
+    let mut list = String::from("[");
+    for (number, item) in items.enumerate() {
+        let comma = if number > 0 { "," } else { "" };
+        list.push_str(comma);
+        list.push_str(&item);
+    }
+    list.push(']');
+    list
 }
 
 fn or_null(text: Option<&str>) -> String {
@@ -343,7 +350,7 @@ fn json(file: &Path, plan: &Plan, warnings: &[Problem], board: &Board, found: &[
             or_null(image_place(plan, board, service).map(|(path, _)| path).as_deref()),
             limits.pids,
             limits.cpu.map_or("null".into(), |cpu| cpu.to_string()),
-            list(answer::needs(plan, service).iter().map(|name| Quoted(name).to_string()))
+            list(&mut answer::needs(plan, service).iter().map(|name| Quoted(name).to_string()))
         )
     };
     let sum = board::memory_sum(plan);
@@ -352,8 +359,8 @@ fn json(file: &Path, plan: &Plan, warnings: &[Problem], board: &Board, found: &[
         Quoted(&file.display().to_string()),
         found.is_empty(),
         problems_json(warnings),
-        list(found.iter().map(board_problem)),
-        list(ordered(plan).map(service)),
+        list(&mut found.iter().map(board_problem)),
+        list(&mut ordered(plan).map(service)),
         sum.limits.0,
         sum.logs.0,
         board.room(&plan.device).map_or("null".into(), |room| room.left().0.to_string())

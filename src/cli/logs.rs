@@ -102,7 +102,7 @@ fn show(args: &LogsArgs, names: &[String]) -> Result<(), String> {
     let log = |(name, folder): (&String, PathBuf)| (name.clone(), Tail::new(folder.join(RING)));
     let mut logs: Vec<(String, Tail)> = names.iter().zip(folders).map(log).collect();
     let many = logs.len() > 1;
-    let mut entries: VecDeque<Kept> = VecDeque::new();
+    let mut entries: Vec<Kept> = Vec::new();
     for (service, log) in &mut logs {
         let mut of_one = VecDeque::new();
         let lost = log.read(&mut |entry| {
@@ -117,13 +117,13 @@ fn show(args: &LogsArgs, names: &[String]) -> Result<(), String> {
         if lost > 0 && args.lines.is_none() && args.since.is_none() {
             print_lost(args.json, many.then_some(service.as_str()), lost, "earlier entries overwritten");
         }
-        entries.extend(of_one);
+        for kept in of_one {
+            entries.push(kept);
+        }
     }
     if many {
         // Stable: entries of one service stay in their order when the clock was set.
-        let mut merged = Vec::from(entries);
-        crate::base::sort::sort_by(&mut merged, |a, b| a.wall_ns.cmp(&b.wall_ns));
-        entries = merged.into();
+        crate::base::sort::sort_by(&mut entries, |a, b| a.wall_ns.cmp(&b.wall_ns));
     }
     let shown = |kept: &Kept| print(args, many, kept);
     entries.iter().for_each(shown);

@@ -104,7 +104,10 @@ const NAMES: [&str; 4] = ["init", "reboot", "poweroff", "halt"];
 
 /// Runs the command line and gives the process's exit code. The board's first process never comes back from it.
 pub fn main() -> std::process::ExitCode {
-    let words: Vec<OsString> = std::env::args_os().collect();
+    let mut words: Vec<OsString> = Vec::new();
+    for word in std::env::args_os() {
+        words.push(word);
+    }
     if std::process::id() == 1 && (boot::is_board() || named(&words) == Some("init")) {
         boot::init::run(&words);
     }
