@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod built;
+pub mod escaped;
 pub mod exit;
 pub mod json;
 pub mod limits;

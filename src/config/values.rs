@@ -2,6 +2,7 @@
 
 pub mod board;
 
+use crate::base::escaped::Escaped;
 use crate::base::limits::{JSON_KEYS, NAME_BYTES, URL_BYTES, VAR_BYTES};
 use crate::base::name::{BadName, Name};
 use crate::base::signal;
@@ -321,7 +322,7 @@ pub fn path(text: &str) -> Read<()> {
     if !text.starts_with('/') {
         return wrong_hint(
             format_args!("is {text:?}, which is not absolute"),
-            &format!("write \"/{}\" or the full path", text.escape_debug()),
+            &format!("write \"/{}\" or the full path", Escaped(text)),
         );
     }
     components(text)

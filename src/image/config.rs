@@ -6,6 +6,7 @@ use super::ImageError;
 use super::digest::Digest;
 use super::platform::Platform;
 use super::text::{List, need, parse, text, texts};
+use crate::base::escaped::Escaped;
 use crate::base::limits::{ARGV, ENV, LAYERS};
 use crate::base::signal;
 use crate::base::units::Millis;
@@ -116,15 +117,12 @@ pub fn parse_config(bytes: &[u8]) -> Result<ParsedConfig, ImageError> {
     }
     let media_type = text(raw.media_type);
     if !matches!(&*media_type, "" | super::manifest::OCI_CONFIG | super::manifest::DOCKER_CONFIG) {
-        return Err(ImageError::invalid(&format_args!(
-            "the image config calls itself \"{}\"",
-            media_type.escape_debug()
-        )));
+        return Err(ImageError::invalid(&format_args!("the image config calls itself \"{}\"", Escaped(&media_type))));
     }
     let rootfs = need(what, "rootfs", raw.rootfs)?;
     let kind = text(rootfs.kind);
     if !matches!(&*kind, "" | "layers") {
-        let found = kind.escape_debug();
+        let found = Escaped(&kind);
         return Err(ImageError::invalid(&format_args!(
             "the image config's rootfs.type is \"{found}\", must be \"layers\""
         )));
@@ -132,10 +130,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<ParsedConfig, ImageError> {
     let mut diff_ids = Vec::new();
     for text in texts(&rootfs.diff_ids) {
         let id = Digest::parse(&text).ok_or_else(|| {
-            ImageError::invalid(&format_args!(
-                "the image config's diff ID \"{}\" is no sha256 digest",
-                text.escape_debug()
-            ))
+            ImageError::invalid(&format_args!("the image config's diff ID \"{}\" is no sha256 digest", Escaped(&text)))
         })?;
         diff_ids.push(id);
     }
@@ -175,10 +170,9 @@ fn words(field: &str, list: Vec<Box<str>>) -> Result<Vec<Box<str>>, ImageError> 
 fn env(list: Vec<Box<str>>) -> Result<Vec<Box<str>>, ImageError> {
     let entries = words("Env", list)?;
     match entries.iter().find(|entry| entry.split_once('=').is_none_or(|(key, _)| key.is_empty())) {
-        Some(bad) => Err(ImageError::invalid(&format_args!(
-            "the image config's Env entry \"{}\" is no KEY=value",
-            bad.escape_debug()
-        ))),
+        Some(bad) => {
+            Err(ImageError::invalid(&format_args!("the image config's Env entry \"{}\" is no KEY=value", Escaped(bad))))
+        }
         None => Ok(entries),
     }
 }
@@ -222,8 +216,7 @@ pub fn stop_signal(text: &str) -> Result<Option<u8>, ImageError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let bad =
-        || ImageError::invalid(&format_args!("the image config's StopSignal \"{}\" is no signal", text.escape_debug()));
+    let bad = || ImageError::invalid(&format_args!("the image config's StopSignal \"{}\" is no signal", Escaped(text)));
     let name = text.strip_prefix("SIG").unwrap_or(text);
     if let Ok(number) = name.parse::<u8>() {
         return if (1..=64).contains(&number) { Ok(Some(number)) } else { Err(bad()) };

@@ -6,6 +6,7 @@ use super::ImageError;
 use super::digest::Digest;
 use super::platform::Platform;
 use super::text::{List, need, parse, text, texts};
+use crate::base::escaped::Escaped;
 use crate::base::limits::LAYERS;
 use crate::objects;
 
@@ -144,14 +145,14 @@ fn check_type(what: &str, found: Option<&str>, allowed: [&str; 2]) -> Result<(),
     if found.is_empty() || allowed.contains(&&*found) {
         return Ok(());
     }
-    let found = found.escape_debug();
+    let found = Escaped(&found);
     Err(ImageError::invalid(&format_args!("{what} calls itself \"{found}\", expected \"{}\"", allowed[0])))
 }
 
 fn descriptor(what: &str, raw: &RawDescriptor<'_>) -> Result<Descriptor, ImageError> {
     let name = text(Some(need(what, "digest", raw.digest)?));
     let digest = Digest::parse(&name).ok_or_else(|| {
-        ImageError::invalid(&format_args!("{what} names the digest \"{}\", which is no sha256", name.escape_debug()))
+        ImageError::invalid(&format_args!("{what} names the digest \"{}\", which is no sha256", Escaped(&name)))
     })?;
     Ok(Descriptor { digest, size: need(what, "size", raw.size)? })
 }
@@ -192,7 +193,7 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest, ImageError> {
     let config = need(what, "config", raw.config)?;
     let kind = text(config.media_type);
     if !matches!(&*kind, OCI_CONFIG | DOCKER_CONFIG) {
-        let found = kind.escape_debug();
+        let found = Escaped(&kind);
         return Err(ImageError::invalid(&format_args!(
             "the manifest's config is a \"{found}\": an artifact, no image that runs"
         )));
@@ -201,7 +202,7 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest, ImageError> {
     for layer in &raw.layers.unwrap_or_default().0 {
         let kind = text(layer.media_type);
         if !is_layer(&kind) {
-            let found = kind.escape_debug();
+            let found = Escaped(&kind);
             return Err(ImageError::invalid(&format_args!(
                 "layer {} is a \"{found}\", must be a tar",
                 layers.len() + 1
@@ -242,7 +243,7 @@ pub fn check_layout(bytes: &[u8]) -> Result<(), ImageError> {
         "1.0.0" => Ok(()),
         other => Err(ImageError::invalid(&format_args!(
             "oci-layout is of version \"{}\", must be \"1.0.0\"",
-            other.escape_debug()
+            Escaped(other)
         ))),
     }
 }

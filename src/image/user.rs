@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::ImageError;
+use crate::base::escaped::Escaped;
 use crate::base::read::read_up_to;
 use crate::plan::UserSpec;
 use crate::sys::xattr;
@@ -42,7 +43,7 @@ pub fn parse_user(text: &str) -> Result<Option<UserSpec>, ImageError> {
         None => (text, None),
     };
     if user.is_empty() || group.is_some_and(|group| group.is_empty() || group.contains(':')) {
-        let text = text.escape_debug();
+        let text = Escaped(text);
         return Err(ImageError::invalid(&format_args!(
             "the image's user \"{text}\" is not of the form user or user:group"
         )));

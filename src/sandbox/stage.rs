@@ -4,6 +4,7 @@
 //! into the exit record as bytes and becomes a sentence wherever someone reads it.
 #![forbid(unsafe_code)]
 
+use crate::base::escaped::Escaped;
 use crate::base::exit;
 use crate::sys::Errno;
 use core::fmt;
@@ -225,7 +226,7 @@ impl fmt::Display for Failure {
             | Stage::ReadOnly => "/",
             _ => "",
         };
-        let detail = format!("{}{}", if detail.starts_with('/') { "" } else { above }, detail.escape_debug());
+        let detail = format!("{}{}", if detail.starts_with('/') { "" } else { above }, Escaped(&detail));
         match (self.stage, self.note, self.errno.0) {
             (Stage::Exec, Note::Interpreter, _) => write!(
                 f,

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Blobs, Wanted};
+use crate::base::escaped::Escaped;
 use crate::image::ImageError;
 use crate::image::config::{ImageConfig, ParsedConfig, parse_config};
 use crate::image::digest::Digest;
@@ -86,7 +87,7 @@ fn pick(candidates: Vec<Candidate>, wanted: &Wanted<'_>) -> Result<Candidate, Im
         return Err(match wanted.select {
             Select::Only => ImageError::invalid(&"the archive holds no image"),
             Select::Name(name) => {
-                let name = name.escape_debug();
+                let name = Escaped(name);
                 ImageError::invalid(&format_args!(
                     "the archive holds no image \"{name}\"; it holds {}",
                     listed(&others)
@@ -138,7 +139,7 @@ fn pick(candidates: Vec<Candidate>, wanted: &Wanted<'_>) -> Result<Candidate, Im
 
 fn listed(candidates: &[Candidate]) -> String {
     let name = |one: &Candidate| match one.names.first() {
-        Some(name) => name.escape_debug().to_string(),
+        Some(name) => Escaped(name).to_string(),
         None => one.image_id.to_string(),
     };
     let mut names: Vec<String> = candidates.iter().map(name).collect();
@@ -243,14 +244,14 @@ fn docker(blobs: &mut dyn Blobs) -> Result<Vec<Candidate>, ImageError> {
 
 fn docker_candidate(blobs: &mut dyn Blobs, image: DockerImage) -> Result<Candidate, ImageError> {
     let bytes = blobs.document(&image.config)?.ok_or_else(|| {
-        let name = image.config.escape_debug();
+        let name = Escaped(&image.config);
         ImageError::invalid(&format_args!(
             "manifest.json names the image config \"{name}\", which the archive does not hold"
         ))
     })?;
     let image_id = sha(&bytes);
     if named_digest(&image.config).is_some_and(|named| named != image_id) {
-        let name = image.config.escape_debug();
+        let name = Escaped(&image.config);
         return Err(ImageError::invalid(&format_args!(
             "the image config \"{name}\" is damaged: its SHA-256 is {image_id}; copy the archive again"
         )));

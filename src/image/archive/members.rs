@@ -5,6 +5,7 @@ use super::names::{self, Names, Target};
 use super::shape::normal;
 use super::sink::{Done, Sink};
 use super::{Blobs, unreadable};
+use crate::base::escaped::Escaped;
 use crate::base::read::{ReadBytes, read_up_to};
 use crate::base::units::Bytes;
 use crate::image::ImageError;
@@ -45,7 +46,7 @@ impl<'a> Members<'a> {
             } else if entry.kind == Kind::File {
                 let section = Section { file, offset: data, end: data.saturating_add(size) };
                 if section.end > end {
-                    let name = name.escape_debug();
+                    let name = Escaped(&name);
                     let missing = section.end - end;
                     return Err(ImageError::invalid(&format_args!(
                         "is cut short within {name}: {missing} bytes are missing; copy it again"
@@ -93,13 +94,13 @@ fn document(name: &str, size: u64, source: &mut dyn ReadBytes, cap: Bytes) -> Re
     let bytes = read_up_to(source, size).map_err(unreadable)?;
     match bytes.len() as u64 == size {
         true => Ok(bytes),
-        false => Err(ImageError::invalid(&format_args!("is cut short within {}; copy it again", name.escape_debug()))),
+        false => Err(ImageError::invalid(&format_args!("is cut short within {}; copy it again", Escaped(name)))),
     }
 }
 
 /// The error for a document above the cap.
 pub fn too_large(name: &str, size: u64, cap: Bytes) -> ImageError {
-    let (name, size) = (name.escape_debug(), Bytes(size));
+    let (name, size) = (Escaped(name), Bytes(size));
     ImageError::invalid(&format_args!(
         "{name} has {size}, more than the cap of {cap} (manifest); raise the cap if the image is yours"
     ))
@@ -138,7 +139,7 @@ impl Layout {
     /// Opens a regular file of the folder; a link anywhere on the way is as good as nothing.
     fn open(&self, name: &str) -> Result<Option<(File, u64)>, ImageError> {
         let failed = |errno: nix::errno::Errno| {
-            ImageError::failed(&format_args!("cannot open {}: {}", name.escape_debug(), errno.desc()))
+            ImageError::failed(&format_args!("cannot open {}: {}", Escaped(name), errno.desc()))
         };
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let mut folder = self.folder.try_clone().map_err(unreadable)?;

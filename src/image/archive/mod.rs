@@ -30,6 +30,7 @@ use super::decompress::Compression;
 use super::digest::Digest;
 use super::platform::Platform;
 use super::reference::Select;
+use crate::base::escaped::Escaped;
 use crate::plan::device::ImageCaps;
 use choose::{Choice, Expected};
 use members::Members;
@@ -179,12 +180,12 @@ fn stored_size(blobs: &mut dyn Blobs, index: usize, layers: &[Expected]) -> Resu
 }
 
 fn place(index: usize, layers: &[Expected]) -> String {
-    let name = layers.get(index).map_or("", |layer| &layer.member).escape_debug();
+    let name = Escaped(layers.get(index).map_or("", |layer| &layer.member));
     format!("layer {} of {} ({name})", index + 1, layers.len())
 }
 
 fn missing_layer(index: usize, count: usize, layer: &Expected) -> ImageError {
-    let name = layer.member.escape_debug();
+    let name = Escaped(&layer.member);
     ImageError::invalid(&format_args!(
         "layer {} of {count} ({name}) is missing: the archive does not hold it",
         index + 1

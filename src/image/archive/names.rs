@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::shape::normal;
+use crate::base::escaped::Escaped;
 use crate::image::ImageError;
 use crate::image::tar::Kind;
 
@@ -33,7 +34,7 @@ impl Names {
         match self.place(&name) {
             Ok(_) => Err(ImageError::invalid(&format_args!(
                 "holds two members called {}; which one counts is not clear",
-                name.escape_debug()
+                Escaped(&name)
             ))),
             Err(place) => {
                 self.0.insert(place, (name, target));

@@ -9,6 +9,7 @@ use super::names::{self, Names, Target};
 use super::shape::normal;
 use super::sink::{Done, Sink};
 use super::{Blobs, unreadable};
+use crate::base::escaped::Escaped;
 use crate::base::read::read_up_to;
 use crate::base::units::Bytes;
 use crate::image::ImageError;
@@ -112,7 +113,7 @@ impl Blobs for Stream {
             Some(Member::Document(bytes)) => Ok(Some(bytes.clone())),
             Some(Member::Large(size)) => Err(too_large(name, *size, self.cap)),
             Some(Member::Broken(..) | Member::Layer(..)) => {
-                Err(ImageError::invalid(&format_args!("{} is no JSON", name.escape_debug())))
+                Err(ImageError::invalid(&format_args!("{} is no JSON", Escaped(name))))
             }
             _ => Ok(None),
         }
