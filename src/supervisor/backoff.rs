@@ -121,6 +121,18 @@ impl Backoff {
         !core::mem::replace(&mut self.incident, true) || ran > proof(policy)
     }
 
+    /// It was up and is no more: what comes now is a recovery of its own, if it was well until `now`.
+    pub fn was_up(&mut self, policy: &Restart, ran: Millis, now: Millis) {
+        if ran > proof(policy) || self.counted == 0 && self.failures == 0 {
+            (self.exhausted, self.since) = (false, Some(now));
+        }
+    }
+
+    /// Someone wants it up, or no longer holds their hand over it: its recovery has its whole time again.
+    pub fn let_go(&mut self, now: Millis) {
+        self.since = self.since.map(|_| now);
+    }
+
     /// It begins a start: from now on it is expected to become well.
     pub fn begin(&mut self, now: Millis) {
         self.since.get_or_insert(now);

@@ -5,6 +5,7 @@
 //! tenth of a minute's worth may come at once.
 #![forbid(unsafe_code)]
 
+use crate::base::limits::SERVICES;
 use crate::base::units::Millis;
 
 /// What is booked so far.
@@ -25,7 +26,9 @@ impl Budget {
         let interval = (60_000 / u64::from(per_minute)).max(1);
         let ahead = Millis(interval.saturating_mul(u64::from(per_minute / 10)));
         let at = Millis(self.row.0.saturating_sub(ahead.0)).max(now);
-        self.row = self.row.max(now).plus(Millis(interval));
+        // More places than services are never waited for: what takes one and does not wait puts off nobody for ever.
+        let longest = ahead.plus(Millis(interval.saturating_mul(SERVICES as u64)));
+        self.row = self.row.max(now).plus(Millis(interval)).min(now.plus(longest));
         at
     }
 
@@ -86,7 +89,7 @@ mod tests {
     fn in_no_minute_are_there_more_than_the_rate_and_the_burst() {
         for per_minute in [1, 7, 60, 600, 60_000] {
             let mut budget = Budget::default();
-            let mut at: Vec<u64> = (0..2000u64).map(|n| budget.book(per_minute, Millis(n * 3)).0).collect();
+            let mut at: Vec<u64> = (0..SERVICES as u64).map(|n| budget.book(per_minute, Millis(n * 3)).0).collect();
             assert!(at.is_sorted(), "who is due first goes first");
             at.dedup_by(|a, b| a == b && per_minute > 20_000);
             for (first, start) in at.iter().enumerate() {
@@ -94,6 +97,17 @@ mod tests {
                 assert!(within <= usize::from(per_minute) * 11 / 10 + 1, "{within} of {per_minute}");
             }
         }
+    }
+
+    #[test]
+    fn who_never_waits_does_not_put_off_the_others_for_ever() {
+        let mut budget = Budget::default();
+        // A day of first restarts after healthy runs, twice as many as the rate allows.
+        for n in 0..2880 {
+            budget.book(1, Millis(n * 30_000));
+        }
+        let now = Millis(2880 * 30_000);
+        assert!(budget.book(1, now).since(now) <= Millis(60_000 * SERVICES as u64));
     }
 
     #[test]

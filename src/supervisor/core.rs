@@ -170,6 +170,7 @@ impl Step<'_> {
     fn timer(&mut self) {
         for index in self.indices() {
             let now = self.now;
+            self.due(index);
             if self.on_hold(index) {
                 continue;
             }
@@ -177,7 +178,6 @@ impl Step<'_> {
             if let Some(ping_by) = service.ping_by.take_if(|at| *at <= now) {
                 self.overdue(index, ping_by);
             }
-            self.due(index);
             let due = self.service(index).and_then(|service| service.health.due.filter(|due| *due <= now));
             if let Some(due) = due {
                 self.probe_due(index, due);
@@ -428,8 +428,11 @@ impl Step<'_> {
     }
 
     fn want(&mut self, index: Index, wanted: bool) {
+        let now = self.now;
         if let Some(service) = self.service(index) {
-            service.wanted = wanted;
+            if !core::mem::replace(&mut service.wanted, wanted) {
+                service.backoff.let_go(now);
+            }
             self.schedule(index);
         }
     }

@@ -15,7 +15,7 @@ use crate::log::entry::crc32;
 pub const NAME: &str = "state";
 
 /// Numbers that this version knows.
-const WORDS: usize = 21;
+const WORDS: usize = 22;
 /// Numbers that a record may have: room for later versions.
 const MOST_WORDS: usize = 64;
 const HEAD_BYTES: usize = 16;
@@ -84,6 +84,9 @@ const OOM: u64 = 2;
 const WANTED: u64 = 4;
 const BOOKED: u64 = 8;
 
+/// Makes a time before 1970 a number above zero, which means none.
+const SIGN: u64 = 1 << 63;
+
 /// A service as a supervisor left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved {
@@ -137,6 +140,7 @@ pub fn encode(service: &Service, oom_kills: u64, config: [u64; 2]) -> [u8; RECOR
         ill,
         time(service.hold),
         time(service.due.at),
+        service.due.last().map_or(0, |last| SIGN ^ last.cast_unsigned()),
     ];
     let mut out = [0; RECORD_BYTES];
     for (place, word) in out[WORDS_AT..].chunks_exact_mut(8).zip(words) {
@@ -191,6 +195,7 @@ pub fn decode(bytes: &[u8]) -> Option<Saved> {
         ill,
         hold,
         due,
+        last,
     ] = words;
     let detail = core::str::from_utf8(body.get(..length.min(TEXT_BYTES))?).ok()?;
     let time = |word: u64| word.checked_sub(1).map(Millis);
@@ -221,7 +226,7 @@ pub fn decode(bytes: &[u8]) -> Option<Saved> {
         booked: flags & BOOKED != 0,
         backoff: Backoff::of_numbers([failures, counted, window, standing, ill]),
         hold: time(hold),
-        due: Due::of(time(due)),
+        due: Due::of(time(due), (last != 0).then_some((SIGN ^ last).cast_signed())),
         oom_kills: count(oom_kills),
         detail: (!detail.is_empty()).then(|| detail.into()),
         ..Service::new()
@@ -250,7 +255,7 @@ mod tests {
             oom: true,
             wanted: true,
             hold: Some(Millis(99)),
-            due: Due::of(Some(Millis(123))),
+            due: Due::of(Some(Millis(123)), Some(-86_400_000)),
             backoff,
             oom_kills: 2,
             detail: Some("the mount of /data failed".into()),
@@ -299,9 +304,9 @@ mod tests {
     fn versions_read_what_they_know_of_each_other_and_take_nothing_away() {
         let bytes = encode(&sample(), 3, [4, 5]);
         // N reads what N-1 wrote: what that did not know is zero.
-        let old = decode(&of_version(&bytes, WORDS - 2)).unwrap();
+        let old = decode(&of_version(&bytes, WORDS - 3)).unwrap();
         assert_eq!((old.service.hold, old.oom_kills, old.config), (None, 3, [4, 5]));
-        let older = decode(&of_version(&bytes, WORDS - 6)).unwrap();
+        let older = decode(&of_version(&bytes, WORDS - 7)).unwrap();
         assert_eq!((older.service.phase, older.oom_kills, older.config), (sample().phase, 3, [0, 0]));
         // N reads what N+1 wrote.
         let later = of_version(&bytes, WORDS + 5);

@@ -17,7 +17,7 @@ const DAY: i64 = 86_400_000;
 pub struct Due {
     /// When; `None`: not known yet, or never.
     pub at: Option<Millis>,
-    /// Starts that came due while the one before still ran.
+    /// Starts that came due while the one before still ran, or while someone held their hand over the service.
     pub overruns: u32,
     /// The start that is meant without its jitter: a point of the grid.
     nominal: Millis,
@@ -28,14 +28,20 @@ pub struct Due {
 }
 
 impl Due {
-    /// A next start at `at`, as an earlier supervisor meant it; its grid goes on from there.
-    pub fn of(at: Option<Millis>) -> Due {
-        Due { at, nominal: at.unwrap_or_default(), ..Due::default() }
+    /// A next start at `at` and the time of day that was due last, as an earlier supervisor knew them; the grid goes on
+    /// from there.
+    pub fn of(at: Option<Millis>, last: Option<i64>) -> Due {
+        Due { at, last, nominal: at.unwrap_or_default(), ..Due::default() }
+    }
+
+    /// The time of day that was due last, in milliseconds since 1970: it does not come twice.
+    pub fn last(&self) -> Option<i64> {
+        self.last
     }
 
     /// The grid of `every` begins at `now`; a time of day comes when it comes.
     pub fn begin(&mut self, timer: &Timer, now: Millis, wall: Option<i64>, random: u32) {
-        (self.nominal, self.last) = (now, None);
+        self.nominal = now;
         self.plan(timer, now, wall, random);
     }
 

@@ -73,7 +73,7 @@ impl Step<'_> {
             let watched = watched_now(&service);
             service.ping_by = service.period.filter(|_| watched).map(|period| self.now.plus(period));
         }
-        let asked = watched_now(&service);
+        let asked = matches!(service.phase, Phase::Started | Phase::Running);
         let after = self.place(index, service, same);
         if matches!(found, Found::Running(..)) && asked {
             self.begin_probes(index);

@@ -111,10 +111,8 @@ impl Step<'_> {
     pub(super) fn end(&mut self, index: Index, ending: Ending, reason: Reason, time: Millis) {
         let now = self.now;
         self.rest_probes(index);
+        self.was_up(index);
         let Some(service) = self.service(index) else { return };
-        if service.phase == Phase::Running {
-            service.ran = now.since(service.since);
-        }
         (service.ping_by, service.furthest) = (None, None);
         if matches!(service.phase, Phase::Stopping(_)) {
             service.phase = Phase::Stopping(ending);
@@ -122,6 +120,18 @@ impl Step<'_> {
             service.deadline = Some(now.plus(time));
         } else {
             self.enter(index, Phase::Stopping(ending), reason, Some(now.plus(time)));
+        }
+    }
+
+    /// It may have been up until now.
+    fn was_up(&mut self, index: Index) {
+        let at = usize::from(index);
+        let (Some(configured), Some(service)) = (self.plan.services.get(at), self.state.services.get_mut(at)) else {
+            return;
+        };
+        if service.phase == Phase::Running {
+            service.ran = self.now.since(service.since);
+            service.backoff.was_up(&configured.restart, service.ran, self.now);
         }
     }
 
@@ -148,11 +158,8 @@ impl Step<'_> {
 
     /// The instance is no more.
     pub(super) fn gone(&mut self, index: Index, reason: Reason, detail: Option<Box<str>>) {
-        let now = self.now;
+        self.was_up(index);
         let Some(service) = self.service(index) else { return };
-        if service.phase == Phase::Running {
-            service.ran = now.since(service.since);
-        }
         if detail.is_some() {
             service.detail = detail;
         }

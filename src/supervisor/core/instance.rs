@@ -71,6 +71,7 @@ impl Step<'_> {
                     }
                     // What is frozen cannot ping, and what is thawed has its whole time again.
                     service.ping_by = service.period.filter(|_| !frozen).map(|period| now.plus(period));
+                    service.late = false;
                     service.deadline = None;
                     if !frozen && service.furthest.is_some() {
                         self.reloads(index);

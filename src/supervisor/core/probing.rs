@@ -11,7 +11,7 @@ use crate::supervisor::fault::Fault;
 use crate::supervisor::service::{Phase, Reason};
 
 impl Step<'_> {
-    /// Main runs: from now on it is asked.
+    /// Main runs: from now on it is asked, unless it is frozen.
     pub(super) fn begin_probes(&mut self, index: Index) {
         let now = self.now;
         let Some(configured) = self.plan.services.get(usize::from(index)) else { return };
@@ -23,7 +23,10 @@ impl Step<'_> {
         health.times = check.times.or(health.times);
         health.starts = configured.ready == Ready::Health;
         health.counts_from = now.plus(health.times.start_period.unwrap_or(configured.start_timeout));
-        health.begin(&check.probe, index, now);
+        // What is frozen could not answer.
+        if !service.paused {
+            health.begin(&check.probe, index, now);
+        }
     }
 
     /// Nothing is asked while it is frozen, and nothing any more once it is being ended.
@@ -100,7 +103,10 @@ impl Step<'_> {
         let (Some(check), Some(service)) = (self.check(index), self.service(index)) else { return };
         service.health.good(&check.probe, now);
         match service.phase {
-            Phase::Started if service.health.starts => self.enter(index, Phase::Running, Reason::None, None),
+            Phase::Started if service.health.starts => {
+                service.furthest = None;
+                self.enter(index, Phase::Running, Reason::None, None);
+            }
             Phase::Running if service.reason == Reason::NotReady => {
                 service.reason = Reason::None;
                 self.actions.push(Action::Changed(index, Phase::Running));

@@ -142,18 +142,20 @@ impl Step<'_> {
         let Some(service) = self.service(index) else { return false };
         if over {
             service.hold = None;
+            service.backoff.let_go(now);
         }
         // Whatever was held up has its whole time again.
         let alive = matches!(service.phase, Phase::Started | Phase::Running) && !service.paused;
         let again = if over { now } else { until };
         if over && alive || service.ping_by.is_some_and(|at| at <= now) {
             service.ping_by = service.period.map(|period| again.plus(period));
+            service.late = false;
         }
         let later = match service.phase {
-            Phase::Starting | Phase::Started => again.plus(timeout),
-            Phase::Backoff => again,
+            Phase::Starting | Phase::Started | Phase::Running => again.plus(timeout),
             // What is being ended is ended.
-            _ => return over && self.held_over(index),
+            Phase::Stopping(_) => return over && self.held_over(index),
+            _ => again,
         };
         if over || service.deadline.is_some_and(|at| at <= now) {
             service.deadline = service.deadline.map(|_| later);

@@ -44,6 +44,10 @@ impl Step<'_> {
         self.reckon(index, Due::passed);
         let Some(service) = self.service(index) else { return };
         match service.phase {
+            // What is left alone is not started.
+            _ if service.hold.is_some_and(|until| until > now) => {
+                service.due.overruns = service.due.overruns.saturating_add(1);
+            }
             // That its configuration is wrong does not change with time.
             Phase::Failed if service.reason == Reason::Exit(Status::Code(exit::INVALID)) => {}
             Phase::Done | Phase::Failed => {
