@@ -8,6 +8,10 @@ use crate::plan::{Feature, FeatureSet, Limits, Memory};
 use crate::sys::Errno;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+/// The environment variable that names, on v2, the group to work beneath instead of this process's own: an absolute path as
+/// `/proc/PID/cgroup` writes it. It is made if it is not there. For an init that needs this process's group for itself.
+pub const VARIABLE: &str = "CORACLE_CGROUP";
+
 /// How a group is made, beside its limits.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
@@ -60,7 +64,14 @@ impl Tree {
             let (folder, name) = path.rsplit_once('/').unwrap_or_default();
             file::read(folder, name).map_err(|errno| Error::failed("read", path, errno))
         };
-        Ok(Tree::from_text(&text("/proc/self/cgroup")?, &text("/proc/self/mountinfo")?, None, prefix))
+        let (mut own, mounts) = (text("/proc/self/cgroup")?, text("/proc/self/mountinfo")?);
+        let Ok(named) = std::env::var(VARIABLE) else { return Ok(Tree::from_text(&own, &mounts, None, prefix)) };
+        own = placed(&own, &named);
+        let tree = Tree::from_text(&own, &mounts, None, prefix);
+        if let Some(unified) = tree.hierarchies.iter().find(|one| one.version == 2) {
+            file::make(&unified.own)?;
+        }
+        Ok(tree)
     }
 
     /// The tree that these texts of `/proc` describe.
@@ -411,6 +422,12 @@ pub(super) fn write(folder: &file::Folder<'_>, setting: &Setting, page: u64) -> 
     Err(Error::not_kept(*feature, &path(), value, &shows))
 }
 
+/// `own`, the text of `/proc/self/cgroup`, as if this process were in `named` on v2.
+fn placed(own: &str, named: &str) -> String {
+    let lines = own.lines().map(|line| if line.starts_with("0::") { format!("0::{named}\n") } else { format!("{line}\n") });
+    lines.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -468,6 +485,12 @@ mod tests {
 
     fn limits() -> Limits {
         Limits::with_memory(Memory::Max(Bytes(24 << 20)))
+    }
+
+    #[test]
+    fn a_group_that_is_named_takes_the_place_of_the_own_one_on_v2_alone() {
+        let placed = placed("4:memory:/a\n0::/system.slice/coracle.service\n", "/services");
+        assert_eq!(placed, "4:memory:/a\n0::/services\n");
     }
 
     #[test]
