@@ -28,9 +28,14 @@ pub enum From {
 
 /// The latest of the times that are known, if it lies beyond `now`. Pure.
 pub fn latest(now: i64, rtc: Option<i64>, saved: Option<i64>) -> Option<(i64, From)> {
-    let known = [(Some(BUILT), From::Built), (saved, From::Saved), (rtc, From::Rtc)];
-    let known = known.into_iter().filter_map(|(time, from)| Some((time?, from)));
-    known.max_by_key(|(time, _)| *time).filter(|(time, _)| *time > now)
+    let mut latest = None;
+    for (time, from) in [(Some(BUILT), From::Built), (saved, From::Saved), (rtc, From::Rtc)] {
+        // Of times that are equal the last source counts.
+        if let Some(time) = time.filter(|time| *time > now && latest.is_none_or(|(known, _)| *time >= known)) {
+            latest = Some((time, from));
+        }
+    }
+    latest
 }
 
 /// Seconds since 1970 of a time that an RTC shows, which coracle takes for UTC; `None` if it shows none. Pure.

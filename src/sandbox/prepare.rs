@@ -203,7 +203,9 @@ fn find(
     }
     let mut devices = Vec::with_capacity(service.devices.len());
     for device in &service.devices {
-        devices.extend(find_device(device, owner)?);
+        if let Some(node) = find_device(device, owner)? {
+            devices.push(node);
+        }
     }
     let secrets = secrets::find(&service.secrets, owner, held)?;
     let root = find_root(order, root, &mounts, held)?;

@@ -370,7 +370,7 @@ impl Step<'_> {
         let down = |service: &Service| !service.has_instance() || service.is_stuck();
         if self.state.shutdown && !self.state.complete && self.state.services.iter().all(down) {
             self.state.complete = true;
-            self.answer_all(|goal| goal == Goal::Ended, Verdict::Ended);
+            self.answer_all(&|goal| goal == Goal::Ended, Verdict::Ended);
             self.actions.push(Action::Complete);
         }
     }
@@ -390,7 +390,7 @@ impl Step<'_> {
         });
     }
 
-    fn answer_all(&mut self, which: impl Fn(Goal) -> bool, verdict: Verdict) {
+    fn answer_all(&mut self, which: &dyn Fn(Goal) -> bool, verdict: Verdict) {
         let actions = &mut *self.actions;
         self.state.waits.retain(|wait| {
             let hit = which(wait.goal);

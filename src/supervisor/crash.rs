@@ -57,19 +57,18 @@ impl Supervisor<'_> {
                     Why(&self.plan, index, service)
                 );
                 let stats = stats.unwrap_or_default();
-                for (key, value) in [
-                    ("monotonic_ms", Some(self.now.0)),
-                    ("instance", Some(u64::from(service.number))),
-                    ("ran_ms", Some(service.ran.0)),
-                    ("oom_kills", Some(u64::from(service.oom_kills))),
-                    ("memory_peak", stats.memory_peak),
-                    ("memory_limit", stats.memory_limit),
-                    ("pids_limit", stats.pids_limit),
-                    ("cpu_usage_us", stats.cpu_usage),
-                    ("throttled", stats.throttled),
-                ] {
+                let mut add = |key: &str, value: Option<u64>| {
                     let _ = value.map(|value| writeln!(text, "{key} {value}"));
-                }
+                };
+                add("monotonic_ms", Some(self.now.0));
+                add("instance", Some(service.number.into()));
+                add("ran_ms", Some(service.ran.0));
+                add("oom_kills", Some(service.oom_kills.into()));
+                add("memory_peak", stats.memory_peak);
+                add("memory_limit", stats.memory_limit);
+                add("pids_limit", stats.pids_limit);
+                add("cpu_usage_us", stats.cpu_usage);
+                add("throttled", stats.throttled);
                 last_lines(&service_dir(self.run.path(), name).join(report::RING), &mut text);
                 process::exit_now(i32::from(keep(&folder, name, &text).is_err()))
             }
@@ -95,7 +94,10 @@ fn last_lines(path: &Path, text: &mut String) {
         }
     });
     text.push_str("log\n");
-    lines.iter().for_each(|line| text.extend([line.as_str(), "\n"]));
+    for line in &lines {
+        text.push_str(line);
+        text.push('\n');
+    }
 }
 
 /// Writes a record behind those in `folder` and removes the oldest ones beyond [`KEPT`].

@@ -15,13 +15,13 @@ use crate::plan::{Kind, Need, Plan};
 pub type Marks = [bool; SERVICES];
 
 /// What service `index` needs.
-pub fn needs(plan: &Plan, index: Index) -> impl Iterator<Item = Need> {
-    plan.services.get(usize::from(index)).into_iter().flat_map(|service| &service.needs).copied()
+pub fn needs(plan: &Plan, index: Index) -> &[Need] {
+    plan.services.get(usize::from(index)).map_or(&[], |service| &service.needs)
 }
 
 /// The first need of service `index` that is not met.
 pub fn unmet(plan: &Plan, services: &[Service], index: Index) -> Option<Need> {
-    needs(plan, index).find(|need| !met(plan, services, *need))
+    needs(plan, index).iter().copied().find(|need| !met(plan, services, *need))
 }
 
 /// Service `index` and, as long as they are not met, all that it needs, and what those need.
@@ -31,9 +31,11 @@ pub fn with_unmet(plan: &Plan, services: &[Service], index: Index) -> Marks {
     for dependant in plan.start_order.iter().rev().filter(|i| **i == index || !met(plan, services, Need::Started(**i)))
     {
         if marked(&marks, *dependant) {
-            needs(plan, *dependant)
-                .filter(|need| !matches!(need, Need::Soft(_)) && !met(plan, services, *need))
-                .for_each(|need| mark(&mut marks, need.service()));
+            for need in needs(plan, *dependant) {
+                if !matches!(need, Need::Soft(_)) && !met(plan, services, *need) {
+                    mark(&mut marks, need.service());
+                }
+            }
         }
     }
     marks
@@ -43,7 +45,7 @@ pub fn with_unmet(plan: &Plan, services: &[Service], index: Index) -> Marks {
 pub fn dependants(plan: &Plan, index: Index) -> Marks {
     let mut marks = [false; SERVICES];
     for dependant in &plan.start_order {
-        if needs(plan, *dependant).any(|need| need.service() == index || marked(&marks, need.service())) {
+        if needs(plan, *dependant).iter().any(|need| need.service() == index || marked(&marks, need.service())) {
             mark(&mut marks, *dependant);
         }
     }
@@ -79,7 +81,7 @@ pub fn lifelines(plan: &Plan) -> Marks {
         let lifeline = plan.services.get(usize::from(*index)).is_some_and(|service| service.lifeline);
         if lifeline || marked(&marks, *index) {
             mark(&mut marks, *index);
-            needs(plan, *index).for_each(|need| mark(&mut marks, need.service()));
+            needs(plan, *index).iter().for_each(|need| mark(&mut marks, need.service()));
         }
     }
     marks
@@ -90,15 +92,16 @@ pub fn blocked(plan: &Plan, services: &[Service]) -> Marks {
     let mut marks = [false; SERVICES];
     for index in &plan.start_order {
         let phase = |i: Index| services.get(usize::from(i)).map(|service| service.phase);
-        let hopeless = |need: Need| {
+        let hopeless = |need: &Need| {
             let needed = need.service();
             let down = [Phase::Stopped, Phase::Held, Phase::Failed, Phase::Backoff];
-            marked(&marks, needed) || phase(needed).is_some_and(|phase| down.contains(&phase))
+            let never = marked(&marks, needed) || phase(needed).is_some_and(|phase| down.contains(&phase));
+            never && !matches!(need, Need::Soft(_))
         };
         let own = |service: &Service| service.waits_for_board() || service.waits_for_its_time();
         let own = services.get(usize::from(*index)).is_some_and(own);
         let waits = phase(*index) == Some(Phase::Waiting);
-        if waits && (own || needs(plan, *index).filter(|need| !matches!(need, Need::Soft(_))).any(hopeless)) {
+        if waits && (own || needs(plan, *index).iter().any(hopeless)) {
             mark(&mut marks, *index);
         }
     }
@@ -107,11 +110,11 @@ pub fn blocked(plan: &Plan, services: &[Service]) -> Marks {
 
 /// Whether everything that needs service `index` is down, or cannot be brought down.
 pub fn dependants_down(plan: &Plan, services: &[Service], index: Index) -> bool {
-    plan.start_order.iter().filter(|dependant| needs(plan, **dependant).any(|need| need.service() == index)).all(
-        |dependant| {
-            services.get(usize::from(*dependant)).is_none_or(|service| !service.has_instance() || service.is_stuck())
-        },
-    )
+    plan.start_order.iter().all(|dependant| {
+        let service = services.get(usize::from(*dependant));
+        let down = service.is_none_or(|service| !service.has_instance() || service.is_stuck());
+        down || !needs(plan, *dependant).iter().any(|need| need.service() == index)
+    })
 }
 
 /// Whether `index` is marked.

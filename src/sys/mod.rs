@@ -54,7 +54,8 @@ impl From<std::io::Error> for Errno {
 /// The answer of a system call.
 pub type Result<T> = core::result::Result<T, Errno>;
 
-/// Turns the kernel's -1 into the error number.
+/// Turns the kernel's -1 into the error number. Compiled once: nearly every wrapper calls it.
+#[inline(never)]
 pub fn check(answer: libc::c_long) -> Result<libc::c_long> {
     match answer {
         -1 => Err(Errno(nix::errno::Errno::last_raw())),

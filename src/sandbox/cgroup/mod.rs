@@ -138,6 +138,16 @@ impl Controllers {
         set
     }
 
+    /// Those of the `list`.
+    pub const fn of(list: &[Controller]) -> Controllers {
+        let (mut bits, mut at) = (0, 0);
+        while at < list.len() {
+            bits |= 1 << list[at] as u8;
+            at += 1;
+        }
+        Controllers(bits)
+    }
+
     /// Those of v1 that `names`, separated by commas, name.
     pub fn of_v1(names: &str) -> Controllers {
         Controllers::which(|one| has_option(names, one.v1_name()))

@@ -85,7 +85,7 @@ impl Tree {
             unified.own = v2::without_supervisor(&unified.own).to_string();
             unified.controllers = v2::controllers(&unified.own);
             // Where this group was given next to nothing, one around it may do: `v2::Base::find` looks for it.
-            if !Controllers::which(v2::is_essential).without(unified.controllers).is_empty() {
+            if !v2::ESSENTIAL.without(unified.controllers).is_empty() {
                 unified.controllers = v2::controllers(&unified.mount);
             }
             unified.controllers = unified.controllers.without(taken);
@@ -183,7 +183,7 @@ impl Tree {
             match self.hierarchy(*controller) {
                 Ok((at, _)) => match places.iter_mut().find(|(place, _)| *place == at) {
                     Some((_, controllers)) => controllers.add(*controller),
-                    None => places.push((at, Controllers::which(|one| one == *controller))),
+                    None => places.push((at, Controllers::of(&[*controller]))),
                 },
                 Err(reason) if *required => {
                     group.missing = allowed(group.missing, options, Error::missing(controller.feature(), &reason))?;
@@ -202,7 +202,7 @@ impl Tree {
                     };
                     let base = self.unified.insert(base);
                     for (controller, error) in base.enable(controllers)? {
-                        controllers = controllers.without(Controllers::which(|one| one == controller));
+                        controllers = controllers.without(Controllers::of(&[controller]));
                         group.missing = allowed(group.missing, options, error)?;
                     }
                     &base.path

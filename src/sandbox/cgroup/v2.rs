@@ -10,10 +10,10 @@ use std::os::fd::AsFd;
 /// The leaf that this process moves to where its own cgroup has to become an inner one. No service has such a name.
 pub const SUPERVISOR: &str = "_supervisor";
 
-/// Whether a controller decides where groups are made.
-pub const fn is_essential(one: Controller) -> bool {
-    matches!(one, Controller::Memory | Controller::Pids)
-}
+/// The controllers that decide where groups are made.
+pub const ESSENTIAL: Controllers = Controllers::of(&[Controller::Memory, Controller::Pids]);
+/// What v2 has without a controller.
+const BUILT_IN: Controllers = Controllers::of(&[Controller::Devices, Controller::Freezer]);
 
 /// The group beneath which coracle's folder is, prepared to hand controllers down.
 #[derive(Debug, Clone)]
@@ -33,8 +33,7 @@ pub struct Base {
 /// The controllers that the group at `path` can hand down, and what v2 has without a controller.
 pub fn controllers(path: &str) -> Controllers {
     let Ok(names) = file::read(path, "cgroup.controllers") else { return Controllers::default() };
-    let without = [Controller::Devices, Controller::Freezer];
-    Controllers::which(|one| without.contains(&one)).and(named(&names))
+    named(&names).and(BUILT_IN)
 }
 
 /// The controllers that a list of v2 names.
@@ -59,7 +58,7 @@ impl Base {
     /// A group with processes in it cannot hand down controllers (the "no internal processes" rule). If this process
     /// is the only one there, it moves to a leaf; if others share the group (a login session), an enclosing one is used.
     pub fn find(place: &Hierarchy, prefix: &str, wanted: Controllers) -> Result<Base> {
-        let essential = Controllers::which(|one| is_essential(one) && wanted.has(one));
+        let essential = wanted.without(wanted.without(ESSENTIAL));
         let mut base = Base {
             path: place.own.clone(),
             folder: prefix.strip_suffix('/').map(str::to_string),
@@ -117,14 +116,14 @@ impl Base {
         if let Some(folder) = &folder {
             file::make(folder)?;
         }
-        let new = Controllers::which(|one| one.v2_name().is_some() && wanted.has(one)).without(self.enabled);
+        let new = wanted.without(BUILT_IN).without(self.enabled);
         // All at one go; where that is refused, one by one, so that the one that cannot be had is known.
         if new.is_empty() || self.enable_in(folder.as_deref(), new).is_ok() {
             self.enabled = self.enabled.and(new);
             return Ok(absent);
         }
         for controller in new.each() {
-            match self.enable_in(folder.as_deref(), Controllers::which(|one| one == controller)) {
+            match self.enable_in(folder.as_deref(), Controllers::of(&[controller])) {
                 Ok(()) => self.enabled.add(controller),
                 Err(errno) => {
                     let name = controller.v2_name().unwrap_or_default();

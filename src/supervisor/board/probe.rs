@@ -60,7 +60,7 @@ impl Profile {
     /// What services are judged by.
     pub fn needed() -> Profile {
         let tree = Tree::discover("coracle").map_err(String::from);
-        let profile = Profile { memory: here::memory(), cores: cores(), ..probe(NEEDED.into_iter(), tree) };
+        let profile = Profile { memory: here::memory(), cores: cores(), ..probe(&mut NEEDED.into_iter(), tree) };
         profile.with_images()
     }
 
@@ -68,8 +68,8 @@ impl Profile {
     pub fn asked_for(plan: &Plan, tree: &Tree) -> Profile {
         let lists = plan.services.iter().any(|service| !service.has_all_devices());
         let pinned = plan.services.iter().any(|service| service.limits.cpus.is_some());
-        let names = NEEDED.into_iter().filter(|name| lists || *name != DEVICE_LISTS);
-        Profile { cores: if pinned { cores() } else { "".into() }, ..probe(names, Ok(tree.clone())) }
+        let mut names = NEEDED.into_iter().filter(|name| lists || *name != DEVICE_LISTS);
+        Profile { cores: if pinned { cores() } else { "".into() }, ..probe(&mut names, Ok(tree.clone())) }
     }
 
     /// The same with what images that are file systems are judged by.
@@ -82,7 +82,7 @@ impl Profile {
     /// Everything.
     pub fn full() -> Profile {
         let tree = Tree::discover("coracle").map_err(String::from);
-        let profile = probe(FEATURES.iter().map(|feature| feature.name), tree);
+        let profile = probe(&mut FEATURES.iter().map(|feature| feature.name), tree);
         let release = text("/proc/sys/kernel/osrelease").trim().into();
         Profile { release, memory: here::memory(), cores: cores(), devices: nodes(), ..profile }
     }
@@ -142,8 +142,9 @@ fn cores() -> Box<str> {
     text("/sys/devices/system/cpu/present").trim().into()
 }
 
-fn probe(names: impl Iterator<Item = &'static str>, tree: Result<Tree, String>) -> Profile {
-    let texts = Texts { namespaces: fs::File::open("/proc/self/ns").ok(), ..Texts::new(tree) };
+fn probe(names: &mut dyn Iterator<Item = &'static str>, tree: Result<Tree, String>) -> Profile {
+    let mut texts = Texts::new(tree);
+    texts.namespaces = fs::File::open("/proc/self/ns").ok();
     let mut profile = Profile {
         release: "".into(),
         platform: Platform::native(),
@@ -243,8 +244,11 @@ fn on_v1(texts: &Texts) -> bool {
 
 /// Where the v2 tree is mounted.
 fn v2_root(texts: &Texts) -> Option<&str> {
-    let mounts = texts.mounts.lines().map(|line| line.split(' '));
-    mounts.filter(|fields| fields.clone().nth(2) == Some("cgroup2")).find_map(|mut fields| fields.nth(1))
+    texts.mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let place = fields.next()?;
+        (fields.next()? == "cgroup2").then_some(place)
+    })
 }
 
 fn swap(texts: &Texts) -> Answer {
@@ -254,8 +258,11 @@ fn swap(texts: &Texts) -> Answer {
     let v1 = texts.mounts.lines().filter_map(|line| line.split(' ').nth(1));
     let counted = v1.filter(|place| place.starts_with("/sys/fs/cgroup")).any(|place| {
         let file = |name: &str| Path::new(place).join(name).exists();
-        let below =
-            || fs::read_dir(place).into_iter().flatten().flatten().any(|g| g.path().join("memory.swap.max").exists());
+        let below = || {
+            fs::read_dir(place).is_ok_and(|mut groups| {
+                groups.any(|group| group.is_ok_and(|group| group.path().join("memory.swap.max").exists()))
+            })
+        };
         file("memory.memsw.limit_in_bytes") || file("memory.swap.max") || below()
     });
     if counted { Ok(String::new()) } else { Err("it is not counted (swapaccount=1)".into()) }
@@ -305,7 +312,8 @@ fn nodes() -> Vec<(Box<str>, bool)> {
     let mut found = Vec::new();
     let mut open = vec![("/dev".to_owned(), 0)];
     while let Some((folder, depth)) = open.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
             let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
             // A link counts as what it leads to: /dev/serial/by-id is made of them.
             let Ok(kind) = fs::metadata(&path).map(|meta| meta.file_type()) else { continue };

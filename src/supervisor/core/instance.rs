@@ -92,7 +92,7 @@ impl Step<'_> {
                     service.reason = Reason::Freezer;
                     service.detail = Some(why);
                 }
-                self.answer_all(|goal| matches!(goal, Goal::Frozen(i, _) if i == index), Verdict::Failed(index));
+                self.answer_all(&|goal| matches!(goal, Goal::Frozen(i, _) if i == index), Verdict::Failed(index));
             }
         }
     }
