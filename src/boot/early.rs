@@ -5,14 +5,15 @@
 use super::options::flag::{NO_DEV, NO_EXEC, NO_SUID};
 use crate::base::mountinfo::Mounted;
 use crate::supervisor::keeper::Say;
+use crate::sys::folder;
 use crate::sys::{Errno, mount};
 use core::ffi::{CStr, c_ulong};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{AccessFlags, access};
 use std::ffi::CString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::os::unix::fs::symlink;
 
 /// One line of the table.
 struct Place {
@@ -135,7 +136,7 @@ fn mount_place(place: &Place, before: &str, say: Say<'_>) {
 
 /// Makes a directory; what is there already of that name tells itself when something is mounted on it.
 pub fn make_dir(path: &str, mode: u32) -> std::io::Result<()> {
-    match DirBuilder::new().mode(mode).create(path) {
+    match folder::make(path.as_ref(), mode) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }

@@ -4,10 +4,11 @@
 
 use super::cause::{Cause, Ending, Mark, NO_BOOT, count_resets, decide};
 use crate::base::read::read_text;
+use crate::sys::folder;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// A file system in memory that an initramfs can be (its magic number in the kernel's `linux/magic.h`).
@@ -81,7 +82,7 @@ fn read(state: &Path) -> io::Result<Option<Mark>> {
 }
 
 fn write(state: &Path, mark: &Mark) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    folder::make_all(state, 0o700)?;
     let last = path(state);
     let beside = last.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;

@@ -11,6 +11,7 @@ use crate::base::units::{Bytes, Millis};
 use crate::plan::BoardMount;
 use crate::supervisor::keeper::Say;
 use crate::supervisor::run::monotonic;
+use crate::sys::folder;
 use crate::sys::{Errno, mount};
 use nix::libc::{self, EBUSY, EINVAL, ENODEV, ENOENT, ENOMEDIUM, ENXIO};
 use std::fs::{self, File};
@@ -55,7 +56,7 @@ fn mounted_kind(mountinfo: &str, target: &str) -> Option<Box<str>> {
 }
 
 fn mount_one(wanted: &BoardMount, first: &mut First, say: Say<'_>) -> Result<(), String> {
-    fs::create_dir_all(&*wanted.target)
+    folder::make_all(Path::new(&*wanted.target), 0o777)
         .map_err(|error| format!("the folder cannot be made: {error}; make it in the root file system"))?;
     let source = Source::parse(&wanted.source);
     let (flags, data) = split(&wanted.options);

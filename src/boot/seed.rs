@@ -9,11 +9,12 @@
 use crate::base::read::read_up_to;
 use crate::supervisor::keeper::Say;
 use crate::sys::board::{self, SEED_BYTES};
+use crate::sys::folder;
 use sha2::{Digest as _, Sha256};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// Its name in the state folder.
@@ -50,7 +51,7 @@ fn derive(old: &[u8], fresh: &Seed) -> Seed {
 /// Mixes in the seed in `state`, replaces it, and counts it where that is right.
 pub fn load(state: &Path, say: Say<'_>) {
     // Without it, what follows says so.
-    let _ = DirBuilder::new().recursive(true).mode(0o700).create(state);
+    let _ = folder::make_all(state, 0o700);
     let old = match File::open(state.join(NAME)).and_then(|mut file| read_up_to(&mut file, LARGEST)) {
         Ok(old) => old,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),

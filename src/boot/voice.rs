@@ -3,8 +3,7 @@
 
 use crate::supervisor::report::{Places, Report};
 use crate::supervisor::rundir;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
+use crate::sys::folder;
 use std::path::Path;
 
 /// The lines of a first process. The ring has one writer at a time, so it is given up while a supervisor runs.
@@ -17,7 +16,7 @@ impl Voice {
     /// One that writes to these places, and to the ring, for which the run directory is made.
     pub fn new(places: Places) -> Voice {
         // Where it cannot be made there is no ring, and no supervisor, which says so.
-        let _ = DirBuilder::new().recursive(true).mode(0o700).create(rundir::DEFAULT);
+        let _ = folder::make_all(rundir::DEFAULT.as_ref(), 0o700);
         Voice { places, report: None }
     }
 

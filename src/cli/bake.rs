@@ -17,15 +17,16 @@ use crate::image::tar::write::Writer;
 use crate::plan::Plan;
 use crate::supervisor::board::{Board, Files};
 use crate::supervisor::config_file::{Fault, Texts};
+use crate::sys::folder;
 use crate::sys::process::{self, Forked};
 use crate::sys::wait::wait_for;
 use crate::sys::{caps, landlock};
 use argh::FromArgs;
 use nix::libc;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::BufWriter;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Check a config as its board would and unpack the images that it names into a read-only store for the firmware. The
@@ -173,7 +174,7 @@ impl Target {
         let folder = output.is_dir() || output.as_os_str().as_encoded_bytes().ends_with(b"/");
         let mut scratch: PathBuf = output.components().collect();
         scratch.as_mut_os_string().push(format!(".{}.new", std::process::id()));
-        let made = DirBuilder::new().mode(0o700).create(&scratch);
+        let made = folder::make(&scratch, 0o700);
         made.map_err(|error| refuse(format!("cannot write {shown}: {error}")))?;
         let target = Target { output: output.to_owned(), folder, scratch };
         if !folder {
@@ -209,7 +210,7 @@ impl Target {
     fn open(&self) -> std::io::Result<Output> {
         let path = self.unfinished();
         if self.folder {
-            return DirBuilder::new().mode(0o755).create(&path).map(|()| Output::Folder(path));
+            return folder::make(&path, 0o755).map(|()| Output::Folder(path));
         }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
         Ok(Output::Archive(Writer::new(BufWriter::with_capacity(64 << 10, file))))

@@ -19,6 +19,7 @@ use super::tar::write::Writer;
 use super::tar::{Entry, Kind, Mtime};
 use super::tree::{self, Content, Object, Sum, Visit};
 use crate::plan::device::ImageCaps;
+use crate::sys::folder;
 use nix::libc;
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -80,7 +81,7 @@ pub fn bake(
     out.folder("layers")?;
     for (number, job) in jobs.into_iter().enumerate() {
         let scratch = order.scratch.join(number.to_string());
-        fs::create_dir(&scratch).map_err(|error| failed(&scratch, error))?;
+        folder::make(&scratch, 0o777).map_err(|error| failed(&scratch, error))?;
         let options = LayerOptions { caps: order.caps, ..LayerOptions::default() };
         let mut heard = |progress| report(number, progress);
         let marked = matches!(out, Output::Folder(_));
@@ -137,7 +138,7 @@ impl Output {
     fn folder(&mut self, name: &str) -> Result<(), ImageError> {
         match self {
             Output::Archive(writer) => writer.append(&own(name, Kind::Directory, 0), io::empty()),
-            Output::Folder(root) => match fs::create_dir(root.join(name)) {
+            Output::Folder(root) => match folder::make(&root.join(name), 0o777) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 answer => answer,
             },

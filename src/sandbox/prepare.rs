@@ -22,7 +22,7 @@ use crate::sys::terminal;
 use nix::fcntl::OFlag;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 
 /// What a start needs to know.
 pub struct Order<'a> {
@@ -406,9 +406,9 @@ fn volume(state: &str, name: &str, owner: (u32, u32)) -> Result<String> {
 fn make_folder(folder: &str, mode: u32) -> Result<bool> {
     let fail = |error: std::io::Error| format!("the folder {folder} cannot be made: {error}");
     if let Some((above, _)) = folder.rsplit_once('/') {
-        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(above).map_err(fail)?;
+        crate::sys::folder::make_all(above.as_ref(), 0o711).map_err(fail)?;
     }
-    match std::fs::DirBuilder::new().mode(mode).create(folder) {
+    match crate::sys::folder::make(folder.as_ref(), mode) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(fail(error)),

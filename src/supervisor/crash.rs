@@ -14,12 +14,13 @@ use crate::log::entry::Entry;
 use crate::log::format::{Line, Time};
 use crate::log::reader::Reader;
 use crate::sandbox::cgroup::Group;
+use crate::sys::folder;
 use crate::sys::process::{self, Forked};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// The folder in the state folder.
@@ -102,7 +103,7 @@ fn last_lines(path: &Path, text: &mut String) {
 
 /// Writes a record behind those in `folder` and removes the oldest ones beyond [`KEPT`].
 fn keep(folder: &Path, name: &str, text: &str) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    folder::make_all(folder, 0o700)?;
     let mut kept: Vec<(u32, String)> = Vec::new();
     for entry in fs::read_dir(folder)?.flatten() {
         let Ok(found) = entry.file_name().into_string() else { continue };

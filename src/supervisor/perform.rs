@@ -425,7 +425,7 @@ fn outlets(run: &super::rundir::RunDir, device: &crate::plan::Device, service: &
 fn sink(device: &crate::plan::Device, name: &str, size: u64, keep: u8) -> Result<Sink, String> {
     let path = Path::new(&*device.state).join("logs");
     let failed = |why: &dyn std::fmt::Display| format!("cannot make its log file in {}: {why}", path.display());
-    fs::create_dir_all(&path).map_err(|error| failed(&error))?;
+    crate::sys::folder::make_all(&path, 0o777).map_err(|error| failed(&error))?;
     let dir = File::open(&path).map_err(|error| failed(&error))?;
     Sink::open(dir.into(), name, size, keep).map_err(|errno| failed(&errno.desc()))
 }

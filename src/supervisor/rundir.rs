@@ -17,13 +17,14 @@ use super::instance::{self, Instance};
 use crate::sandbox::rootfs::bind_datagrams;
 use crate::sys::Errno;
 use crate::sys::datagram::name_senders;
+use crate::sys::folder;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use std::ffi::CString;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use twox_hash::XxHash64;
 
@@ -74,8 +75,7 @@ impl RunDir {
     }
 
     fn attempt(path: &Path) -> Result<RunDir, Unclaimed> {
-        let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
-        make(path).map_err(Unclaimed::Failed)?;
+        folder::make_all(path, 0o700).map_err(Unclaimed::Failed)?;
         RunDir::lock(File::open(path).map_err(Unclaimed::Failed)?)
     }
 
@@ -92,7 +92,7 @@ impl RunDir {
             return Err(Unclaimed::Failed(ErrorKind::NotFound.into()));
         }
         trusted(&now).map_err(Unclaimed::Failed)?;
-        let new = match DirBuilder::new().mode(0o700).create(path.join("services")) {
+        let new = match folder::make(&path.join("services"), 0o700) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
             made => made.map(|()| true).map_err(Unclaimed::Failed)?,
         };
@@ -135,7 +135,7 @@ impl RunDir {
     /// What the file system says.
     pub fn service(&self, name: &str) -> io::Result<File> {
         let path = instance::service_dir(&self.path, name);
-        match DirBuilder::new().mode(0o700).create(&path) {
+        match folder::make(&path, 0o700) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => File::open(path),
         }
@@ -148,11 +148,11 @@ impl RunDir {
     /// What the file system says.
     pub fn notify(&self, name: &str) -> io::Result<OwnedFd> {
         let path = notify_socket(&self.path, name);
-        let folder = path.parent().unwrap_or(&self.path);
+        let sockets = path.parent().unwrap_or(&self.path);
         let search_only = || Permissions::from_mode(0o711);
-        DirBuilder::new().recursive(true).create(folder)?;
+        folder::make_all(sockets, 0o777)?;
         fs::set_permissions(&self.path, search_only())?;
-        fs::set_permissions(folder, search_only())?;
+        fs::set_permissions(sockets, search_only())?;
         self.forget_notify(name);
         let text = CString::new(path.as_os_str().as_encoded_bytes())?;
         let socket = bind_datagrams(&text).and_then(|socket| name_senders(&socket).map(|()| socket));

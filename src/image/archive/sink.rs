@@ -8,6 +8,7 @@ use crate::image::digest::Digest;
 use crate::image::layer::{self, LayerError, LayerOptions, LayerReport, Ledger, Problem, Used};
 use crate::image::record::{LayerRecord, LayerStats};
 use crate::image::tree;
+use crate::sys::folder;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -123,7 +124,7 @@ impl<'a> Sink<'a> {
 
     fn unpack_into(&mut self, folder: &Path, source: &mut dyn ReadBytes) -> Result<Done, ImageError> {
         let tree = folder.join("tree");
-        fs::create_dir(folder).and_then(|()| fs::create_dir(&tree)).map_err(no_room)?;
+        folder::make(folder, 0o777).and_then(|()| folder::make(&tree, 0o777)).map_err(no_room)?;
         let root = File::open(&tree).map_err(no_room)?;
         let (caps, used, options) = (self.options.caps, self.content, self.options);
         let counted = Counted { source, progress: &mut self.progress, report: self.report, next: 0 };

@@ -5,6 +5,7 @@ use super::{Store, fail};
 use crate::image::ImageError;
 use crate::image::digest::Digest;
 use crate::image::record::ImageRecord;
+use crate::sys::folder;
 use crate::sys::xattr;
 use nix::sys::stat::{Mode, UtimensatFlags, major, minor, utimensat};
 use nix::sys::time::TimeSpec;
@@ -35,7 +36,7 @@ impl Store {
         }
         let staging = self.begin()?;
         let tree = staging.path().join("tree");
-        fs::create_dir(&tree).map_err(|error| fail("make the folder", &tree, error))?;
+        folder::make(&tree, 0o777).map_err(|error| fail("make the folder", &tree, error))?;
         for layer in record.root.layers() {
             let from = self.layer_path(layer);
             merge(&from, &tree).map_err(|error| {
@@ -72,7 +73,7 @@ fn merge(from: &Path, to: &Path) -> io::Result<()> {
         }
         if meta.is_dir() {
             if !goes_on {
-                fs::create_dir(&target)?;
+                folder::make(&target, 0o777)?;
             }
             merge(&source, &target)?;
         } else if !is_whiteout(&meta) {

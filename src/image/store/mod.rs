@@ -33,10 +33,10 @@ use crate::base::read::read_up_to;
 use crate::plan::Device;
 use crate::sys::folder;
 use sha2::{Digest as _, Sha256};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Largest record read: an image record with all lists at their caps and long entries.
@@ -67,10 +67,9 @@ fn fail(action: &str, path: &Path, error: io::Error) -> ImageError {
 impl Store {
     /// Opens the store in `state`, making its folders (mode 0700) and removing what dead unpackers left.
     pub fn open(state: &Path) -> Result<Store, ImageError> {
-        for folder in ["layers", "images", "flat", "staging"] {
-            let path = state.join(folder);
-            let mut builder = DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(&path).map_err(|error| fail("make the folder", &path, error))?;
+        for name in ["layers", "images", "flat", "staging"] {
+            let path = state.join(name);
+            folder::make_all(&path, 0o700).map_err(|error| fail("make the folder", &path, error))?;
         }
         let store = Store { state: state.to_owned(), baked: None };
         store.clean_staging()?;
@@ -282,8 +281,8 @@ impl Store {
                     _ => Ok(Health::Good),
                 };
             }
-            let folder = self.state.join("damaged");
-            DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|e| fail("make", &folder, e))?;
+            let damaged = self.state.join("damaged");
+            folder::make_all(&damaged, 0o700).map_err(|error| fail("make", &damaged, error))?;
             health = remember_damage(&mark)?;
         }
         let folder = self.layer_folder(layer);

@@ -4,10 +4,10 @@
 use super::{Store, fail};
 use crate::image::ImageError;
 use crate::sys::folder;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A folder of one unpack. It is locked while this lives, in this process or in a child that inherited it, and removed
@@ -44,7 +44,7 @@ impl Store {
         let staging = self.state.join("staging");
         for number in 0..10_000 {
             let path = staging.join(format!("job-{}-{number}", std::process::id()));
-            match DirBuilder::new().mode(0o700).create(&path) {
+            match folder::make(&path, 0o700) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(fail("make the folder", &path, error)),

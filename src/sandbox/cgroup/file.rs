@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::FileExt;
 
 /// Longest file that is read whole, in bytes; `memory.stat` has 1.5 KiB, `cgroup.procs` more with many processes.
 const FILE_BYTES: u64 = 1 << 20;
@@ -64,7 +64,7 @@ pub fn write_and_read(folder: &Folder<'_>, name: &str, value: &str) -> Result<St
 
 /// Makes the folder; `Ok(false)` if it was there.
 pub fn make(folder: &str) -> core::result::Result<bool, Error> {
-    match std::fs::DirBuilder::new().mode(0o755).create(folder) {
+    match crate::sys::folder::make(folder.as_ref(), 0o755) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(Error::failed("make cgroup", folder, error.into())),
