@@ -84,7 +84,7 @@ fn read(state: &Path) -> io::Result<Option<Mark>> {
 fn write(state: &Path, mark: &Mark) -> io::Result<()> {
     folder::make_all(state, 0o700)?;
     let last = path(state);
-    let beside = last.with_extension("new");
+    let beside = folder::beside(&last, ".new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(mark.to_text().as_bytes())?;
     file.sync_all()?;

@@ -91,7 +91,7 @@ impl Row {
         let number = |text: &str| text.split_whitespace().next()?.parse::<u64>().ok();
         // The last number is that of the innermost namespace.
         let inside = field("NSpid").and_then(|text| text.split_whitespace().next_back()?.parse().ok()).unwrap_or(pid);
-        let (_, after) = stat.rsplit_once(") ")?;
+        let after = stat.rsplit_once(')')?.1.strip_prefix(' ')?;
         let ticks = |index: usize| after.split(' ').nth(index).and_then(number).unwrap_or(0);
         let command = match command.strip_suffix(b"\0").unwrap_or(command) {
             // A kernel thread or a zombie has no words, only a name.

@@ -6,6 +6,7 @@
 //! it is never seen half.
 #![forbid(unsafe_code)]
 
+use crate::sys::folder;
 use std::fmt::{Display, Write as _};
 use std::fs;
 use std::io;
@@ -171,7 +172,7 @@ impl Instance {
     /// What the file system says.
     pub fn write(&self, run_dir: &Path) -> io::Result<()> {
         let last = path(run_dir, &self.service);
-        let beside = last.with_extension("new");
+        let beside = folder::beside(&last, ".new");
         fs::write(&beside, self.to_text())?;
         fs::rename(&beside, &last)
     }
@@ -223,7 +224,7 @@ fn stat(pid: i32) -> Option<(Process, char)> {
     let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     // The second field is the command in parentheses and may itself hold spaces and parentheses.
-    let (_, rest) = text.rsplit_once(") ")?;
+    let rest = text.rsplit_once(')')?.1.strip_prefix(' ')?;
     let start = rest.split(' ').nth(19)?.parse().ok()?;
     Some((Process { pid, start }, rest.chars().next()?))
 }

@@ -32,6 +32,13 @@ pub fn make_all(folder: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
+/// The path of what has the same name with `ending` behind it.
+pub fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(ending);
+    beside.into()
+}
+
 /// The paths of all that is in `folder`, in no order (readdir(3)).
 ///
 /// # Errors

@@ -162,7 +162,7 @@ impl Store {
 
 /// A free name for what is replaced while in use.
 fn old_name(path: &Path) -> Result<PathBuf, ImageError> {
-    let free = (0..10_000).map(|number| path.with_extension(format!("old-{number}"))).find(|old| !old.exists());
+    let free = (0..10_000).map(|number| folder::beside(path, &format!(".old-{number}"))).find(|old| !old.exists());
     free.ok_or_else(|| ImageError::failed(&format_args!("{} was replaced too often while in use", path.display())))
 }
 

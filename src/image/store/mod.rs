@@ -259,7 +259,7 @@ impl Store {
     fn write_record(&self, record: &ImageRecord) -> Result<(), ImageError> {
         let path = self.record_path(&record.reference);
         self.keep_if_pinned(&path)?;
-        let temporary = path.with_extension("new");
+        let temporary = folder::beside(&path, ".new");
         let write = || -> io::Result<()> {
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
             file.write_all(record.to_json().as_bytes())?;

@@ -181,7 +181,7 @@ fn answer(name: &str, texts: &Texts) -> Answer {
         "no_new_privs" if text("/proc/self/status").contains("\nNoNewPrivs:") => Ok(String::new()),
         "fs.proc" if !texts.filesystems.is_empty() => Ok(String::new()),
         "fs.sysfs" | "fs.tmpfs" | "fs.devpts" | "fs.devtmpfs" | "fs.mqueue" | "fs.overlay" | "fs.squashfs"
-        | "fs.erofs" => filesystem(name.trim_start_matches("fs."), texts),
+        | "fs.erofs" => filesystem(name.strip_prefix("fs.").unwrap_or(name), texts),
         "loop" => there("/dev/loop-control").or_else(|missing| module("loop", texts).ok_or(missing)),
         "epoll" => made(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)),
         "signalfd" => made(SignalFd::with_flags(&SigSet::empty(), SfdFlags::SFD_CLOEXEC)),
