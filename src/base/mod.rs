@@ -4,6 +4,7 @@
 pub mod built;
 pub mod escaped;
 pub mod exit;
+pub mod hide;
 pub mod json;
 pub mod limits;
 pub mod mountinfo;

@@ -15,6 +15,7 @@ pub mod output;
 pub mod progress;
 mod ps;
 mod reboot;
+mod report;
 mod run;
 mod services;
 mod stats;
@@ -53,7 +54,7 @@ type Run = fn(&str, &[&str]) -> Result<u8, EarlyExit>;
 
 /// All commands. To the argument parser each is a program of its own: as subcommands of one they would hold what they say of
 /// themselves twice.
-const COMMANDS: [(&str, Run); 33] = [
+const COMMANDS: [(&str, Run); 34] = [
     ("bake", |name, words| Ok(bake::run(&parsed(name, words)?))),
     ("check", |name, words| Ok(check::run(&parsed(name, words)?))),
     ("doctor", |name, words| Ok(doctor::run(&parsed(name, words)?))),
@@ -73,6 +74,7 @@ const COMMANDS: [(&str, Run); 33] = [
     ("prune", |name, words| Ok(images::list::prune(&parsed(name, words)?))),
     ("ps", |name, words| Ok(ps::run(&parsed(name, words)?))),
     ("reboot", |name, words| Ok(reboot::reboot(&parsed(name, words)?))),
+    ("report", |name, words| Ok(report::run(&parsed(name, words)?))),
     ("restart", |name, words| Ok(act::restart(&parsed(name, words)?))),
     ("rmi", |name, words| Ok(images::list::rmi(&parsed(name, words)?))),
     ("run", |name, words| Ok(run::run(&parsed(name, words)?))),

@@ -109,6 +109,11 @@ impl Texts {
         Ok(texts)
     }
 
+    /// Names and bytes of its files, the main one first.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files.iter().map(|file| (file.name.as_str(), file.bytes.as_slice()))
+    }
+
     /// Reads what the variables of all files name.
     fn read_values(&mut self, files: &Files) {
         for number in 0..self.files.len() {
