@@ -135,6 +135,50 @@ fn root_an_unplugged_device_ends_its_service_and_a_plugged_one_starts_it_for_fre
 }
 
 #[test]
+fn root_a_usb_device_is_found_where_it_is_plugged_in_and_has_its_own_name_inside() {
+    let name = "root_a_usb_device_is_found_where_it_is_plugged_in_and_has_its_own_name_inside";
+    let node = Node(format!("/dev/coracle-usb-{}/ttyUSB0", std::process::id()).into());
+    let uevent = "/sys/class/mem/null/uevent";
+    let shows = ["sh", "-c", "ls -l /dev/gps /dev/modem; echo x > /dev/gps && echo taken; while :; do sleep 1; done"];
+    let devices = r#""devices": [{ "usb": "0403:6001@1-1.2", "as": "/dev/gps" },
+                                 { "path": "/dev/zero", "as": "/dev/modem", "access": "r" }],"#;
+    let services = [
+        service("gps", &shows, devices),
+        service("other", IDLE, r#""devices": [{ "usb": "0403:6001@1-1.3", "as": "/dev/gps" }],"#),
+    ];
+    let Some(mut board) = Board::new(name, &services).filter(|_| own_world(name)) else { return };
+    // What the kernel shows of usb, made up.
+    assert!(Command::new("mount").args(["-t", "tmpfs", "none", "/sys/bus"]).status().unwrap().success());
+    let device = std::path::Path::new("/sys/bus/usb/devices/1-1.2");
+    let tells = || fs::write(uevent, "change").is_ok();
+    if !tells() {
+        println!("skip: {name}: {uevent} cannot be written");
+        return;
+    }
+    board.up();
+    for _ in 0..2 {
+        board.until("it is held", |board| board.field("gps", "state") == "held");
+        assert_eq!(board.field("gps", "reason"), "device usb 0403:6001@1-1.2 is missing; load its driver");
+        node.plug();
+        fs::create_dir_all(device.join("1-1.2:1.0/ttyUSB0")).unwrap();
+        fs::write(device.join("idVendor"), "0403\n").unwrap();
+        fs::write(device.join("idProduct"), "6001\n").unwrap();
+        let text = format!("MAJOR=1\nMINOR=3\nDEVNAME={}\n", node.0.strip_prefix("/dev").unwrap().display());
+        fs::write(device.join("1-1.2:1.0/ttyUSB0/uevent"), text).unwrap();
+        assert!(tells());
+        board.until_running("gps");
+        fs::remove_dir_all(device).unwrap();
+        node.unplug();
+        assert!(tells());
+    }
+    board.until_logged("gps", "taken");
+    let log = board.logs("gps");
+    assert!(log.contains("1,   3") && log.contains("/dev/gps") && log.contains("1,   5"), "{log}");
+    assert_eq!(board.field("other", "state"), "held");
+    board.down();
+}
+
+#[test]
 fn root_a_service_waits_for_a_mount_and_for_a_path() {
     let name = "root_a_service_waits_for_a_mount_and_for_a_path";
     let Some(mut board) = Board::new(name, &[]).filter(|_| own_world(name)) else { return };

@@ -258,6 +258,8 @@ objects! {
     /// An entry of `devices`.
     pub struct DeviceNode<'a> {
         pub path: Option<&'a str>,
+        pub usb: Option<&'a str>,
+        pub inside = "as": Option<&'a str>,
         pub access: Option<Access>,
         pub optional: Option<bool>,
     }

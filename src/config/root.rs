@@ -25,10 +25,12 @@ pub fn root(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Option
 fn host(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>, root: &str) {
     let first_mount = list(&raw.mounts).iter().find_map(|mount| mount.target);
     let first_secret = list(&raw.secrets).iter().find_map(|secret| secret.file);
+    let first_name = list(&raw.devices).iter().find_map(|device| device.inside);
     for (written, key, hint) in [
         (raw.root_fs, "root_fs", "it writes where the board lets its user write"),
         (raw.hostname, "hostname", "it sees the board's own: set \"hostname\" under \"device\""),
         (first_mount, "mounts", "it sees the board's own files: mount them under \"device\""),
+        (first_name, "as", "it sees the board's own names"),
         (first_secret, "secrets", "it can read the file itself"),
     ] {
         let Some(typed) = written else { continue };

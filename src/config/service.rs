@@ -330,15 +330,27 @@ fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind
 }
 
 fn devices(context: &mut Context<'_, '_, '_>, raw: &[raw::DeviceNode<'_>]) -> Vec<DeviceNode> {
-    context.repeated(raw, |device| device.path, "the device", plain_path);
+    context.repeated(raw, |device| device.inside.or(device.path), "the device", plain_path);
     let node = |device: &raw::DeviceNode<'_>| {
         let rules = match device.access {
             Some(raw::Access::R) => DeviceRules { read: true, write: false },
             Some(raw::Access::W) => DeviceRules { read: false, write: true },
             Some(raw::Access::Rw) | None => DeviceRules { read: true, write: true },
         };
-        Some(DeviceNode { path: boxed(device.path?), rules, optional: device.optional.unwrap_or(false) })
+        let source = device.usb.or(device.path)?;
+        let path = device.inside.or(device.path).unwrap_or(source);
+        Some(DeviceNode { path: boxed(path), source: boxed(source), rules, optional: device.optional.unwrap_or(false) })
     };
+    for device in raw {
+        let Some(usb) = device.usb else { continue };
+        let (message, hint) = match (device.path, device.inside) {
+            (Some(_), _) => ("this device has both a path and a usb device", "keep one of them"),
+            (None, None) => ("a usb device needs its path inside", "add \"as\": \"/dev/gps\""),
+            (None, Some(_)) => continue,
+        };
+        let span = context.span(usb);
+        context.sink.problem(span, format_args!("{message}"), Some(hint));
+    }
     raw.iter().filter_map(node).collect()
 }
 

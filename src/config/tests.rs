@@ -4,8 +4,8 @@ use super::keys::{self, FILE, Key, Object, SERVICE};
 use super::*;
 use crate::base::units::{Bytes, Millis};
 use crate::plan::{
-    CapSet, Condition, Kind, Memory, MountKind, Need, Network, NotifyAccess, Probe, Ready, RestartPolicy, RlimitKind,
-    Role, Root, RootFs, Schedule, Seccomp, Service, Then, Timer, Times,
+    CapSet, Condition, DeviceNode, Kind, Memory, MountKind, Need, Network, NotifyAccess, Probe, Ready, RestartPolicy,
+    RlimitKind, Role, Root, RootFs, Schedule, Seccomp, Service, Then, Timer, Times,
 };
 
 /// A config with every key, all kinds of values, comments, escapes and free keys.
@@ -127,6 +127,11 @@ fn every_key_reaches_the_plan() {
     assert_eq!((keys.ready, keys.notify, keys.watchdog), (Ready::Started, None, None));
     assert!(broker.capabilities.has(10) && broker.capabilities.has(13));
     assert_eq!(broker.seccomp, Seccomp::Strict);
+    let place = |device: &DeviceNode| format!("{} {}", device.source, device.path);
+    assert_eq!(
+        broker.devices.iter().skip(1).map(place).collect::<Vec<_>>().join(", "),
+        "/dev/rtc0 /dev/rtc0, 0403:6001@1-1.2:1.0 /dev/gps, /dev/ttyS2 /dev/modem"
+    );
     assert!(broker.devices[1].optional && !broker.devices[1].rules.write && broker.devices[0].rules.write);
     let log = &broker.log;
     assert_eq!((log.ring, log.rate, log.file, log.keep), (Some(Bytes(64 << 10)), 100, Bytes(256 << 10), 3));

@@ -80,6 +80,8 @@ pub enum Text {
     Source,
     /// A device's path.
     DevicePath,
+    /// A usb device.
+    Usb,
     /// An image reference.
     Image,
     /// `KEY=value`.
@@ -148,6 +150,7 @@ pub fn check(kind: Text, text: &str) -> Read<()> {
         Text::Target => target(text),
         Text::Source => source(text),
         Text::DevicePath => device_path(text),
+        Text::Usb => board::usb(text),
         Text::Image => image(text),
         Text::Env => env(text),
         Text::User => user(text).map(drop),

@@ -440,8 +440,10 @@ pub enum Seccomp {
 /// A device of the host that the service gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceNode {
-    /// Its path on the host and inside: `/dev/ttyS1`.
+    /// Its path inside: `/dev/ttyS1`.
     pub path: Box<str>,
+    /// Its path on the host; or, of one without a `/` in front, the usb device: `VID:PID`, `PORT` or `VID:PID@PORT`.
+    pub source: Box<str>,
     /// What may be done with it.
     pub rules: DeviceRules,
     /// Whether its absence is fine.

@@ -3,6 +3,7 @@
 
 use super::cgroup::DeviceRule;
 use super::cgroup::devices::{Access, Kind};
+use super::usb;
 use crate::plan::Service;
 use nix::libc;
 use nix::sys::stat::{major, minor};
@@ -31,7 +32,7 @@ pub fn rules(service: &Service) -> Vec<DeviceRule> {
         .map(|(major, minor)| DeviceRule { kind: Kind::Char, major: *major, minor: *minor, access })
         .collect();
     for device in &service.devices {
-        let Ok(found) = std::fs::metadata(&*device.path) else { continue };
+        let Ok(found) = std::fs::metadata(&*usb::place(device)) else { continue };
         let kind = match found.mode() & libc::S_IFMT {
             libc::S_IFCHR => Kind::Char,
             libc::S_IFBLK => Kind::Block,

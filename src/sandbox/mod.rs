@@ -21,3 +21,4 @@ pub mod spawn;
 pub mod spec;
 pub mod stage;
 mod steps;
+pub mod usb;

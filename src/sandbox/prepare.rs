@@ -11,6 +11,7 @@ use super::root::Disk;
 use super::secrets;
 use super::spec::{Bind, Main, Net, Node, Place, Source, Spec, Stdio};
 use super::steps::{self, Found, FoundMount, FoundRoot, Lower, SCRATCH};
+use super::usb;
 use crate::base::read::read_up_to;
 use crate::image::config::ImageConfig;
 use crate::plan::{DeviceNode, Memory, MountKind, Network, Ready, RlimitKind, RootFs, Service, UserSpec};
@@ -417,20 +418,20 @@ fn make_folder(folder: &str, mode: u32) -> Result<bool> {
 
 /// The node of a device; `None` for an optional one that is missing.
 fn find_device(device: &DeviceNode, owner: (u32, u32)) -> Result<Option<Node>> {
-    let status = match std::fs::metadata(&*device.path) {
+    let place = usb::place(device);
+    let status = match std::fs::metadata(&*place) {
         Ok(status) => status,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && device.optional => return Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let path = &device.path;
             return Err(format!(
-                "the device {path} does not exist here; connect it, load its driver, or mark it \"optional\": true"
+                "the device {place} does not exist here; connect it, load its driver, or mark it \"optional\": true"
             ));
         }
-        Err(error) => return Err(format!("{}: {error}", device.path)),
+        Err(error) => return Err(format!("{place}: {error}")),
     };
     let kind = status.mode() & libc::S_IFMT;
     if kind != libc::S_IFCHR && kind != libc::S_IFBLK {
-        return Err(format!("{} is no device node", device.path));
+        return Err(format!("{place} is no device node"));
     }
     if !device.path.starts_with("/dev/") {
         return Err(format!("the device {} does not lie in /dev", device.path));

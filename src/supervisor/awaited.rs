@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::plan::{Plan, Service};
+use crate::sandbox::usb;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -121,9 +122,9 @@ pub fn devices(folders: &Inotify, service: &Service) {
         | AddWatchFlags::IN_DELETE
         | AddWatchFlags::IN_MOVED_FROM
         | AddWatchFlags::IN_DELETE_SELF;
-    for folder in service.devices.iter().filter_map(|device| Path::new(&*device.path).parent()) {
+    for place in service.devices.iter().map(usb::place) {
         // A folder that is gone already took the device with it, which the next look at the board shows.
-        let _ = folders.add_watch(folder, flags);
+        let _ = Path::new(&*place).parent().map(|folder| folders.add_watch(folder, flags));
     }
 }
 

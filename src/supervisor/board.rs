@@ -25,6 +25,7 @@ use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::plan::{Device, Kind, Memory, MountKind, Plan, Service};
 use crate::sandbox::cgroup::Tree;
+use crate::sandbox::usb;
 use std::path::{Path, PathBuf};
 
 /// A board, as far as it can be looked at from here.
@@ -220,14 +221,19 @@ fn bind_sources(service: &Service, files: &Files, add: &mut impl FnMut(String, S
 /// Whether a device that `service` cannot do without is not there.
 pub fn lacks_device(service: &Service, files: &Files) -> bool {
     let fault = |path: &str| files.device_fault(Path::new(path), false).is_some();
-    service.devices.iter().any(|device| !device.optional && fault(&device.path))
+    service.devices.iter().any(|device| !device.optional && fault(&usb::place(device)))
 }
 
 fn devices(service: &Service, files: &Files, add: &mut impl FnMut(String, String)) {
     for device in service.devices.iter().filter(|device| !device.optional) {
-        if let Some(fault) = files.device_fault(Path::new(&*device.path), false) {
+        let place = usb::place(device);
+        // What is plugged in there nobody knows elsewhere.
+        if !place.starts_with('/') && !files.are_here() {
+            continue;
+        }
+        if let Some(fault) = files.device_fault(Path::new(&*place), false) {
             let hint = "load its driver, or say \"optional\": true if the service can do without it";
-            add(format!("device {} {fault}", device.path), hint.into());
+            add(format!("device {place} {fault}"), hint.into());
         }
     }
     for limit in &service.limits.io {

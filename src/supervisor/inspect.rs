@@ -284,7 +284,8 @@ fn sandbox(object: &mut Object, service: &Configured) {
         .text("seccomp", seccomp)
         .objects("devices", &service.devices, |one, device| {
             let (read, write) = (device.rules.read, device.rules.write);
-            one.text("path", &device.path).raw("read", read).raw("write", write).raw("optional", device.optional);
+            one.text("path", &device.path).text("source", &device.source);
+            one.raw("read", read).raw("write", write).raw("optional", device.optional);
         });
 }
 

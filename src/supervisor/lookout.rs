@@ -34,6 +34,8 @@ pub struct Lookout {
     mounts: Option<File>,
     links: Option<OwnedFd>,
     clock: Option<TimerFd>,
+    /// The kernel's word of devices that come and go (NETLINK_KOBJECT_UEVENT).
+    usb: Option<OwnedFd>,
     /// Whether the time is a guess until someone sets it.
     guessed: bool,
 }
@@ -43,11 +45,16 @@ impl Lookout {
     pub fn new(plan: &Plan, clock_is_guessed: bool) -> Lookout {
         let wanted = |wanted: fn(&Await) -> bool| plan.services.iter().flat_map(|service| &service.awaits).any(wanted);
         let daily = |timer: Timer| matches!(timer.schedule, Schedule::At(_));
+        let usb =
+            plan.services.iter().flat_map(|service| &service.devices).any(|device| !device.source.starts_with('/'));
         let timers = plan.services.iter().any(|service| service.timer.is_some_and(daily));
         Lookout {
             mounts: wanted(|what| matches!(what, Await::Mount(_))).then(|| File::open(MOUNTS).ok()).flatten(),
-            links: wanted(|what| matches!(what, Await::Link(_))).then(|| links().ok()).flatten(),
+            links: wanted(|what| matches!(what, Await::Link(_)))
+                .then(|| news(SockProtocol::NetlinkRoute, libc::RTMGRP_LINK as u32).ok())
+                .flatten(),
             clock: (wanted(|what| *what == Await::Clock) || timers).then(|| clock().ok()).flatten(),
+            usb: usb.then(|| news(SockProtocol::NetlinkKObjectUEvent, 1).ok()).flatten(),
             guessed: clock_is_guessed,
         }
     }
@@ -61,6 +68,7 @@ impl Lookout {
             // A change of the mounts is an exception: the file itself can always be read.
             self.mounts.as_ref().map(|mounts| (mounts.as_fd(), EpollFlags::EPOLLPRI)),
             self.links.as_ref().map(|links| (links.as_fd(), EpollFlags::EPOLLIN)),
+            self.usb.as_ref().map(|usb| (usb.as_fd(), EpollFlags::EPOLLIN)),
             self.clock.as_ref().map(|clock| (clock.as_fd(), EpollFlags::EPOLLIN)),
         ];
         fds.into_iter().flatten().try_for_each(|(fd, flags)| epoll.add(fd, EpollEvent::new(flags, mark)))
@@ -68,10 +76,10 @@ impl Lookout {
 
     /// Takes in what the kernel told; whether the clock was set.
     pub fn attend(&mut self) -> bool {
-        if let Some(links) = &self.links {
+        for news in [&self.links, &self.usb].into_iter().flatten() {
             // What the messages say is looked up, so that none has to be read and none can be missed.
             let more =
-                |_: &usize| recv(links.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT) != Err(nix::Error::EAGAIN);
+                |_: &usize| recv(news.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT) != Err(nix::Error::EAGAIN);
             (0..LINKS).take_while(more).for_each(drop);
         }
         let set = self.clock.as_ref().is_some_and(|clock| clock.wait().is_ok());
@@ -132,12 +140,12 @@ fn is_set(synchronized: bool, guessed: bool, now: i64) -> bool {
     synchronized || !guessed && now >= BUILT
 }
 
-/// Tells when a network interface changes (rtnetlink(7)).
-fn links() -> nix::Result<OwnedFd> {
+/// Tells what the kernel says to a group of netlink(7).
+fn news(protocol: SockProtocol, groups: u32) -> nix::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let links = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-    bind(links.as_raw_fd(), &NetlinkAddr::new(0, libc::RTMGRP_LINK as u32))?;
-    Ok(links)
+    let news = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    bind(news.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(news)
 }
 
 /// Tells when the clock is set (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET).

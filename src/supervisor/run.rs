@@ -349,7 +349,7 @@ impl<'k> Supervisor<'k> {
                 if self.lookout.attend() {
                     self.events.push_back(Event::Clock(self.lookout.wall(monotonic())));
                 }
-                self.look_again();
+                self.devices_changed();
             }
             Source::Channel(index) => self.hear(index),
             Source::Memory(index) => self.memory_short(index),
@@ -463,6 +463,11 @@ impl<'k> Supervisor<'k> {
     fn folders_changed(&mut self) {
         let Some(folders) = &self.folders else { return };
         while folders.read_events().is_ok() {}
+        self.devices_changed();
+    }
+
+    /// A device may have come or gone.
+    fn devices_changed(&mut self) {
         self.look_again();
         (0..self.plan.services.len() as Index).for_each(|index| self.look_for_unplugged(index));
     }

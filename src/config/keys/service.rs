@@ -489,9 +489,25 @@ static MOUNT: Object = Object {
 
 static DEVICE_NODE: Object = Object {
     name: "a device",
-    either: &[],
+    either: &["path", "usb"],
     keys: &[
-        required("path", Kind::Text(Text::DevicePath), "\"/dev/ttyS1\"", "Its path, on the board and inside."),
+        optional(
+            "path",
+            Kind::Text(Text::DevicePath),
+            "this or `usb`",
+            "\"/dev/ttyS1\"",
+            "Its path on the board, and inside unless `as` says another one.",
+        ),
+        optional(
+            "usb",
+            Kind::Text(Text::Usb),
+            "this or `path`",
+            "\"0403:6001@1-1.2\"",
+            "The usb device that it belongs to: vendor and product as lsusb shows them, the port as /sys/bus/usb/devices \
+             shows it, or both. Behind the port may stand the interface (`1-1.2:1.1`). What its driver has made first is \
+             taken; with an `as` beneath /dev/bus/usb, the usb device itself. Needs `as`.",
+        ),
+        optional("as", Kind::Text(Text::DevicePath), "`path`", "\"/dev/gps\"", "Its path inside. Not with `root`."),
         optional(
             "access",
             Kind::Word(&["r", "w", "rw"]),

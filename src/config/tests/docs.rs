@@ -45,6 +45,7 @@ fn pattern(text: Text) -> Option<&'static str> {
         Text::Sysctl => "^[^.]+[.].",
         Text::MountOptions => "^[^, ]+(,[^, ]+)*$",
         Text::DevicePath => "^/dev/.",
+        Text::Usb => "^([0-9a-f]{4}:[0-9a-f]{4}(@[0-9]+-[0-9.]+(:[0-9.]+)?)?|[0-9]+-[0-9.]+(:[0-9.]+)?)$",
         Text::Env => "^[^=]+=",
         Text::Need => "^([a-z0-9][a-z0-9._-]{0,62}(:started|:ready|:done|:soft)?|(mount|path):/.*|link:[^/: ]{1,15})$",
         Text::Cpus => "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$",

@@ -199,6 +199,25 @@ pub fn address(text: &str) -> Read<()> {
     }
 }
 
+/// `VID:PID`, `PORT` or `VID:PID@PORT`, each as the kernel writes it.
+pub fn usb(text: &str) -> Read<()> {
+    let numbers = |text: &str, between: char| text.split(between).all(|part| part.parse::<u8>().is_ok());
+    let id = |id: &str| {
+        let hex = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
+        id.len() == 9 && id.bytes().enumerate().all(|(at, byte)| if at == 4 { byte == b':' } else { hex(byte) })
+    };
+    let port = |port: &str| {
+        let (port, interface) = port.split_once(':').unwrap_or((port, "1.0"));
+        let port = port.split_once('-');
+        numbers(interface, '.') && port.is_some_and(|(bus, way)| numbers(bus, '-') && numbers(way, '.'))
+    };
+    if id(text) || port(text) || text.split_once('@').is_some_and(|(first, second)| id(first) && port(second)) {
+        return Ok(());
+    }
+    let hint = "write \"0403:6001\", \"1-1.2\" or \"0403:6001@1-1.2\", in small letters";
+    wrong_hint(format_args!("is {text:?}, which is no usb device"), hint)
+}
+
 /// The permissions of a file.
 pub fn mode(text: &str) -> Read<u16> {
     let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));

@@ -32,6 +32,11 @@ impl Files {
         Files { root: None, archives: None, devices: None }
     }
 
+    /// Whether the board is the running system.
+    pub fn are_here(&self) -> bool {
+        self.root.is_none() && self.devices.is_none()
+    }
+
     /// Those beneath `root`, whose links are followed as they will be on the board.
     pub fn beneath(root: &Path) -> Files {
         Files { root: Some(root.to_path_buf()), archives: None, devices: None }

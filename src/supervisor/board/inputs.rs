@@ -6,7 +6,7 @@ use crate::base::limits::ENV_FILE_BYTES;
 use crate::base::read::read_up_to;
 use crate::plan::{Condition, Device, Root, Service};
 use crate::sandbox::command::{PATH, programs};
-use crate::sandbox::{env_file, secrets};
+use crate::sandbox::{env_file, secrets, usb};
 use nix::libc;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -42,7 +42,7 @@ pub fn awaited(service: &Service) -> Vec<PathBuf> {
     service.secrets.iter().for_each(|secret| add(&secret.file));
     service.tty.iter().for_each(|tty| add(tty));
     host_programs(service).iter().for_each(|program| add(program));
-    service.devices.iter().filter(|device| !device.optional).for_each(|device| add(&device.path));
+    service.devices.iter().filter(|device| !device.optional).for_each(|device| add(&usb::place(device)));
     paths
 }
 
