@@ -265,3 +265,40 @@ fn root_an_incident_leaves_one_record_in_the_state_folder_and_a_day_so_many() {
     let count = |code: &str| written.iter().filter(|written| *written == code).count();
     assert_eq!((count("crash-record"), count("crash-record/budget")), (2, 1), "{written:?}");
 }
+
+/// A file in the place of the kernel's memory that outlives a reset; it goes with the test.
+struct Pmsg;
+
+impl Pmsg {
+    const PATH: &str = "/dev/pmsg0";
+
+    fn new(test: &str) -> Option<Pmsg> {
+        let made = std::fs::File::create_new(Pmsg::PATH);
+        if let Err(error) = &made {
+            println!("skip: {test}: {} cannot be made: {error}", Pmsg::PATH);
+        }
+        made.ok().map(|_| Pmsg)
+    }
+}
+
+impl Drop for Pmsg {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(Pmsg::PATH);
+    }
+}
+
+#[test]
+fn root_the_last_lines_of_a_crash_go_where_a_reset_leaves_them_also_when_flash_is_spared() {
+    let name = "root_the_last_lines_of_a_crash_go_where_a_reset_leaves_them_also_when_flash_is_spared";
+    let fails = service("fails", &["sh", "-c", "echo the last words; exit 7"], r#""restart": { "policy": "no" },"#);
+    let Some(mut board) = Board::new(name, &[fails]) else { return };
+    let Some(_pmsg) = Pmsg::new(name) else { return };
+    with_device(&board, "\"crash_records\": 0");
+    board.up();
+    // Other boards of this machine may write there, too.
+    board.until("the last words", |_| {
+        let text = std::fs::read_to_string(Pmsg::PATH).unwrap_or_default();
+        text.contains("service fails\n") && text.contains("out  the last words\n")
+    });
+    assert!(!board.path("state/crashes").exists());
+}

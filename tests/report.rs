@@ -62,6 +62,7 @@ fn root_a_report_holds_what_is_known_and_no_secret() {
         ("device.json", "{"),
         ("doctor", "features:"),
         ("events", "exit code 7"),
+        ("last-boot", "pstore"),
         ("supervisor.log", "tells is running"),
         ("logs/tells", "told"),
         ("logs/tells", "[cut: "),

@@ -45,6 +45,9 @@ const TABLE: [Place; 6] = [
     Place { kind: c"tmpfs", target: c"/tmp", flags: NO_SUID | NO_DEV, data: c"mode=1777", if_read_only: true },
 ];
 
+/// What outlived the reset, where the kernel keeps something (kernel: `Documentation/admin-guide/ramoops.rst`).
+const PSTORE: Place = place(c"pstore", c"/sys/fs/pstore", NO_SUID | NO_DEV | NO_EXEC, c"");
+
 /// Nodes for a kernel without devtmpfs: name, permissions, major and minor number (kernel:
 /// `Documentation/admin-guide/devices.txt`).
 const NODES: [(&str, u32, u64, u64); 9] = [
@@ -82,6 +85,10 @@ pub fn proc(say: Say<'_>) -> String {
 pub fn rest(before: &str, say: Say<'_>) {
     for place in &TABLE {
         mount_place(place, before, say);
+    }
+    // A kernel that has it has made the folder.
+    if access(PSTORE.target, AccessFlags::F_OK).is_ok() {
+        mount_place(&PSTORE, before, say);
     }
     for (to, path) in LINKS {
         match symlink(to, path) {

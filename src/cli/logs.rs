@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::tail::{Tail, Watch, print_lost};
-use super::{RUN_DIR, output, services};
+use super::{RUN_DIR, last_boot, output, services};
 use crate::base::exit;
 use crate::base::units::parse_duration;
 use crate::log::entry::Entry;
@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Show what services wrote to standard output, standard error and /dev/log, and what coracle noted about them.
+///
+/// With --boot -1: what the kernel has kept of the boot before, where the board has memory for it (pstore): the records of
+/// the last crashes, the console.
 ///
 /// Times are UTC. Control characters are shown as escapes; "[...]" ends a part of a line that was too long.
 ///
@@ -34,6 +37,9 @@ pub struct LogsArgs {
     /// what the supervisor itself had to say: starts, ends, failures
     #[argh(switch)]
     supervisor: bool,
+    /// -1: of the boot before
+    #[argh(option, from_str_fn(boot))]
+    boot: Option<()>,
     /// one JSON object per line
     #[argh(switch)]
     json: bool,
@@ -53,6 +59,11 @@ fn folder(run_dir: &Path, name: &str) -> PathBuf {
     if name == SUPERVISOR { run_dir.to_owned() } else { service_dir(run_dir, name) }
 }
 
+/// The only boot that anything is known of.
+fn boot(text: &str) -> Result<(), String> {
+    if text == "-1" { Ok(()) } else { Err(format!("'{text}' is not kept: -1 is the boot before this one")) }
+}
+
 /// A duration in nanoseconds.
 fn duration(text: &str) -> Result<u64, String> {
     let parsed = parse_duration(text).map_err(|_| format!("'{text}' is no duration: write 90s, 10m or 2h"))?;
@@ -61,6 +72,9 @@ fn duration(text: &str) -> Result<u64, String> {
 
 /// Runs the command.
 pub fn run(args: &LogsArgs) -> u8 {
+    if args.boot.is_some() {
+        return last_boot::show();
+    }
     if args.supervisor {
         if !args.services.is_empty() {
             output::complain(&"--supervisor shows the supervisor's own log: name no service beside it");

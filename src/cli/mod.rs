@@ -10,6 +10,7 @@ mod events;
 mod exec;
 mod images;
 mod inspect;
+mod last_boot;
 mod logs;
 pub mod output;
 pub mod progress;

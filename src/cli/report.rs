@@ -119,6 +119,7 @@ fn gather(args: &ReportArgs) -> Writer<Vec<u8>> {
         ("device.json", &["inspect", "--run-dir", &dir, "device"]),
         ("doctor", &["doctor"]),
         ("events", &["events", "--run-dir", &dir]),
+        ("last-boot", &["logs", "--boot", "-1"]),
         ("supervisor.log", &["logs", "--supervisor", "--run-dir", &dir]),
     ] {
         report.add(name, said(words), MEMBER_BYTES);

@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -27,6 +28,8 @@ use std::path::Path;
 pub const FOLDER: &str = "crashes";
 /// Records that are kept.
 const KEPT: usize = 16;
+/// Takes text that outlives a reset, where the kernel has it (kernel: `Documentation/admin-guide/ramoops.rst`).
+const PMSG: &str = "/dev/pmsg0";
 /// Bytes of the log in one record.
 const LOG_BYTES: usize = 6 << 10;
 
@@ -38,20 +41,23 @@ impl Supervisor<'_> {
             return;
         };
         let (name, device) = (configured.name.as_str(), &self.plan.device);
-        if device.crash_records == 0 {
-            return;
-        }
-        if !self.records.spend(device.crash_records, self.now) {
-            let most = device.crash_records;
+        let most = device.crash_records;
+        let on_flash = most > 0 && self.records.spend(most, self.now);
+        if most > 0 && !on_flash {
             let sentence = format_args!("no crash record of {name}: the {most} of this day are used up");
-            return self.notes.note(format_args!("crash-record/budget"), name, sentence);
+            self.notes.note(format_args!("crash-record/budget"), name, sentence);
+        }
+        // Memory, which does not wear out.
+        let pmsg = OpenOptions::new().write(true).open(PMSG).ok();
+        if !on_flash && pmsg.is_none() {
+            return;
         }
         let folder = Path::new(&*device.state).join(FOLDER);
         match process::clone(0, None) {
             Ok(Forked::Child) => {
                 let stats = self.slots.get(at).and_then(|slot| slot.group.as_ref()).map(Group::stats);
                 // What stays open here would keep the loop awake when it is closed there.
-                let _ = process::close_all_but(&[]);
+                let _ = process::close_all_but(&[pmsg.as_ref().map_or(-1, AsRawFd::as_raw_fd)]);
                 let mut text = format!(
                     "service {name}\ntime {}\nreason {}\n",
                     Time(super::init::stamp().wall_ns),
@@ -71,8 +77,12 @@ impl Supervisor<'_> {
                 add("cpu_usage_us", stats.cpu_usage);
                 add("throttled", stats.throttled);
                 last_lines(&service_dir(self.run.path(), name).join(report::RING), &mut text);
-                process::exit_now(i32::from(keep(&folder, name, &text).is_err()))
+                // One write is one message. What the kernel does not take is on flash alone.
+                let _ = pmsg.map(|mut pmsg| pmsg.write(text.as_bytes()));
+                let kept = if on_flash { keep(&folder, name, &text) } else { Ok(()) };
+                process::exit_now(i32::from(kept.is_err()))
             }
+            Ok(Forked::Parent(_)) if !on_flash => {}
             Ok(Forked::Parent(_)) => {
                 let sentence = format_args!("a crash record of {name} goes to {}", folder.display());
                 self.notes.note(format_args!("crash-record"), name, sentence);

@@ -180,7 +180,11 @@ pub static FEATURES: &[Feature] = &[
         "the time saved last, or the build's",
         "the right time before the network is up",
     ),
-    wanted("pstore", &["CONFIG_PSTORE", "CONFIG_PSTORE_RAM"], "the last messages of a kernel that crashed"),
+    wanted(
+        "pstore",
+        &["CONFIG_PSTORE", "CONFIG_PSTORE_RAM", "CONFIG_PSTORE_PMSG"],
+        "the last messages of a kernel that crashed, and of services before a reset",
+    ),
     wanted("kmsg", &["CONFIG_PRINTK"], "messages of coracle among the kernel's"),
     Feature {
         otherwise: "start coracle with CAP_SYS_RESOURCE",
