@@ -3,13 +3,14 @@
 //!
 //! Opening it starts it. From then on the loop feeds it from its own deadlines, so that it is fed exactly as long as the
 //! loop turns: no timer thread, no signal handler. The clock is the monotonic one, which no time setting moves and which
-//! stands still during suspend. A pretimeout is the board's business and is left alone.
+//! stands still during suspend. Where the driver can, the kernel acts a quarter of the timeout before it (the pretimeout), so
+//! that its log, with what coracle had to say, still reaches what outlives the reset. One that the board has set stays.
 #![forbid(unsafe_code)]
 
 use super::pace::{LOOKS, period, seconds, settle};
 use crate::base::units::Millis;
 use crate::plan::Watchdog as Configured;
-use crate::sys::watchdog::{self as sys, MAGIC_CLOSE, SET_TIMEOUT, Support};
+use crate::sys::watchdog::{self as sys, MAGIC_CLOSE, PRETIMEOUT, SET_TIMEOUT, Support};
 use crate::sys::{Errno, Result};
 use nix::libc::{EBUSY, EINVAL, ENODEV, ENOENT, ENXIO};
 use std::fs::{self, OpenOptions};
@@ -34,6 +35,8 @@ trait Card {
     fn boot_status(&self) -> Result<u32>;
     fn set_timeout(&self, seconds: u32) -> Result<u32>;
     fn timeout(&self) -> Result<u32>;
+    fn pretimeout(&self) -> Result<u32>;
+    fn set_pretimeout(&self, seconds: u32) -> Result<()>;
     fn write(&self, byte: u8) -> Result<()>;
     /// Whether the kernel was told never to stop it; `None` if it does not say.
     fn no_way_out(&self) -> Option<bool>;
@@ -52,6 +55,12 @@ impl Card for OwnedFd {
     }
     fn timeout(&self) -> Result<u32> {
         sys::timeout(self.as_fd())
+    }
+    fn pretimeout(&self) -> Result<u32> {
+        sys::pretimeout(self.as_fd())
+    }
+    fn set_pretimeout(&self, seconds: u32) -> Result<()> {
+        sys::set_pretimeout(self.as_fd(), seconds)
     }
     fn write(&self, byte: u8) -> Result<()> {
         nix::unistd::write(self, &[byte]).map(drop).map_err(Errno::from)
@@ -99,6 +108,8 @@ struct Armed {
     device: Box<str>,
     support: Support,
     timeout: Option<Millis>,
+    /// How long before it the kernel acts.
+    pretimeout: Option<Millis>,
     next: Millis,
     failing: bool,
 }
@@ -228,6 +239,7 @@ impl Watchdog {
                     ("device", armed.device.to_string()),
                     ("driver", armed.identity()),
                     ("timeout", timeout),
+                    ("pretimeout", armed.pretimeout.map_or("none".to_owned(), |before| before.to_string())),
                     ("fed_every", period(armed.timeout).to_string()),
                 ]
             }
@@ -293,12 +305,21 @@ impl Watchdog {
         let read = card.timeout().ok();
         let told = [set.and_then(Result::ok), read].into_iter().flatten().filter(|seconds| *seconds > 0).min();
         let timeout = told.map(|seconds| Millis::from_secs(u64::from(seconds)));
+        let pretimeout = told.filter(|_| support.options & PRETIMEOUT != 0).and_then(|told| warning(&*card, told));
         let failing = false;
-        let mut armed = Armed { card, device: device.into(), support, timeout, next: now, failing };
+        let mut armed = Armed { card, device: device.into(), support, timeout, pretimeout, next: now, failing };
         say(armed.sentence(asked, settable, set.and_then(Result::err)));
         armed.feed(now, say);
         self.state = State::Armed(armed);
     }
+}
+
+/// Has the kernel act before the timeout of `told` seconds, later than a sign of life is due; gives how long before.
+fn warning(card: &dyn Card, told: u32) -> Option<Millis> {
+    let board = card.pretimeout().ok().filter(|seconds| *seconds > 0);
+    let ours = Some(told / 4).filter(|seconds| *seconds > 0);
+    let set = board.or_else(|| ours.filter(|seconds| card.set_pretimeout(*seconds).is_ok()));
+    set.map(|seconds| Millis::from_secs(u64::from(seconds)))
 }
 
 impl Armed {
@@ -321,6 +342,7 @@ impl Armed {
         let Some(timeout) = self.timeout else {
             return format!("watchdog {device} ({driver}): its timeout can be neither set nor read; fed every {every}");
         };
+        let before = self.pretimeout.map_or(String::new(), |before| format!("; the kernel acts {before} before"));
         let note = match refused {
             _ if timeout == asked => String::new(),
             Some(errno) => format!("; {asked} was asked for, but the driver sets no timeout: {errno}"),
@@ -328,7 +350,7 @@ impl Armed {
             None => format!("; {asked} was asked for, but it cannot be set"),
         };
         format!(
-            "watchdog {device} ({driver}): resets the board {timeout} after the last sign of life, fed every {every}{note}"
+            "watchdog {device} ({driver}): resets the board {timeout} after the last sign of life, fed every {every}{note}{before}"
         )
     }
 }

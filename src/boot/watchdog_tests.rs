@@ -12,6 +12,7 @@ struct Driver {
     /// Least and most seconds that it takes, and the step that it rounds down to.
     bounds: (u32, u32, u32),
     timeout: Option<u32>,
+    pretimeout: u32,
     no_way_out: Option<bool>,
     write_fails: bool,
     written: Vec<u8>,
@@ -22,6 +23,7 @@ const ABLE: Driver = Driver {
     options: SET_TIMEOUT | MAGIC_CLOSE,
     bounds: (1, 65_535, 1),
     timeout: Some(60),
+    pretimeout: 0,
     no_way_out: Some(false),
     write_fails: false,
     written: Vec::new(),
@@ -51,6 +53,18 @@ impl Card for Fake {
     }
     fn timeout(&self) -> Result<u32> {
         self.0.borrow().timeout.ok_or(Errno(EOPNOTSUPP))
+    }
+    fn pretimeout(&self) -> Result<u32> {
+        Ok(self.0.borrow().pretimeout)
+    }
+    fn set_pretimeout(&self, seconds: u32) -> Result<()> {
+        let mut driver = self.0.borrow_mut();
+        assert_ne!(driver.options & PRETIMEOUT, 0, "only where the driver says that it can");
+        if driver.timeout.is_none_or(|timeout| seconds >= timeout) {
+            return Err(Errno(EINVAL));
+        }
+        driver.pretimeout = seconds;
+        Ok(())
     }
     fn write(&self, byte: u8) -> Result<()> {
         let mut driver = self.0.borrow_mut();
@@ -125,6 +139,28 @@ fn it_is_fed_at_once_and_then_at_a_third_of_its_timeout() {
     // A turn that came late is not made up for: the next period counts from it.
     tend(&mut watchdog, 27_000);
     assert_eq!(watchdog.next(), Some(Millis(37_000)));
+}
+
+#[test]
+fn the_kernel_acts_before_the_timeout_where_the_driver_can_and_the_board_says_nothing() {
+    let able = Driver { options: ABLE.options | PRETIMEOUT, ..ABLE };
+    for (driver, timeout, before) in [
+        (able.clone(), 30, 7),
+        // As the board has it.
+        (Driver { pretimeout: 3, ..able.clone() }, 30, 3),
+        // No whole second is left for it.
+        (able.clone(), 3, 0),
+        (Driver { timeout: None, bounds: (1, 0, 1), ..able }, 30, 0),
+        (ABLE, 30, 0),
+    ] {
+        let driver = plug(driver);
+        let (watchdog, said) = open(Millis::from_secs(timeout), None);
+        assert_eq!(driver.borrow().pretimeout, before);
+        let told = format!("the kernel acts {before}s before");
+        assert_eq!(said[0].contains(&told), before > 0, "{said:?}");
+        let fact = if before > 0 { format!("{before}s") } else { "none".to_owned() };
+        assert!(watchdog.facts().contains(&("pretimeout", fact)) && watchdog.next() < Some(Millis(timeout * 750)));
+    }
 }
 
 #[test]
@@ -254,6 +290,12 @@ fn a_file_that_is_no_watchdog_is_said_and_not_fed() {
             Err(Errno(ENOTTY))
         }
         fn timeout(&self) -> Result<u32> {
+            Err(Errno(ENOTTY))
+        }
+        fn pretimeout(&self) -> Result<u32> {
+            Err(Errno(ENOTTY))
+        }
+        fn set_pretimeout(&self, _: u32) -> Result<()> {
             Err(Errno(ENOTTY))
         }
         fn write(&self, _: u8) -> Result<()> {

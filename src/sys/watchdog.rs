@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 /// `WDIOF_SETTIMEOUT`: the timeout can be set.
 pub const SET_TIMEOUT: u32 = 0x0080;
+/// `WDIOF_PRETIMEOUT`: the kernel can act some time before the timeout.
+pub const PRETIMEOUT: u32 = 0x0200;
 /// `WDIOF_MAGICCLOSE`: a `V` before the close stops the watchdog.
 pub const MAGIC_CLOSE: u32 = 0x0100;
 
@@ -28,6 +30,8 @@ mod call {
     nix::ioctl_read!(get_boot_status, b'W', 2, c_int);
     nix::ioctl_readwrite!(set_timeout, b'W', 6, c_int);
     nix::ioctl_read!(get_timeout, b'W', 7, c_int);
+    nix::ioctl_readwrite!(set_pretimeout, b'W', 8, c_int);
+    nix::ioctl_read!(get_pretimeout, b'W', 9, c_int);
 }
 
 /// `ioctl(fd, WDIOC_GETSUPPORT)`: what the driver can do.
@@ -74,6 +78,29 @@ pub fn timeout(fd: BorrowedFd<'_>) -> Result<u32> {
     // SAFETY: the kernel writes one int, which lives on this stack.
     unsafe { call::get_timeout(fd.as_raw_fd(), &raw mut timeout) }?;
     u32::try_from(timeout).map_err(|_| Errno(libc::EINVAL))
+}
+
+/// `ioctl(fd, WDIOC_GETPRETIMEOUT)`: how many seconds before the timeout the kernel acts; 0: it does not.
+///
+/// # Errors
+/// `EOPNOTSUPP` if the driver does not know it.
+pub fn pretimeout(fd: BorrowedFd<'_>) -> Result<u32> {
+    let mut before = 0;
+    // SAFETY: the kernel writes one int, which lives on this stack.
+    unsafe { call::get_pretimeout(fd.as_raw_fd(), &raw mut before) }?;
+    u32::try_from(before).map_err(|_| Errno(libc::EINVAL))
+}
+
+/// `ioctl(fd, WDIOC_SETPRETIMEOUT)`: has the kernel act so many seconds before the timeout, as its governor says
+/// (`pretimeout_governor` in sysfs: a line in its log, or a panic).
+///
+/// # Errors
+/// `EINVAL` if that is not less than the timeout, `EOPNOTSUPP` if it cannot be set.
+pub fn set_pretimeout(fd: BorrowedFd<'_>, seconds: u32) -> Result<()> {
+    let mut before = libc::c_int::try_from(seconds).map_err(|_| Errno(libc::EINVAL))?;
+    // SAFETY: the kernel reads and writes one int, which lives on this stack.
+    unsafe { call::set_pretimeout(fd.as_raw_fd(), &raw mut before) }?;
+    Ok(())
 }
 
 /// Takes a descriptor that the program before an execve(2) has left open, if it is an open watchdog. It is closed on the

@@ -198,7 +198,8 @@ static WATCHDOG: Object = Object {
             Kind::Text(Text::Duration(SECOND, HOUR)),
             "\"30s\"",
             "\"30s\"",
-            "How long it waits for a sign of life before it resets the board; the driver's nearest is taken.",
+            "How long it waits for a sign of life before it resets the board; the driver's nearest is taken. Where \
+             the driver has a pretimeout, the kernel acts a quarter of it before, unless the board has set another.",
         ),
     ],
 };
