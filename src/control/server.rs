@@ -28,6 +28,8 @@ const PENDING: u32 = 32;
 const OUTPUT_BYTES: usize = 64 * 1024;
 /// Room that an answer's line usually needs.
 const LINE_BYTES: usize = 512;
+/// Room for answers that is kept for the next one.
+const ROOM_KEPT: usize = 16 * 1024;
 /// The listener's mark in the epoll set; connections count from 1.
 const LISTENER: u64 = 0;
 
@@ -70,6 +72,8 @@ pub struct Server {
     clients: Vec<Client>,
     last: u32,
     gone: Vec<u32>,
+    /// Room for answers that a closed connection has left for the next one.
+    spare: Vec<u8>,
     /// No file descriptor is left for another connection; tried again then.
     full_until: Option<Millis>,
     refused: u64,
@@ -99,7 +103,16 @@ impl Server {
         listener.set_nonblocking(true)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
-        Ok(Server { epoll, listener, clients: Vec::new(), last: 0, gone: Vec::new(), full_until: None, refused: 0 })
+        Ok(Server {
+            epoll,
+            listener,
+            clients: Vec::new(),
+            last: 0,
+            gone: Vec::new(),
+            spare: Vec::new(),
+            full_until: None,
+            refused: 0,
+        })
     }
 
     /// Readable when [`Server::serve`] has something to do.
@@ -229,6 +242,8 @@ impl Server {
     }
 
     fn accept(&mut self, now: Millis) {
+        // The room of those that have gone is there for those that come.
+        self.drop_where(Client::is_finished);
         // A bounded number, so that a flood of connections does not keep the supervisor from its work.
         for _ in 0..CLIENTS {
             let stream = match self.listener.accept() {
@@ -242,7 +257,7 @@ impl Server {
                 }
             };
             self.last = self.last.checked_add(1).unwrap_or(1);
-            let mut client = Client::new(self.last, stream, now);
+            let mut client = Client::new(self.last, stream, core::mem::take(&mut self.spare), now);
             match client.refusal(self.clients.len()) {
                 Some(why) => {
                     self.refused = self.refused.saturating_add(1);
@@ -276,25 +291,34 @@ impl Server {
     }
 
     fn drop_where(&mut self, which: impl Fn(&Client) -> bool) {
-        let (epoll, gone) = (&self.epoll, &mut self.gone);
-        self.clients.retain(|client| {
+        let (epoll, gone, spare) = (&self.epoll, &mut self.gone, &mut self.spare);
+        self.clients.retain_mut(|client| {
             let drop = which(client);
             if drop {
                 let _ = epoll.delete(&client.stream);
                 gone.push(client.number);
+                keep_room(spare, &mut client.output);
             }
             !drop
         });
     }
 }
 
+/// Keeps the room of `output` for another one, unless there is as much already.
+fn keep_room(spare: &mut Vec<u8>, output: &mut Vec<u8>) {
+    if (spare.capacity() + 1..=ROOM_KEPT).contains(&output.capacity()) {
+        output.clear();
+        core::mem::swap(spare, output);
+    }
+}
+
 impl Client {
-    fn new(number: u32, stream: UnixStream, now: Millis) -> Client {
+    fn new(number: u32, stream: UnixStream, output: Vec<u8>, now: Millis) -> Client {
         Client {
             number,
             stream,
             input: heapless::Vec::new(),
-            output: Vec::new(),
+            output,
             sent: 0,
             pending: 0,
             deaf: false,
@@ -326,7 +350,7 @@ impl Client {
         self.deaf = true;
         self.pending = 0;
         self.input.clear();
-        self.output = Vec::new();
+        self.output.clear();
         self.sent = 0;
     }
 
@@ -371,7 +395,11 @@ impl Client {
                 Err(_) => return self.give_up(),
             }
         }
-        self.output = Vec::new();
+        // A long answer is rare.
+        if self.output.capacity() > ROOM_KEPT {
+            self.output = Vec::new();
+        }
+        self.output.clear();
         self.sent = 0;
     }
 

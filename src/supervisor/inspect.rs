@@ -14,6 +14,7 @@ use crate::plan::{
 };
 use crate::sandbox::cgroup::Controller;
 use crate::sandbox::prepare::has_overlayfs;
+use crate::sys::heap::HEAP;
 use core::fmt::Display;
 use twox_hash::XxHash64;
 
@@ -157,6 +158,7 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
     let mut object = Object::new();
     object
         .raw("supervisor", std::process::id())
+        .raw("allocations", HEAP.allocations())
         .text("run_dir", supervisor.run.path().display())
         .list("images", &device.images)
         .text("state", &device.state)

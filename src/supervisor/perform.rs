@@ -31,6 +31,7 @@ use crate::sandbox::prepare::prepare;
 use crate::sandbox::sockets::{self, Sockets};
 use crate::sandbox::spawn::{Spawned, spawn};
 use crate::sandbox::spec::{Net, Place, Spec};
+use crate::sys::heap::HEAP;
 use crate::sys::wait::send_signal;
 use nix::libc;
 use std::fs::{self, File};
@@ -345,7 +346,8 @@ impl Supervisor<'_> {
         if token == KEEPER {
             // Now that nobody waits: those of a `coracle run` that was killed are empty, and nobody's any more.
             self.tree.flat(RUN_PREFIX).sweep();
-            return self.moment(Moment::Settled(verdict == Verdict::Settled));
+            self.moment(Moment::Settled(verdict == Verdict::Settled));
+            return HEAP.seal();
         }
         if verdict == Verdict::SettledWithout {
             for index in 0..self.plan.services.len() {

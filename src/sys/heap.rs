@@ -49,9 +49,14 @@ impl Heap {
         Heap { locked: AtomicBool::new(false), allocations: AtomicU64::new(0), inner: UnsafeCell::new(inner) }
     }
 
-    /// Allocations since the start of the process.
+    /// Allocations since the start of the process, or since [`Heap::seal`].
     pub fn allocations(&self) -> u64 {
         self.allocations.load(Ordering::Relaxed)
+    }
+
+    /// Start-up is over: what is allocated from now on is counted from zero. Nothing is refused.
+    pub fn seal(&self) {
+        self.allocations.store(0, Ordering::Relaxed);
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
