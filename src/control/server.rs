@@ -167,7 +167,7 @@ impl Server {
             }
         }
         let overdue = |client: &Client| client.is_on_the_clock() && client.active.plus(PATIENCE) <= now;
-        self.drop_where(|client| overdue(client) || client.is_finished());
+        self.drop_where(&|client| overdue(client) || client.is_finished());
     }
 
     /// The next whole request that came in.
@@ -238,12 +238,12 @@ impl Server {
             client.push(line);
             client.flush(&self.epoll);
         }
-        self.drop_where(Client::is_finished);
+        self.drop_where(&Client::is_finished);
     }
 
     fn accept(&mut self, now: Millis) {
         // The room of those that have gone is there for those that come.
-        self.drop_where(Client::is_finished);
+        self.drop_where(&Client::is_finished);
         // A bounded number, so that a flood of connections does not keep the supervisor from its work.
         for _ in 0..CLIENTS {
             let stream = match self.listener.accept() {
@@ -290,7 +290,7 @@ impl Server {
         client.update_interest(&self.epoll);
     }
 
-    fn drop_where(&mut self, which: impl Fn(&Client) -> bool) {
+    fn drop_where(&mut self, which: &dyn Fn(&Client) -> bool) {
         let (epoll, gone, spare) = (&self.epoll, &mut self.gone, &mut self.spare);
         self.clients.retain_mut(|client| {
             let drop = which(client);

@@ -91,10 +91,13 @@ fn wait_for_turn(main: &Main, join: Option<&Join>, handed: Handed, report: &Owne
     title::set(c"coracle-post");
     process::ignore_signals();
     let mut keep = heapless::Vec::<RawFd, 32>::new();
-    let groups = join.iter().flat_map(|join| join.procs.iter().chain(&join.tasks)).map(AsRawFd::as_raw_fd);
-    for fd in handed.stdio.into_iter().chain([report.as_raw_fd(), wait.as_raw_fd()]).chain(groups) {
-        // Without one that has no room it would not come into its group, and so not run.
-        let _ = keep.push(fd);
+    let [input, output, error] = handed.stdio;
+    keep.extend([input, output, error, report.as_raw_fd(), wait.as_raw_fd()]);
+    if let Some(join) = join {
+        for group in join.procs.iter().chain(&join.tasks) {
+            // Without one that has no room it would not come into its group, and so not run.
+            let _ = keep.push(group.as_raw_fd());
+        }
     }
     if process::close_all_but(&keep).is_err() {
         process::exit_now(1);

@@ -308,6 +308,27 @@ pub struct Main {
     pub watchdog_pid: bool,
 }
 
+/// A string as people read it.
+struct Text<'a>(&'a CStr);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_string_lossy())
+    }
+}
+
+/// Strings with a space between them.
+struct Words<'a>(&'a CStrings);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, word) in self.0.strings().iter().enumerate() {
+            write!(f, "{}{}", if place == 0 { "" } else { " " }, Text(word))?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Spec {
     /// What `coracle inspect --steps` prints: the steps of the init, then those of the first process, one a line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -322,10 +343,7 @@ impl fmt::Display for Spec {
         };
         writeln!(f, "{:<16} {namespaces}, {net}", Stage::Clone.word())?;
         self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))?;
-        let mut command = |stage: Stage, main: &Main| {
-            let words: Vec<_> = main.argv.strings().iter().map(|word| word.to_string_lossy()).collect();
-            writeln!(f, "{:<16} {}", stage.word(), words.join(" "))
-        };
+        let mut command = |stage: Stage, main: &Main| writeln!(f, "{:<16} {}", stage.word(), Words(&main.argv));
         self.pre_start.as_ref().map_or(Ok(()), |main| command(Stage::PreStart, main))?;
         self.post_stop.as_ref().map_or(Ok(()), |(main, _)| command(Stage::PostStop, main))?;
         write!(f, "{}", self.main)
@@ -334,98 +352,96 @@ impl fmt::Display for Spec {
 
 impl fmt::Display for Main {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = |list: &CStrings| {
-            let words: Vec<String> = list.strings().iter().map(|word| word.to_string_lossy().into_owned()).collect();
-            words.join(" ")
-        };
-        let mut line = |stage: Stage, text: String| writeln!(f, "{:<16} {text}", stage.word());
-        line(Stage::Fork, "the first process".into())?;
+        let mut line = |stage: Stage, text: &dyn fmt::Display| writeln!(f, "{:<16} {text}", stage.word());
+        line(Stage::Fork, &"the first process")?;
         if self.join.is_some() {
-            line(Stage::Join, "the service's limits hold from here on".into())?;
+            line(Stage::Join, &"the service's limits hold from here on")?;
         }
         if self.cgroup_namespace {
-            line(Stage::CgroupNamespace, "rooted at the service's cgroup".into())?;
+            line(Stage::CgroupNamespace, &"rooted at the service's cgroup")?;
         }
         let terminal = if self.terminal { ", with a controlling terminal" } else { "" };
-        line(Stage::Session, format!("a session of its own{terminal}"))?;
+        line(Stage::Session, &format_args!("a session of its own{terminal}"))?;
         for (number, soft, hard) in &self.rlimits {
             let value = |value: u64| if value == u64::MAX { "unlimited".to_owned() } else { value.to_string() };
-            line(Stage::Rlimit, format!("{} {} {}", super::child::rlimit_name(*number), value(*soft), value(*hard)))?;
+            line(
+                Stage::Rlimit,
+                &format_args!("{} {} {}", super::child::rlimit_name(*number), value(*soft), value(*hard)),
+            )?;
         }
         if let Some(score) = &self.oom_score_adj {
-            line(Stage::OomScore, score.to_string_lossy().into_owned())?;
+            line(Stage::OomScore, &Text(score))?;
         }
         let Credentials { uid, gid, groups, caps } = &self.credentials;
-        line(Stage::Ids, format!("user {uid}, group {gid}, further groups {groups:?}"))?;
+        line(Stage::Ids, &format_args!("user {uid}, group {gid}, further groups {groups:?}"))?;
         let names: Vec<&str> = caps.names().collect();
         line(
             Stage::Capabilities,
-            match *caps {
+            &match *caps {
                 CapSet::ALL => "as they are".to_owned(),
                 CapSet::EMPTY => "none; no_new_privs".to_owned(),
                 _ => format!("{}; no_new_privs", names.join(" ")),
             },
         )?;
-        line(Stage::WorkingDir, self.working_dir.to_string_lossy().into_owned())?;
+        line(Stage::WorkingDir, &Text(&self.working_dir))?;
         let ready = self.ready_fd.map_or(String::new(), |fd| format!(", and {fd} to say that it is ready"));
-        line(Stage::Stdio, format!("everything but 0, 1 and 2 closes{ready}"))?;
+        line(Stage::Stdio, &format_args!("everything but 0, 1 and 2 closes{ready}"))?;
         if let Some(filter) = &self.filter {
-            line(Stage::Seccomp, format!("a filter of {} instructions", filter.len()))?;
+            line(Stage::Seccomp, &format_args!("a filter of {} instructions", filter.len()))?;
         }
-        write!(f, "{:<16} {} (looked for as {})", Stage::Exec.word(), words(&self.argv), words(&self.programs))
+        write!(f, "{:<16} {} (looked for as {})", Stage::Exec.word(), Words(&self.argv), Words(&self.programs))
     }
 }
 
 impl fmt::Display for Step {
     /// One line of `coracle inspect --steps`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |text: &CStr| text.to_string_lossy().into_owned();
         write!(f, "{:<16} ", self.stage.word())?;
         match &self.act {
             Act::Private => write!(f, "make every mount private"),
-            Act::Stage { options } => write!(f, "tmpfs for the upper layer ({})", text(options)),
-            Act::Enter(folder) => write!(f, "enter {}, which keeps the upper layer", text(&folder.path)),
+            Act::Stage { options } => write!(f, "tmpfs for the upper layer ({})", Text(options)),
+            Act::Enter(folder) => write!(f, "enter {}, which keeps the upper layer", Text(&folder.path)),
             Act::Overlay { lower } => {
                 write!(f, "overlay as the new root, highest layer first:")?;
-                lower.iter().try_for_each(|layer| write!(f, " {}", text(&layer.path)))
+                lower.iter().try_for_each(|layer| write!(f, " {}", Text(&layer.path)))
             }
             Act::Disk { device, kind, as_root } => {
                 let what = if *as_root { "as the new root" } else { "beneath the upper layer" };
-                write!(f, "{} with {} {what}", text(&device.path), kind.name())
+                write!(f, "{} with {} {what}", Text(&device.path), kind.name())
             }
-            Act::BindRoot { source, .. } => write!(f, "{} as the new root", text(&source.path)),
+            Act::BindRoot { source, .. } => write!(f, "{} as the new root", Text(&source.path)),
             Act::Mount(mount) => {
                 let FileSystem { kind, target, flags, options, .. } = mount;
-                write!(f, "{} on /{} flags {flags:#x} ({})", text(kind), text(target), text(options))
+                write!(f, "{} on /{} flags {flags:#x} ({})", Text(kind), Text(target), Text(options))
             }
             Act::Bind(bind) => {
                 let mode = if bind.read_only { "read-only" } else { "read-write" };
-                write!(f, "{} on /{} {mode}", text(&bind.source.path), text(&bind.target))
+                write!(f, "{} on /{} {mode}", Text(&bind.source.path), Text(&bind.target))
             }
-            Act::Dir { path, mode } => write!(f, "directory /{} {mode:04o}", text(path)),
+            Act::Dir { path, mode } => write!(f, "directory /{} {mode:04o}", Text(path)),
             Act::Node(node) => {
                 let (major, minor) = (libc::major(node.device), libc::minor(node.device));
-                write!(f, "/{} {major}:{minor} {:04o}", text(&node.path), node.mode & 0o7777)
+                write!(f, "/{} {major}:{minor} {:04o}", Text(&node.path), node.mode & 0o7777)
             }
-            Act::Link { to, path } => write!(f, "/{} -> {}", text(path), text(to)),
+            Act::Link { to, path } => write!(f, "/{} -> {}", Text(path), Text(to)),
             Act::File { dir, name, content, .. } => {
-                write!(f, "/{}/{} ({} bytes)", text(dir), text(name), content.len())
+                write!(f, "/{}/{} ({} bytes)", Text(dir), Text(name), content.len())
             }
             Act::Secret(Copy { target, owner, .. }) => {
-                write!(f, "a copy of a secret on /{}, of {owner:?}", text(target))
+                write!(f, "a copy of a secret on /{}, of {owner:?}", Text(target))
             }
-            Act::LeaveSecrets(place) => write!(f, "/{} goes, the copies stay on their targets", text(place)),
-            Act::WorkingDir { path, owner } => write!(f, "directory /{} if missing, of {owner:?}", text(path)),
-            Act::MaskFile(path) => write!(f, "hide file /{}", text(path)),
-            Act::MaskDir(path) => write!(f, "hide directory /{}", text(path)),
-            Act::ReadOnly(path) => write!(f, "/{} read-only", text(path)),
+            Act::LeaveSecrets(place) => write!(f, "/{} goes, the copies stay on their targets", Text(place)),
+            Act::WorkingDir { path, owner } => write!(f, "directory /{} if missing, of {owner:?}", Text(path)),
+            Act::MaskFile(path) => write!(f, "hide file /{}", Text(path)),
+            Act::MaskDir(path) => write!(f, "hide directory /{}", Text(path)),
+            Act::ReadOnly(path) => write!(f, "/{} read-only", Text(path)),
             Act::DevLog => write!(f, "log socket /dev/log"),
-            Act::Notify => write!(f, "notify socket {}", text(NOTIFY)),
+            Act::Notify => write!(f, "notify socket {}", Text(NOTIFY)),
             Act::Terminal { rows, columns, .. } => write!(f, "terminal of {columns}x{rows}"),
             Act::SealRoot { read_only: true } => write!(f, "the root becomes read-only, nosuid, nodev"),
             Act::SealRoot { read_only: false } => write!(f, "the root becomes nosuid, nodev"),
             Act::Pivot => write!(f, "pivot into the new root, drop the old one"),
-            Act::Hostname(name) => write!(f, "host name {}", text(name)),
+            Act::Hostname(name) => write!(f, "host name {}", Text(name)),
             Act::Loopback => write!(f, "loopback up"),
         }
     }

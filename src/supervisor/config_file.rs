@@ -82,10 +82,12 @@ impl Texts {
         let mut texts = Texts::alone(path)?;
         let included = texts.named(0).include;
         // Only to tell files apart.
-        let mut places: Vec<PathBuf> = match included.is_empty() {
-            true => Vec::new(),
-            false => std::fs::canonicalize(path).into_iter().collect(),
-        };
+        let mut places = Vec::new();
+        if !included.is_empty()
+            && let Ok(place) = std::fs::canonicalize(path)
+        {
+            places.push(place);
+        }
         let mut sum: usize = texts.files.iter().map(|file| file.bytes.len()).sum();
         for pattern in included {
             let found = matches(&pattern, files)?;
@@ -128,8 +130,8 @@ impl Texts {
     pub fn to_kept(&self) -> Vec<u8> {
         let mut kept = KEPT.to_vec();
         for Text { name, bytes } in &self.files {
-            kept.extend(format!("{} {}\n{name}", name.len(), bytes.len()).bytes());
-            kept.extend(bytes);
+            kept.extend_from_slice(format!("{} {}\n{name}", name.len(), bytes.len()).as_bytes());
+            kept.extend_from_slice(bytes);
         }
         kept
     }

@@ -178,8 +178,10 @@ impl Text {
     /// # Errors
     /// A sentence naming one that is not open.
     pub fn take(&self) -> Result<Inherited, String> {
-        let named = self.sockets.iter().map(|(_, fd)| fd).chain([&self.lock, &self.control]);
-        for fd in named.chain(&self.rest) {
+        let mut named = vec![self.lock, self.control];
+        named.extend_from_slice(&self.rest);
+        self.sockets.iter().for_each(|(_, fd)| named.push(*fd));
+        for fd in named {
             if fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_err() {
                 return Err(format!("descriptor {fd}, which is handed over, is not open"));
             }

@@ -34,6 +34,7 @@ use crate::sandbox::spec::{Net, Place, Spec};
 use crate::sys::heap::HEAP;
 use crate::sys::wait::send_signal;
 use nix::libc;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -139,8 +140,12 @@ impl Supervisor<'_> {
             lacks = board::service_problems(&self.plan, usize::from(index), &self.board);
         }
         if !lacks.is_empty() {
-            let sentences: Vec<String> = lacks.iter().map(|lack| format!("{}; {}", lack.message, lack.hint)).collect();
-            return self.events.push_back(Event::Held(index, sentences.join(". ").into()));
+            let mut sentences = String::new();
+            for lack in &lacks {
+                let stop = if sentences.is_empty() { "" } else { ". " };
+                let _ = write!(sentences, "{stop}{}; {}", lack.message, lack.hint);
+            }
+            return self.events.push_back(Event::Held(index, sentences.into()));
         }
         if service.root == Root::Host {
             return self.events.push_back(Event::Ready(index));
@@ -218,7 +223,8 @@ impl Supervisor<'_> {
             (Place::Host, _) | (_, Some(_)) => group.killer()?,
         };
         let sockets = copies(&slot.sockets).map_err(|error| format!("its sockets cannot be handed on: {error}"))?;
-        let outlets = Outlets { pin: material.pin, killer, sockets, ..outlets(&self.run, device, service)? };
+        let mut outlets = outlets(&self.run, device, service)?;
+        (outlets.pin, outlets.killer, outlets.sockets) = (material.pin, killer, sockets);
         let stop_signal = service.stop.signal.or(material.image.stop_signal).unwrap_or(TERM);
         let order = self.plan.start_order.iter().position(|i| *i == index).unwrap_or(0) as u16;
         let record = instance_record(service, &spec, &group, number, (order, stop_signal));

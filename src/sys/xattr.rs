@@ -18,10 +18,12 @@ pub fn list(fd: BorrowedFd<'_>) -> Result<Vec<CString>> {
         match check(answer as libc::c_long) {
             Ok(length) => {
                 let names = buffer.get(..length as usize).unwrap_or_default().split_inclusive(|byte| *byte == 0);
-                let mut names: Vec<CString> =
-                    names.filter_map(|name| CStr::from_bytes_with_nul(name).ok().map(CStr::to_owned)).collect();
-                crate::base::sort::sort(&mut names);
-                return Ok(names);
+                let mut found = Vec::new();
+                for name in names.filter_map(|name| CStr::from_bytes_with_nul(name).ok()) {
+                    found.push(name.to_owned());
+                }
+                crate::base::sort::sort(&mut found);
+                return Ok(found);
             }
             Err(Errno(libc::ERANGE)) if buffer.len() < MOST => buffer.resize(MOST, 0),
             Err(Errno(libc::ENOTSUP)) => return Ok(Vec::new()),
