@@ -64,3 +64,16 @@ fn an_unknown_option_gets_a_suggestion_and_exit_code_2() {
         assert!(err(&typo).contains(&format!("`coracle {command} -h`")), "{}", err(&typo));
     }
 }
+
+#[test]
+fn dev_null_as_output_was_replaced_by_an_archive() {
+    use std::os::unix::fs::FileTypeExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, pipe) = (dir.path().join("root"), dir.path().join("pipe"));
+    std::fs::create_dir(&folder).unwrap();
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let packed = coracle(&["pack", folder.to_str().unwrap(), "-o", pipe.to_str().unwrap()]);
+    assert_eq!(packed.status.code(), Some(1));
+    assert!(err(&packed).contains("it is no file, and would be replaced"), "{}", err(&packed));
+    assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+}

@@ -172,6 +172,9 @@ impl Target {
         };
         let shown = output.display();
         let folder = output.is_dir() || output.as_os_str().as_encoded_bytes().ends_with(b"/");
+        if !folder && !output::may_replace(output) {
+            return Err(exit::FAILED);
+        }
         let mut scratch: PathBuf = output.components().collect();
         scratch.as_mut_os_string().push(format!(".{}.new", std::process::id()));
         let made = folder::make(&scratch, 0o700);

@@ -37,3 +37,12 @@ pub fn explain(text: &dyn fmt::Display) {
         let _ = writeln!(err, "{}", Safe(line.as_bytes()));
     }
 }
+
+/// Whether what takes the name `path` replaces nothing but a file; if it would, that has been said.
+pub fn may_replace(path: &std::path::Path) -> bool {
+    let fits = std::fs::metadata(path).map_or(true, |found| found.is_file());
+    if !fits {
+        complain(&format_args!("cannot write {}: it is no file, and would be replaced; name a file", path.display()));
+    }
+    fits
+}

@@ -117,6 +117,9 @@ pub fn run(args: &PackArgs) -> u8 {
 
 /// Writes beside and renames, so that a half-written archive is never seen under the name.
 fn write(what: &Pack<'_>, target: &Path) -> u8 {
+    if !output::may_replace(target) {
+        return exit::FAILED;
+    }
     let mut beside = target.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
     let beside = PathBuf::from(beside);
