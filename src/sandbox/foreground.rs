@@ -11,17 +11,17 @@ use super::spawn::spawn;
 use super::spec::Spec;
 use super::stage::{Failure, Stage};
 use crate::base::exit;
+use crate::sys::datagram::{FDS, receive_with, send_with};
 use crate::sys::wait::{send_signal, wait_any};
 use crate::sys::{Errno, process};
-use nix::cmsg_space;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::MsgFlags;
 use nix::unistd::setsid;
-use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// Most descriptors of a [`Join`]: two for v2, one for each v1 controller.
 const JOINS: usize = 10;
+const _: () = assert!(JOINS <= FDS);
 
 /// The signals that are passed on: all that someone may send to end or steer a program, and that can be caught.
 const PASSED_ON: [Signal; 12] = [
@@ -65,17 +65,16 @@ impl Foreground {
     pub fn join(&self, join: &Join) -> Result<(), Failure> {
         let part = |fd: &Option<OwnedFd>| fd.as_ref().map(AsRawFd::as_raw_fd);
         let mut fds: heapless::Vec<RawFd, JOINS> = heapless::Vec::new();
-        let all =
-            part(&join.into).into_iter().chain(part(&join.procs)).chain(join.tasks.iter().map(AsRawFd::as_raw_fd));
-        for fd in all {
-            fds.push(fd).map_err(|_| Failure::new(Stage::Join, Errno(libc::E2BIG), b"too many hierarchies"))?;
+        fds.extend([part(&join.into), part(&join.procs)].into_iter().flatten());
+        for fd in &join.tasks {
+            let full = |_| Failure::new(Stage::Join, Errno(libc::E2BIG), b"too many hierarchies");
+            fds.push(fd.as_raw_fd()).map_err(full)?;
         }
         let bytes = [u8::from(join.into.is_some()), u8::from(join.procs.is_some())];
-        let rights = [ControlMessage::ScmRights(&fds)];
         // An init whose steps failed has ended; why is in the channel.
-        match sendmsg::<()>(self.channel.as_raw_fd(), &[IoSlice::new(&bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None) {
-            Ok(_) | Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => Ok(()),
-            Err(errno) => Err(Failure::new(Stage::Join, errno.into(), b"sendmsg")),
+        match send_with(self.channel.as_raw_fd(), &bytes, &fds) {
+            Ok(()) | Err(Errno(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+            Err(errno) => Err(Failure::new(Stage::Join, errno, b"sendmsg")),
         }
     }
 
@@ -83,19 +82,9 @@ impl Foreground {
     pub fn terminal(&self) -> Option<OwnedFd> {
         let mut poll = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&self.channel), nix::poll::PollFlags::POLLIN)];
         while nix::poll::poll(&mut poll, nix::poll::PollTimeout::NONE) == Err(nix::Error::EINTR) {}
-        let mut bytes = [0; 1];
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let mut space = cmsg_space!(RawFd);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_PEEK;
-        let mut fd = None;
         // A failure is longer than a byte and stays queued for `finish`.
-        if let Ok(message) = recvmsg::<()>(self.channel.as_raw_fd(), &mut parts, Some(&mut space), flags)
-            && let Ok(mut controls) = message.cmsgs()
-            && let Some(ControlMessageOwned::ScmRights(fds)) = controls.next()
-        {
-            fd = fds.first().copied();
-        }
-        fd.map(crate::sys::process::own)
+        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+        receive_with(self.channel.as_raw_fd(), &mut [0; 1], flags).ok()?.fds.pop()
     }
 
     /// Passes `signal` on; SIGCHLD instead asks whether the container has ended, and gives its exit code.
@@ -139,28 +128,13 @@ impl Foreground {
 
 /// What [`Foreground::join`] sends; `None` at the end of the channel.
 fn receive_join(channel: RawFd) -> Result<Option<Join>, Failure> {
-    let failed = |errno: nix::Error| Failure::new(Stage::Join, errno.into(), b"recvmsg");
     let mut bytes = [0; 2];
-    let mut space = cmsg_space!([RawFd; JOINS]);
-    let mut parts = [IoSliceMut::new(&mut bytes)];
-    let (got, fds) = loop {
-        match recvmsg::<()>(channel, &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
-            Err(nix::Error::EINTR) => {}
-            Err(errno) => return Err(failed(errno)),
-            Ok(message) => {
-                let mut fds: heapless::Vec<OwnedFd, JOINS> = heapless::Vec::new();
-                for control in message.cmsgs().map_err(failed)? {
-                    let ControlMessageOwned::ScmRights(received) = control else { continue };
-                    fds.extend(received.into_iter().map(process::own).take(JOINS - fds.len()));
-                }
-                break (message.bytes, fds);
-            }
-        }
-    };
-    if got == 0 {
+    let received = receive_with(channel, &mut bytes, 0);
+    let received = received.map_err(|errno| Failure::new(Stage::Join, errno, b"recvmsg"))?;
+    if received.length == 0 {
         return Ok(None);
     }
-    let mut fds = fds.into_iter();
+    let mut fds = received.fds.into_iter();
     let mut part = |there: u8| if there == 1 { fds.next() } else { None };
     let [into, procs] = [part(bytes[0]), part(bytes[1])];
     let mut tasks = Vec::with_capacity(JOINS);
@@ -188,12 +162,10 @@ fn init(context: InitContext<'_>) -> ! {
         Ok(starting) => starting,
         Err(failure) => fail(failure),
     };
-    if let Some(master) = context.terminal {
-        let fds = [master.as_raw_fd()];
-        let rights = [ControlMessage::ScmRights(&fds)];
-        if let Err(errno) = sendmsg::<()>(channel, &[IoSlice::new(b"t")], &rights, MsgFlags::MSG_NOSIGNAL, None) {
-            fail(Failure::new(Stage::Session, errno.into(), b"terminal"));
-        }
+    if let Some(master) = context.terminal
+        && let Err(errno) = send_with(channel, b"t", &[master.as_raw_fd()])
+    {
+        fail(Failure::new(Stage::Session, errno, b"terminal"));
     }
     if let Err(failure) = settle(&[channel, starting.descriptor()], context.filter) {
         fail(failure);

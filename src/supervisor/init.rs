@@ -427,7 +427,8 @@ impl Init<'_> {
             self.supervised = true;
             for (number, socket) in self.sockets.iter().enumerate() {
                 // Whoever does not get it makes a new one once this instance has ended.
-                let _ = send_with(self.reporter.channel, &FromInit::Socket(number as u8).encode(), socket);
+                let message = FromInit::Socket(number as u8).encode();
+                let _ = send_with(self.reporter.channel.as_raw_fd(), &message, &[socket.as_raw_fd()]);
             }
             match self.over {
                 Some(status) => self.reporter.say(FromInit::Exited { status }),

@@ -1,10 +1,10 @@
 //! Datagrams with proof of who sent them, without the allocation that nix's wrapper makes for control messages.
 
 use super::{Errno, Result, check};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// Descriptors taken from one datagram; the kernel closes those beyond.
-const FDS: usize = 8;
+/// Descriptors taken from one datagram, or sent with one; the kernel closes those beyond.
+pub const FDS: usize = 10;
 
 /// A received datagram.
 #[derive(Debug)]
@@ -37,8 +37,16 @@ pub fn name_senders(socket: &OwnedFd) -> Result<()> {
 /// # Errors
 /// `EAGAIN`: there is none.
 pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Datagram> {
-    // Room for the credentials and four descriptors (seven on 32-bit machines), aligned as a header has to be.
-    let mut control = [0u64; 8];
+    receive_with(socket.as_raw_fd(), buffer, libc::MSG_DONTWAIT)
+}
+
+/// The same with these flags, which say whether it waits, and whether the datagram stays where it is.
+///
+/// # Errors
+/// As the flags have it.
+pub fn receive_with(socket: RawFd, buffer: &mut [u8], flags: libc::c_int) -> Result<Datagram> {
+    // Room for the credentials and all descriptors, aligned as a header has to be.
+    let mut control = [0u64; 12];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all zeros is a valid msghdr; some C libraries have private fields in it.
     let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
@@ -46,10 +54,10 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Datagram> {
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control).cast();
     message.msg_controllen = size_of_val(&control) as _;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = flags | libc::MSG_CMSG_CLOEXEC;
     let length = loop {
         // SAFETY: every pointer in `message` leads to memory on this stack or in `buffer`, with its size.
-        match check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) } as libc::c_long) {
+        match check(unsafe { libc::recvmsg(socket, &raw mut message, flags) } as libc::c_long) {
             Err(Errno(libc::EINTR)) => {}
             length => break length? as usize,
         }
@@ -88,24 +96,28 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Datagram> {
     Ok(datagram)
 }
 
-/// `sendmsg(2)` of `bytes` with a descriptor (SCM_RIGHTS, unix(7)); never waits.
-pub fn send_with(socket: &OwnedFd, bytes: &[u8], passed: &OwnedFd) -> Result<()> {
-    let mut control = [0u64; 4];
+/// `sendmsg(2)` of `bytes` with descriptors (SCM_RIGHTS, unix(7)); never waits. E2BIG: more than [`FDS`].
+pub fn send_with(socket: RawFd, bytes: &[u8], passed: &[RawFd]) -> Result<()> {
+    if passed.len() > FDS {
+        return Err(Errno(libc::E2BIG));
+    }
+    let passed_bytes = size_of_val(passed) as libc::c_uint;
+    let mut control = [0u64; 12];
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: all zeros is a valid msghdr. Every pointer leads to memory on this stack or in `bytes`, with its size;
-    // `control` has room for one header with one descriptor, aligned as a header has to be. The kernel writes to none.
+    // `control` has room for one header with all descriptors, aligned as a header has to be. The kernel writes to none.
     let sent = unsafe {
         let mut message: libc::msghdr = core::mem::zeroed();
         message.msg_iov = &raw mut part;
         message.msg_iovlen = 1;
         message.msg_control = (&raw mut control).cast();
-        message.msg_controllen = libc::CMSG_SPACE(size_of::<libc::c_int>() as libc::c_uint) as _;
+        message.msg_controllen = libc::CMSG_SPACE(passed_bytes) as _;
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(size_of::<libc::c_int>() as libc::c_uint) as _;
-        libc::CMSG_DATA(header).cast::<libc::c_int>().write_unaligned(passed.as_raw_fd());
-        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        (*header).cmsg_len = libc::CMSG_LEN(passed_bytes) as _;
+        core::ptr::copy_nonoverlapping(passed.as_ptr().cast(), libc::CMSG_DATA(header), passed_bytes as usize);
+        libc::sendmsg(socket, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
     };
     check(sent as libc::c_long).map(drop)
 }
@@ -153,7 +165,7 @@ mod tests {
     fn a_descriptor_comes_with_a_message() {
         let (ours, theirs) = pair();
         let (read, write) = nix::unistd::pipe().unwrap();
-        send_with(&ours, b"x", &write).unwrap();
+        send_with(ours.as_raw_fd(), b"x", &[write.as_raw_fd()]).unwrap();
         drop(write);
         let got = receive(&theirs, &mut [0; 8]).unwrap();
         assert_eq!((got.length, got.fds.len(), got.fds_cut), (1, 1, false));

@@ -424,7 +424,8 @@ pub(super) fn write(folder: &file::Folder<'_>, setting: &Setting, page: u64) -> 
 
 /// `own`, the text of `/proc/self/cgroup`, as if this process were in `named` on v2.
 fn placed(own: &str, named: &str) -> String {
-    let lines = own.lines().map(|line| if line.starts_with("0::") { format!("0::{named}\n") } else { format!("{line}\n") });
+    let lines =
+        own.lines().map(|line| if line.starts_with("0::") { format!("0::{named}\n") } else { format!("{line}\n") });
     lines.collect()
 }
 
