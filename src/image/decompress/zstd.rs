@@ -86,7 +86,20 @@ impl Zstd {
                 DecodeError::Window { wanted: Bytes(*requested), cap: self.window }
             }
             _ if input.ended => DecodeError::Truncated(Compression::Zstd),
-            error => DecodeError::Corrupt(Compression::Zstd, error.to_string().into()),
+            error => DecodeError::Corrupt(Compression::Zstd, where_wrong(error).into()),
         }
+    }
+}
+
+/// Where in a stream something is wrong. What the decoder itself says about it is ten kilobytes of program, and no more
+/// of use to who has to copy the file again.
+fn where_wrong(error: &FrameDecoderError) -> &'static str {
+    match error {
+        FrameDecoderError::ReadFrameHeaderError(_) | FrameDecoderError::FrameHeaderError(_) => "in a frame's header",
+        FrameDecoderError::FailedToReadBlockHeader(_) => "in a block's header",
+        FrameDecoderError::FailedToReadBlockBody(_) => "in a block",
+        FrameDecoderError::FailedToReadChecksum(_) => "in a checksum",
+        FrameDecoderError::DictNotProvided { .. } => "it needs a dictionary",
+        _ => "in a frame",
     }
 }
