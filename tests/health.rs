@@ -385,3 +385,45 @@ fn root_the_health_check_of_an_image_counts_where_it_is_asked_for() {
     );
     board.down();
 }
+
+#[test]
+fn root_what_another_supervisor_has_taken_over_is_asked_as_before() {
+    let name = "root_what_another_supervisor_has_taken_over_is_asked_as_before";
+    let ready = r#""ready": "health","#;
+    let more = format!("{ONCE} {ready}");
+    let exec = r#""exec": ["cat", "/tmp/works"]"#;
+    let services = [
+        asked("exec", &["create /tmp/works"], exec, &more),
+        asked("paused", &["create /tmp/works"], exec, &more),
+        asked("unix", &["listen /run/sock"], r#""unix": "/run/sock""#, &more),
+    ];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    let names = ["exec", "paused", "unix"];
+    names.iter().for_each(|service| board.until_running(service));
+    let pids = names.map(|service| board.field(service, "pid"));
+    board.says(&["pause", "paused"]);
+    board.kill_supervisor();
+    board.up();
+    assert_eq!(names.map(|service| board.field(service, "pid")), pids, "{}", board.report());
+    assert_eq!(board.field("paused", "state"), "paused");
+    for service in ["exec", "unix"] {
+        board.until(&format!("{service} is asked"), |board| board.field(service, "health") == "healthy");
+    }
+    // Longer than it would take to fail, if what is frozen were asked.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(board.field("paused", "state"), "paused", "{}", board.report());
+    board.says(&["unpause", "paused"]);
+    board.until("it is asked again", |board| board.field("paused", "health") == "healthy");
+    assert_eq!(names.map(|service| board.field(service, "pid")), pids, "{}", board.report());
+    for (service, file, why) in [
+        ("exec", "/tmp/works", "unhealthy: exec cat: exit code 1"),
+        ("paused", "/tmp/works", "unhealthy: exec cat: exit code 1"),
+        ("unix", "/run/sock", "unhealthy: unix /run/sock: No such file or directory"),
+    ] {
+        board.says(&["exec", service, "probe", "try", &format!("unlink {file}")]);
+        board.until(&format!("{service} is ended"), |board| board.field(service, "state") == "failed");
+        assert!(board.says(&["why", service]).contains(why), "{}", board.says(&["why", service]));
+    }
+    board.down();
+}
