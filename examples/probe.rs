@@ -166,6 +166,7 @@ fn run(words: &[String]) -> Outcome {
             "in-child" => in_child(&words[1..]),
             "syscalls" => syscalls(n(1), n(2)),
             "fork-until-refused" => fork_until_refused(n(1)),
+            "orphans" => orphans(n(1)),
             "open-until-refused" => open_until_refused(n(1)),
             "inotify-until-refused" => until_refused(n(1), |_| inotify_init1(0)),
             "mqueue-until-refused" => until_refused(n(1), |number| {
@@ -426,6 +427,26 @@ fn fork_until_refused(most: i64) -> Outcome {
         }
     }
     Ok(format!("{} children, then {}", children.len(), refusal.map_or("no refusal".into(), |error| name(&error))))
+}
+
+/// Makes processes that end at once and whose parent has ended before: each is left to whoever reaps orphans.
+fn orphans(count: i64) -> Outcome {
+    let mut made = 0;
+    while made < count {
+        // SAFETY: the child makes two more calls and is gone.
+        match unsafe { fork() } {
+            -1 => std::thread::yield_now(),
+            // SAFETY: it and its own child end without another call.
+            0 => unsafe { _exit(c_int::from(fork() == -1)) },
+            pid => {
+                let mut status = 0;
+                // SAFETY: waits for the child just made.
+                unsafe { waitpid(pid, &mut status, 0) };
+                made += i64::from(status == 0);
+            }
+        }
+    }
+    Ok(format!("{made} made"))
 }
 
 fn open_until_refused(most: i64) -> Outcome {
