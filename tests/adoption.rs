@@ -217,8 +217,7 @@ fn root_a_supervisor_that_dies_again_and_again_loses_nothing() {
     let mut services: Vec<String> =
         (0..20).map(|at| service(&format!("chatty{at}"), &["sh", "-c", chatty], &more)).collect();
     // Each of its ends has a status of its own, and is told once.
-    let counts =
-        "n=$(cat /data/n 2>/dev/null || echo 0); n=$((n+1)); echo $n > /data/n; sleep 0.2; exit $((n % 50 + 100))";
+    let counts = "n=$(cat /data/n 2>/dev/null || echo 0); n=$((n+1)); echo $n > /data/next; busybox mv /data/next /data/n; sleep 0.2; exit $((n % 50 + 100))";
     let quick = format!(r#"{more} "restart": {{ "policy": "always", "delay": "50ms", "max_delay": "50ms" }},"#);
     services.push(service("ends", &["sh", "-c", counts], &quick));
     let Some(mut board) = Board::new(name, &services) else { return };
