@@ -14,7 +14,11 @@ const OPTION_BYTES: usize = 4095;
 
 /// What a partition, volume or label may be called without quoting.
 fn is_label(text: &str) -> bool {
-    let good = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+' | ' ');
+    // Of other alphabets everything is a letter: no table of them is worth its size.
+    let good = |c: char| match c.is_ascii() {
+        true => c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+' | ' '),
+        false => !c.is_control(),
+    };
     !text.is_empty() && text.len() <= NAME_BYTES && text.chars().all(good)
 }
 
