@@ -280,8 +280,20 @@ fn a_board_with_a_baked_store_starts_without_unpacking_anything() {
     board.up();
     board.until_running("web");
     assert!(!board.report().contains("unpacking"), "{}", board.report());
-    for folder in ["layers", "images", "staging"] {
-        assert_eq!(fs::read_dir(board.path("state").join(folder)).unwrap().count(), 0, "{folder}");
-    }
+    let unpacked_nothing = || {
+        for folder in ["layers", "images", "staging"] {
+            assert_eq!(fs::read_dir(board.path("state").join(folder)).unwrap().count(), 0, "{folder}");
+        }
+    };
+    unpacked_nothing();
+
+    // `run` looks into the store that the device's config names, which is in /etc.
+    let script = "mount -t tmpfs none /etc && mkdir /etc/coracle && cp \"$0\" /etc/coracle/config.json && exec \"$@\"";
+    let config = board.path("config.json");
+    let words = [env!("CARGO_BIN_EXE_coracle"), "run", "web.tar", "/bin/busybox", "echo", "out of the store"];
+    let mut command = std::process::Command::new("unshare");
+    let ran = command.args(["--mount", "sh", "-c", script]).arg(config).args(words).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "out of the store\n", "{}", board::text(&ran));
+    unpacked_nothing();
     board.down();
 }
