@@ -198,3 +198,15 @@ fn what_is_taken_over_paused_is_not_asked_before_it_goes_on_and_then_as_its_conf
     assert_eq!((health.times.interval, health.times.retries), (Some(Millis(100)), Some(9)));
     assert!(health.due.is_some_and(|due| due <= core.now.plus(Millis(100))));
 }
+
+#[test]
+fn a_service_on_hold_was_ended_when_it_asked_for_what_its_watchdog_does() {
+    let trigger = || InstanceEvent::Notified(Notice { trigger: true, ..Notice::default() });
+    let mut core = Core::runs(|_| {});
+    core.order(Order::Hold(Millis(HOUR)));
+    core.instance(trigger());
+    assert_eq!(core.phase(), Phase::Running);
+    core.later(HOUR);
+    core.instance(trigger());
+    assert!(matches!(core.phase(), Phase::Stopping(_)), "{:?}", core.phase());
+}

@@ -175,7 +175,7 @@ impl Step<'_> {
         if well {
             self.pinged(index);
         }
-        if notice.trigger && alive {
+        if notice.trigger && alive && !self.on_hold(index) {
             self.abort(index, Reason::Watchdog);
         }
     }
