@@ -9,7 +9,7 @@
 //! the kernel.
 #![forbid(unsafe_code)]
 
-use super::action::Actions;
+use super::action::{Action, Actions};
 use super::adopt;
 use super::answer;
 use super::awaited::{self, Awaited};
@@ -271,6 +271,10 @@ impl<'k> Supervisor<'k> {
                 let mut actions = std::mem::take(&mut self.actions);
                 for action in actions.drain() {
                     self.touch(action.service());
+                    if matches!(action, Action::Answer(..)) {
+                        // Whoever was answered relies on it, also when this process dies at once.
+                        self.save_touched();
+                    }
                     self.perform(action);
                 }
                 self.actions = actions;
