@@ -8,7 +8,7 @@ use super::core::KILL_TIME;
 use super::instance::{Instance, Process};
 use super::rundir::RunDir;
 use crate::base::units::Millis;
-use crate::sandbox::cgroup::{Group, Tree};
+use crate::sandbox::cgroup::{Error, Group, Tree};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 use crate::sys::wait::send_signal;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at a process that this kernel gives no descriptor for.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long after its supervisor's death a process that it has made may take to come into its group, and to die there.
+const ENTERING: Duration = Duration::from_secs(1);
 const SIGKILL: i32 = nix::libc::SIGKILL;
 
 /// Takes down everything that the records in `run` and the groups in its cgroup folder tell of, and removes it. `say`
@@ -83,13 +85,24 @@ pub(super) fn end(record: &Instance) -> Result<(), String> {
             return Err(format!("its init {} does not die: it is stuck in the kernel", record.init.pid));
         }
     }
-    group.kill()?;
-    // On the host's root the end of an init is not that of its service: its group tells.
-    let end = Instant::now() + Duration::from_millis(KILL_TIME.0);
-    while !group.is_empty() && Instant::now() < end {
-        std::thread::sleep(LOOK);
+    clear(&group).map_err(String::from)
+}
+
+/// Kills what is in a group and removes it. A process that was just being made may come into the group behind the kill.
+fn clear(group: &Group) -> Result<(), Error> {
+    let entering = Instant::now() + ENTERING;
+    loop {
+        group.kill()?;
+        // On the host's root the end of an init is not that of its service: its group tells.
+        let end = Instant::now() + Duration::from_millis(KILL_TIME.0);
+        while !group.is_empty() && Instant::now() < end {
+            std::thread::sleep(LOOK);
+        }
+        match group.remove() {
+            Err(_) if Instant::now() < entering => std::thread::sleep(LOOK),
+            other => return other,
+        }
     }
-    group.remove().map_err(String::from)
 }
 
 /// A process that cannot be mistaken for another: a descriptor, or on kernels before 5.3 its start time.
