@@ -62,6 +62,33 @@ fn root_post_stop_runs_after_each_end_and_is_told_how_it_was() {
 }
 
 #[test]
+fn root_the_kill_of_a_stubborn_service_spares_its_post_stop() {
+    // Both the supervisor and its init killed the group, and the later kill hit what had just come into it.
+    let name = "root_the_kill_of_a_stubborn_service_spares_its_post_stop";
+    let more = format!(r#"{NO} "stop": {{ "timeout": "300ms" }},"#);
+    let script = "trap '' TERM; echo up; while :; do sleep 1; done";
+    let names: Vec<String> = (0..8).map(|number| format!("stubborn{number}")).collect();
+    let one = |name: &String| service(name, &sh(script), &after("echo after; sleep 0.02; echo done", &more));
+    let Some(mut board) = Board::new(name, &names.iter().map(one).collect::<Vec<_>>()) else { return };
+    board.up();
+    for round in 1..=8 {
+        for name in &names {
+            board.until("another start", |board| board.logs(name).matches("out  up").count() == round);
+        }
+        let stops: Vec<_> = names.iter().map(|name| board.command(&["stop", name]).spawn().unwrap()).collect();
+        for mut stop in stops {
+            assert!(stop.wait().unwrap().success(), "round {round}");
+        }
+        for name in &names {
+            let log = board.logs(name);
+            assert_eq!(log.matches("out  done").count(), round, "{log}");
+            board.says(&["start", name]);
+        }
+    }
+    board.down();
+}
+
+#[test]
 fn root_what_post_stop_does_wrong_is_shown_and_changes_nothing() {
     let name = "root_what_post_stop_does_wrong_is_shown_and_changes_nothing";
     let again = r#""restart": { "policy": "always", "delay": "10ms", "max_delay": "10ms", "tries": 1000 }, "stop": { "timeout": "300ms" },"#;

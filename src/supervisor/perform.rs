@@ -63,11 +63,12 @@ impl Supervisor<'_> {
                 }
             }
             Action::KillTree(index, _) => {
-                if let Some(live) = self.live(index) {
-                    live.tell(ToInit::Kill);
-                }
+                let told = self.live(index).is_some_and(|live| live.tell(ToInit::Kill));
+                let service = self.plan.services.get(usize::from(index));
+                // From here the command that runs after main could be hit, which may have come into the group already.
+                let by_init = told && service.is_some_and(|service| !service.post_stop.is_empty());
                 // Also those that entered the group from outside. What fails here fails on the way to KillInit.
-                let _ = self.group(index).map(Group::kill);
+                let _ = self.group(index).filter(|_| !by_init).map(Group::kill);
             }
             Action::KillInit(index, _) => {
                 match self.live(index).map(|live| (live.init, &live.adopted)) {

@@ -124,12 +124,11 @@ impl Live {
         }
     }
 
-    /// Tells its init something; an init that is gone is noticed elsewhere.
-    pub fn tell(&self, message: ToInit) {
-        if let Some(channel) = &self.channel {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            let _ = send(channel.as_raw_fd(), &message.encode(), flags);
-        }
+    /// Tells its init something; `false`: it cannot hear it. An init that is gone is noticed elsewhere.
+    pub fn tell(&self, message: ToInit) -> bool {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let sent = |channel: &OwnedFd| send(channel.as_raw_fd(), &message.encode(), flags).is_ok();
+        self.channel.as_ref().is_some_and(sent)
     }
 }
 
