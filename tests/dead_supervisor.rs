@@ -3,7 +3,7 @@
 
 mod busybox_board;
 
-use busybox_board::{Board, said, service};
+use busybox_board::{Board, IDLE, said, service};
 use std::path::Path;
 
 #[test]
@@ -90,4 +90,25 @@ fn root_only_root_and_the_supervisors_user_may_control_it() {
         assert!(said(&output).contains("only root and the supervisor's own user"), "{words:?}: {}", said(&output));
     }
     assert_eq!(board.field("web", "pid"), pid);
+}
+
+#[test]
+fn root_down_goes_on_where_the_one_before_was_cut_short() {
+    // A folder that was gone already was an error, for good.
+    let Some(mut board) =
+        Board::new("root_down_goes_on_where_the_one_before_was_cut_short", &[service("count", IDLE, "")])
+    else {
+        return;
+    };
+    board.up();
+    board.until_running("count");
+    let (init, groups) = (board.field("count", "init"), board.groups("count"));
+    board.kill_supervisor();
+    assert!(std::process::Command::new("kill").args(["-9", &init]).status().unwrap().success());
+    board.until("its end", |_| !Path::new("/proc").join(&init).exists());
+    let freezer = groups.iter().find(|group| group.to_string_lossy().contains("freezer")).unwrap_or(&groups[0]);
+    board.until("an empty group", |_| std::fs::remove_dir(freezer).is_ok());
+    let down = board.coracle(&["down"]);
+    assert_eq!((down.status.code(), said(&down).as_str()), (Some(0), ""));
+    assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
 }

@@ -88,18 +88,18 @@ pub(super) fn end(record: &Instance) -> Result<(), String> {
     clear(&group).map_err(String::from)
 }
 
-/// Kills what is in a group and removes it. A process that was just being made may come into the group behind the kill.
+/// Kills what is in a group and removes it.
 fn clear(group: &Group) -> Result<(), Error> {
-    let entering = Instant::now() + ENTERING;
+    let begin = Instant::now();
     loop {
-        group.kill()?;
-        // On the host's root the end of an init is not that of its service: its group tells.
-        let end = Instant::now() + Duration::from_millis(KILL_TIME.0);
-        while !group.is_empty() && Instant::now() < end {
+        // On the host's root the end of an init is not that of its service: its group tells. And a process that was just
+        // being made comes into the group behind the kill before. What cannot be killed is named by what comes next.
+        while !group.is_empty() && begin.elapsed() < Duration::from_millis(KILL_TIME.0) {
+            let _ = group.kill();
             std::thread::sleep(LOOK);
         }
         match group.remove() {
-            Err(_) if Instant::now() < entering => std::thread::sleep(LOOK),
+            Err(_) if begin.elapsed() < ENTERING => std::thread::sleep(LOOK),
             other => return other,
         }
     }
