@@ -1,7 +1,9 @@
 //! Things by inode, of which a layer may have a million: one hash table of places for every list.
 #![forbid(unsafe_code)]
 
+use core::hash::BuildHasherDefault;
 use std::collections::HashMap;
+use std::hash::DefaultHasher;
 
 /// Device and inode number.
 pub type Inode = (u64, u64);
@@ -9,13 +11,14 @@ pub type Inode = (u64, u64);
 /// One `T` for an inode.
 #[derive(Debug)]
 pub struct Inodes<T> {
-    places: HashMap<Inode, usize>,
+    /// Unseeded: inode numbers are given by the kernel, not by the archive.
+    places: HashMap<Inode, usize, BuildHasherDefault<DefaultHasher>>,
     list: Vec<T>,
 }
 
 impl<T> Default for Inodes<T> {
     fn default() -> Inodes<T> {
-        Inodes { places: HashMap::new(), list: Vec::new() }
+        Inodes { places: HashMap::default(), list: Vec::new() }
     }
 }
 

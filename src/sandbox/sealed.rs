@@ -6,6 +6,7 @@
 //! copy in memory.
 #![forbid(unsafe_code)]
 
+use crate::base::read;
 use crate::sys::process::{self, CStrings};
 use crate::sys::{Errno, mount, path};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
@@ -60,7 +61,7 @@ fn read_only_mount() -> Result<OwnedFd, Errno> {
 /// The binary as a file in memory that can never change.
 fn sealed_copy(binary: OwnedFd) -> std::io::Result<OwnedFd> {
     let mut copy = File::from(memfd_create(c"coracle", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
-    std::io::copy(&mut File::from(binary), &mut copy)?;
+    read::copy(&mut File::from(binary), u64::MAX, &mut copy)?;
     fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS))?;
     // Opened again for reading: a file that is open for writing cannot be executed.
     let again = File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Store, fail};
+use crate::base::read;
 use crate::image::ImageError;
 use crate::image::digest::Digest;
 use crate::image::record::ImageRecord;
@@ -96,7 +97,7 @@ fn link(source: &Path, target: &Path, meta: &Metadata) -> io::Result<()> {
         mkfifo(target, Mode::S_IRUSR | Mode::S_IWUSR)?;
     } else {
         let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)?;
-        io::copy(&mut File::open(source)?, &mut copy)?;
+        read::copy(&mut File::open(source)?, u64::MAX, &mut copy)?;
         return finish(source, target, meta);
     }
     lchown(target, Some(meta.uid()), Some(meta.gid()))?;
