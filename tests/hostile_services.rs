@@ -172,22 +172,13 @@ fn root_a_full_volume_is_full_for_its_service_alone() {
     let mounted =
         std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(&volume).status();
     assert!(mounted.unwrap().success());
-    let unmount = Unmount(volume);
+    let unmount = busybox_board::board::Unmount(volume);
     board.up();
     board.until_logged("hog", "MiB, then ENOSPC");
     board.until_logged("other", "2 MiB written");
     request(&address(&board));
     board.says(&["down"]);
     drop(unmount);
-}
-
-/// Unmounts also where the test failed.
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]

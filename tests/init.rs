@@ -1,6 +1,9 @@
 //! A service's init in a real sandbox: main's output in the ring, its end in the exit record, nothing left behind.
 //! Needs root for the namespaces and Debian's busybox-static for the root file system.
 
+mod board;
+
+use board::runs_busybox;
 use coracle::base::name::Name;
 use coracle::base::units::Millis;
 use coracle::image::config::ImageConfig;
@@ -22,19 +25,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const BUSYBOX: &str = "/bin/busybox";
-
-/// Whether this machine can run the test; says why not.
-fn can(test: &str) -> bool {
-    let missing = if !nix::unistd::geteuid().is_root() {
-        "not root"
-    } else if !Path::new(BUSYBOX).exists() {
-        "busybox-static is not installed"
-    } else {
-        return true;
-    };
-    println!("skip: {test}: {missing}");
-    false
-}
 
 /// A running service whose files lie in a folder of the test's own.
 struct Running {
@@ -171,7 +161,7 @@ impl Drop for Running {
 
 #[test]
 fn root_what_main_says_is_kept_and_how_it_ends_is_recorded() {
-    if !can("root_what_main_says_is_kept_and_how_it_ends_is_recorded") {
+    if !runs_busybox("root_what_main_says_is_kept_and_how_it_ends_is_recorded") {
         return;
     }
     let script = "echo one; echo two >&2; printf 'no end'; exit 7";
@@ -192,7 +182,7 @@ fn root_what_main_says_is_kept_and_how_it_ends_is_recorded() {
 
 #[test]
 fn root_a_command_that_is_missing_is_said_and_recorded() {
-    if !can("root_a_command_that_is_missing_is_said_and_recorded") {
+    if !runs_busybox("root_a_command_that_is_missing_is_said_and_recorded") {
         return;
     }
     let mut running = start(&["/bin/nothing"], 0);
@@ -203,7 +193,7 @@ fn root_a_command_that_is_missing_is_said_and_recorded() {
 
 #[test]
 fn root_signals_reach_main_and_kill_reaches_all() {
-    if !can("root_signals_reach_main_and_kill_reaches_all") {
+    if !runs_busybox("root_signals_reach_main_and_kill_reaches_all") {
         return;
     }
     let mut running = start(&["/bin/sh", "-c", "trap 'echo got it; exit 3' USR1; while :; do sleep 0.05; done"], 0);
@@ -225,7 +215,7 @@ fn root_signals_reach_main_and_kill_reaches_all() {
 
 #[test]
 fn root_an_init_among_the_hosts_processes_kills_its_main_and_no_other() {
-    if !can("root_an_init_among_the_hosts_processes_kills_its_main_and_no_other") {
+    if !runs_busybox("root_an_init_among_the_hosts_processes_kills_its_main_and_no_other") {
         return;
     }
     let mut canary = std::process::Command::new(BUSYBOX).args(["sleep", "1000"]).spawn().unwrap();
@@ -245,7 +235,7 @@ fn root_an_init_among_the_hosts_processes_kills_its_main_and_no_other() {
 
 #[test]
 fn root_a_main_that_a_realtime_signal_kills_is_noticed() {
-    if !can("root_a_main_that_a_realtime_signal_kills_is_noticed") {
+    if !runs_busybox("root_a_main_that_a_realtime_signal_kills_is_noticed") {
         return;
     }
     let mut running = start(&["/bin/sleep", "1000"], 0);
@@ -256,7 +246,7 @@ fn root_a_main_that_a_realtime_signal_kills_is_noticed() {
 
 #[test]
 fn root_a_process_that_holds_the_pipe_does_not_delay_the_end() {
-    if !can("root_a_process_that_holds_the_pipe_does_not_delay_the_end") {
+    if !runs_busybox("root_a_process_that_holds_the_pipe_does_not_delay_the_end") {
         return;
     }
     let mut running = start(&["/bin/sh", "-c", "(while :; do sleep 0.01; echo child; done) & sleep 0.2; exit 5"], 0);
@@ -268,7 +258,7 @@ fn root_a_process_that_holds_the_pipe_does_not_delay_the_end() {
 
 #[test]
 fn root_orphans_are_reaped_while_main_runs() {
-    if !can("root_orphans_are_reaped_while_main_runs") {
+    if !runs_busybox("root_orphans_are_reaped_while_main_runs") {
         return;
     }
     let storm = "i=0; while [ $i -lt 300 ]; do (sleep 0 &) ; i=$((i+1)); done; sleep 0.5; \
@@ -284,7 +274,7 @@ fn root_orphans_are_reaped_while_main_runs() {
 
 #[test]
 fn root_a_flood_is_limited_and_counted_and_does_not_block_main() {
-    if !can("root_a_flood_is_limited_and_counted_and_does_not_block_main") {
+    if !runs_busybox("root_a_flood_is_limited_and_counted_and_does_not_block_main") {
         return;
     }
     let mut running = start(&["/bin/sh", "-c", "yes 'a line of the flood' | head -n 1000000; echo end >&2"], 100);
@@ -309,7 +299,7 @@ fn root_a_flood_is_limited_and_counted_and_does_not_block_main() {
 
 #[test]
 fn root_long_lines_and_nul_bytes_are_kept() {
-    if !can("root_long_lines_and_nul_bytes_are_kept") {
+    if !runs_busybox("root_long_lines_and_nul_bytes_are_kept") {
         return;
     }
     let script = "head -c 30000 /dev/zero | tr '\\0' x; echo; printf 'a\\0b\\n'";
@@ -324,7 +314,7 @@ fn root_long_lines_and_nul_bytes_are_kept() {
 
 #[test]
 fn root_dev_log_feeds_the_same_ring() {
-    if !can("root_dev_log_feeds_the_same_ring") {
+    if !runs_busybox("root_dev_log_feeds_the_same_ring") {
         return;
     }
     let mut running = start(&["/bin/sh", "-c", "logger -t app said by syslog; sleep 0.2"], 0);
@@ -336,7 +326,7 @@ fn root_dev_log_feeds_the_same_ring() {
 
 #[test]
 fn root_the_ring_goes_on_over_restarts_and_a_lost_supervisor_changes_nothing() {
-    if !can("root_the_ring_goes_on_over_restarts_and_a_lost_supervisor_changes_nothing") {
+    if !runs_busybox("root_the_ring_goes_on_over_restarts_and_a_lost_supervisor_changes_nothing") {
         return;
     }
     let mut dir = tempfile::tempdir().unwrap();

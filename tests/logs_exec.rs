@@ -1,22 +1,13 @@
 //! Logs and exec on running services, as a person uses them. Needs root and Debian's busybox-static.
 
-use std::path::{Path, PathBuf};
+mod board;
+
+use board::runs_busybox;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const BUSYBOX: &str = "/bin/busybox";
-
-fn can(test: &str) -> bool {
-    let missing = if !nix::unistd::geteuid().is_root() {
-        "not root"
-    } else if !Path::new(BUSYBOX).exists() {
-        "busybox-static is not installed"
-    } else {
-        return true;
-    };
-    println!("skip: {test}: {missing}");
-    false
-}
 
 /// A supervisor with services of its own, taken down at the end whatever happens.
 struct Board {
@@ -115,7 +106,7 @@ const WEB: (&str, &str, &str, &str) = ("web", "app", "echo up; while :; do sleep
 
 #[test]
 fn root_exec_gives_the_exit_codes_of_the_field() {
-    if !can("root_exec_gives_the_exit_codes_of_the_field") {
+    if !runs_busybox("root_exec_gives_the_exit_codes_of_the_field") {
         return;
     }
     let board = Board::up(&[WEB]);
@@ -143,7 +134,7 @@ fn root_exec_gives_the_exit_codes_of_the_field() {
 
 #[test]
 fn root_exec_is_held_to_what_the_service_is_held_to() {
-    if !can("root_exec_is_held_to_what_the_service_is_held_to") {
+    if !runs_busybox("root_exec_is_held_to_what_the_service_is_held_to") {
         return;
     }
     let board = Board::up(&[WEB]);
@@ -171,7 +162,7 @@ fn root_exec_is_held_to_what_the_service_is_held_to() {
 
 #[test]
 fn root_exec_with_a_terminal_has_one_of_the_containers_own() {
-    if !can("root_exec_with_a_terminal_has_one_of_the_containers_own") {
+    if !runs_busybox("root_exec_with_a_terminal_has_one_of_the_containers_own") {
         return;
     }
     let board = Board::up(&[WEB]);
@@ -192,7 +183,7 @@ fn root_exec_with_a_terminal_has_one_of_the_containers_own() {
 
 #[test]
 fn root_log_lines_are_complete_over_a_crash_and_restarts() {
-    if !can("root_log_lines_are_complete_over_a_crash_and_restarts") {
+    if !runs_busybox("root_log_lines_are_complete_over_a_crash_and_restarts") {
         return;
     }
     let more = ",\"restart\":{\"policy\":\"always\",\"delay\":\"10ms\",\"max_delay\":\"20ms\"}";
@@ -210,7 +201,7 @@ fn root_log_lines_are_complete_over_a_crash_and_restarts() {
 
 #[test]
 fn root_a_flood_is_limited_and_counted() {
-    if !can("root_a_flood_is_limited_and_counted") {
+    if !runs_busybox("root_a_flood_is_limited_and_counted") {
         return;
     }
     let more = ",\"log\":{\"rate\":50},\"restart\":{\"policy\":\"no\"}";
@@ -228,7 +219,7 @@ fn root_a_flood_is_limited_and_counted() {
 
 #[test]
 fn root_escape_sequences_never_reach_the_terminal() {
-    if !can("root_escape_sequences_never_reach_the_terminal") {
+    if !runs_busybox("root_escape_sequences_never_reach_the_terminal") {
         return;
     }
     let script = "printf '\\\\033]0;title\\\\007 \\\\033[2J \\\\302\\\\233 \\\\377 end\\\\n'; sleep 1000";
@@ -242,7 +233,7 @@ fn root_escape_sequences_never_reach_the_terminal() {
 
 #[test]
 fn root_following_a_log_survives_a_restart() {
-    if !can("root_following_a_log_survives_a_restart") {
+    if !runs_busybox("root_following_a_log_survives_a_restart") {
         return;
     }
     let board = Board::up(&[("web", "app", "echo begun; while :; do sleep 1; done", "")]);
@@ -261,7 +252,7 @@ fn root_following_a_log_survives_a_restart() {
 
 #[test]
 fn root_looking_works_without_a_supervisor() {
-    if !can("root_looking_works_without_a_supervisor") {
+    if !runs_busybox("root_looking_works_without_a_supervisor") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

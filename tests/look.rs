@@ -109,7 +109,7 @@ fn root_lines_that_the_log_file_does_not_take_are_told_in_the_log() {
     let full = board.path("state/logs");
     let mount = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4k", "none"]).arg(&full).status();
     assert!(mount.unwrap().success());
-    let unmount = Unmount(full.clone());
+    let unmount = busybox_board::board::Unmount(full.clone());
     std::fs::write(full.join("ballast"), vec![b'x'; 3000]).unwrap();
     board.up();
     board.until_logged("web", "lines that the log file did not take so far: 1");
@@ -117,15 +117,6 @@ fn root_lines_that_the_log_file_does_not_take_are_told_in_the_log() {
     board.until("a second note", |board| board.says(&["logs", "web"]).matches("did not take so far").count() > 1);
     board.says(&["down"]);
     drop(unmount);
-}
-
-/// Unmounts also where the test failed.
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]

@@ -144,6 +144,15 @@ impl Drop for Board {
     }
 }
 
+/// Unmounts also where the test failed.
+pub struct Unmount(pub PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -162,4 +171,17 @@ pub fn installed(test: &str, programs: &[&str]) -> bool {
 /// Where a program is.
 pub fn find(program: &str) -> Option<PathBuf> {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().map(|dir| Path::new(dir).join(program)).find(|path| path.exists())
+}
+
+/// Whether this machine can run a test of busybox in a sandbox; says why not.
+pub fn runs_busybox(test: &str) -> bool {
+    let missing = if !nix::unistd::geteuid().is_root() {
+        "not root"
+    } else if !Path::new("/bin/busybox").exists() {
+        "busybox-static is not installed"
+    } else {
+        return true;
+    };
+    println!("skip: {test}: {missing}");
+    false
 }
