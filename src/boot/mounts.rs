@@ -5,7 +5,7 @@
 use super::early::{c_string, mountinfo};
 use super::first::First;
 use super::options::split;
-use super::source::{SUPERBLOCK, Source, ext4_label};
+use super::source::{SUPERBLOCK, Source, ext4_label, is_partition, value};
 use crate::base::mountinfo::Mounted;
 use crate::base::units::{Bytes, Millis};
 use crate::plan::BoardMount;
@@ -75,7 +75,7 @@ fn mount_one(wanted: &BoardMount, first: &mut First, say: Say<'_>) -> Result<(),
         };
         // The device is not there, or its driver is not done with it.
         if !matches!(errno.0, ENOENT | ENXIO | ENOMEDIUM) || monotonic() >= deadline {
-            return Err(reason(wanted, source, errno));
+            return Err(reason(wanted, errno));
         }
         first.feed(say);
         std::thread::sleep(LOOK);
@@ -83,17 +83,13 @@ fn mount_one(wanted: &BoardMount, first: &mut First, say: Say<'_>) -> Result<(),
 }
 
 /// Why a mount failed, and what can be done about it.
-fn reason(wanted: &BoardMount, source: Source<'_>, errno: Errno) -> String {
+fn reason(wanted: &BoardMount, errno: Errno) -> String {
     let BoardMount { source: name, kind, options, wait, .. } = wanted;
-    let since = match source {
-        Source::PartUuid(_) => "; the kernel tells PARTUUID since Linux 6.13, PARTNAME on all",
-        _ => "",
-    };
     match errno.0 {
-        ENOENT if *wait == Millis(0) => format!("there is no {name}{since}; \"wait\" gives its driver time"),
-        ENOENT => format!(
-            "{name} has not appeared within {wait}{since}; its driver may be a module to list in device.modules"
-        ),
+        ENOENT if *wait == Millis(0) => format!("there is no {name}; \"wait\" gives its driver time"),
+        ENOENT => {
+            format!("{name} has not appeared within {wait}; its driver may be a module to list in device.modules")
+        }
         ENODEV => format!("the kernel knows no file system {kind}; list its module in device.modules"),
         EINVAL if options.is_empty() => {
             format!("{name} holds no {kind} file system ({errno}); the kernel's log says more")
@@ -118,13 +114,9 @@ fn fall_back(target: &str, size: Bytes) -> Result<(), Errno> {
 fn locate(source: Source<'_>) -> Option<PathBuf> {
     match source {
         Source::Path(path) => Some(PathBuf::from(path)).filter(|path| path.exists()),
-        Source::PartName(_) | Source::PartUuid(_) => find_in("/sys/class/block", &mut |entry, _| {
-            let uevent = fs::read_to_string(entry.join("uevent")).ok()?;
-            source.of_uevent(&uevent).map(|name| Path::new("/dev").join(name))
-        }),
-        Source::Label(label) => find_in("/sys/class/block", &mut |_, name| {
-            Some(Path::new("/dev").join(name)).filter(|device| has_label(device, label))
-        }),
+        Source::PartName(_) | Source::PartUuid(_) | Source::Label(_) => {
+            find_in("/sys/class/block", &mut |entry, _| of_block(entry, source))
+        }
         Source::Ubi(device, volume) => {
             let beginning = format!("ubi{device}_");
             find_in("/sys/class/ubi", &mut |entry, name| {
@@ -145,6 +137,35 @@ fn find_in(folder: &str, find: &mut dyn FnMut(&Path, &str) -> Option<PathBuf>) -
         }
     }
     None
+}
+
+/// The device of `entry` in /sys/class/block, if it is the one that is meant.
+fn of_block(entry: &Path, source: Source<'_>) -> Option<PathBuf> {
+    let (uevent, device) = uevent(entry)?;
+    let meant = match source {
+        Source::PartName(name) => value(&uevent, "PARTNAME") == Some(name),
+        Source::PartUuid(uuid) => has_uuid(entry, uuid)?,
+        Source::Label(label) => has_label(&device, label),
+        _ => false,
+    };
+    meant.then_some(device)
+}
+
+/// What the kernel says of a block device, and its path.
+fn uevent(entry: &Path) -> Option<(String, PathBuf)> {
+    let text = fs::read_to_string(entry.join("uevent")).ok()?;
+    let device = Path::new("/dev").join(value(&text, "DEVNAME")?);
+    Some((text, device))
+}
+
+/// A disk has no number, and holds its partitions.
+fn has_uuid(entry: &Path, uuid: &str) -> Option<bool> {
+    let number = fs::read_to_string(entry.join("partition")).ok()?.trim().parse().ok()?;
+    let disk = File::open(uevent(&entry.join(".."))?.1).ok()?;
+    Some(is_partition(uuid, number, &|place| {
+        let mut bytes = [0; 16];
+        disk.read_exact_at(&mut bytes, place).ok().map(|()| bytes)
+    }))
 }
 
 fn has_label(device: &Path, label: &str) -> bool {

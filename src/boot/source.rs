@@ -36,18 +36,38 @@ impl<'a> Source<'a> {
             Source::None
         }
     }
+}
 
-    /// The name in /dev of the block device that this text of its `uevent` in /sys/class/block describes, if it is the
-    /// one that is meant. The kernel writes `PARTNAME` since 2.6.38 and `PARTUUID` since 6.13.
-    pub fn of_uevent<'t>(&self, uevent: &'t str) -> Option<&'t str> {
-        let value = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        let meant = match self {
-            Source::PartName(name) => value("PARTNAME") == Some(name),
-            Source::PartUuid(name) => value("PARTUUID").is_some_and(|uuid| uuid.eq_ignore_ascii_case(name)),
-            _ => false,
-        };
-        value("DEVNAME").filter(|_| meant)
-    }
+/// The value of a key in the text of a `uevent` in /sys/class/block: `DEVNAME` is the device's name in /dev, `PARTNAME` that in
+/// the partition table, since Linux 2.6.38.
+pub fn value<'t>(uevent: &'t str, key: &str) -> Option<&'t str> {
+    uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// Whether `uuid` is what the kernel, which tells it since 6.13 alone, calls partition `number` of a disk: in a GPT its
+/// GUID, in an MBR the disk's signature and the number. `at` gives what is at a place on the disk, counted in bytes.
+pub fn is_partition(uuid: &str, number: u8, at: &dyn Fn(u64) -> Option<[u8; 16]>) -> bool {
+    let signature = || at(440).map(|[a, b, c, d, ..]| spells(uuid, &[d, c, b, a, number]));
+    guid(number, at).map(|guid| spells(uuid, &guid)).or_else(signature) == Some(true)
+}
+
+/// The unique GUID of a partition, its bytes in the order in which they are written (UEFI specification, 5.3).
+fn guid(number: u8, at: &dyn Fn(u64) -> Option<[u8; 16]>) -> Option<[u8; 16]> {
+    // The header is in the second block, whatever a block has.
+    let block = [512, 4096].into_iter().find(|block| at(*block).is_some_and(|start| start.starts_with(b"EFI PART")))?;
+    let (entries, length) = (at(block + 72)?, at(block + 84)?);
+    let (entries, length) = (u64::from_le_bytes(*entries.first_chunk()?), u32::from_le_bytes(*length.first_chunk()?));
+    let place = u64::from(length) * u64::from(number.saturating_sub(1)) + 16;
+    let [a, b, c, d, e, f, g, h, rest @ ..] = at(entries.checked_mul(block)?.checked_add(place)?)?;
+    let [i, j, k, l, m, n, o, p] = rest;
+    // The first three fields are numbers with the lowest byte first.
+    Some([d, c, b, a, f, e, h, g, i, j, k, l, m, n, o, p])
+}
+
+/// Whether the digits of `text`, with dashes wherever they are, are those of `bytes`.
+fn spells(text: &str, bytes: &[u8]) -> bool {
+    let digits = text.chars().filter(|letter| *letter != '-').map(|letter| letter.to_digit(16));
+    digits.eq(bytes.iter().flat_map(|byte| [Some(u32::from(byte >> 4)), Some(u32::from(byte & 15))]))
 }
 
 /// Where an ext2, ext3 or ext4 superblock is, and how much of it is read here, in bytes.
@@ -83,13 +103,37 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_found_by_what_the_kernel_says_of_it() {
+    fn what_the_kernel_says_of_a_partition_is_read() {
         let uevent = "MAJOR=254\nMINOR=2\nDEVNAME=vda2\nDEVTYPE=partition\nPARTN=2\nPARTNAME=data\nPARTUUID=AB-cd\n";
-        assert_eq!(Source::PartName("data").of_uevent(uevent), Some("vda2"));
-        assert_eq!(Source::PartName("dat").of_uevent(uevent), None);
-        assert_eq!(Source::PartUuid("ab-CD").of_uevent(uevent), Some("vda2"));
-        assert_eq!(Source::Label("data").of_uevent(uevent), None);
-        assert_eq!(Source::PartName("").of_uevent("DEVNAME=vda\nDEVTYPE=disk\n"), None);
+        assert_eq!((value(uevent, "PARTNAME"), value(uevent, "DEVNAME")), (Some("data"), Some("vda2")));
+        assert_eq!((value(uevent, "PART"), value("DEVNAME=vda\nDEVTYPE=disk\n", "PARTNAME")), (None, None));
+    }
+
+    /// Reads from `disk`.
+    fn at(disk: &[u8]) -> impl Fn(u64) -> Option<[u8; 16]> {
+        |place| disk.get(usize::try_from(place).ok()?..)?.first_chunk().copied()
+    }
+
+    #[test]
+    fn a_partition_is_told_by_the_table_of_its_disk() {
+        const UUID: &str = "00112233-4455-6677-8899-AABBccddeeff";
+        for block in [512, 4096] {
+            let mut disk = vec![0; 4 * block];
+            disk[440..444].copy_from_slice(&[0x78, 0x56, 0x34, 0x12]);
+            assert!(is_partition("12345678-03", 3, &at(&disk)) && !is_partition("12345678-04", 3, &at(&disk)));
+            disk[block..block + 8].copy_from_slice(b"EFI PART");
+            disk[block + 72] = 3;
+            disk[block + 84] = 128;
+            let guid = [0x33, 0x22, 0x11, 0, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
+            disk[3 * block + 128 + 16..3 * block + 128 + 32].copy_from_slice(&guid);
+            assert!(is_partition(UUID, 2, &at(&disk)) && !is_partition(UUID, 1, &at(&disk)));
+            assert!(!is_partition(&UUID[..35], 2, &at(&disk)) && !is_partition("", 2, &at(&disk)));
+            assert!(!is_partition("12345678-03", 3, &at(&disk)), "the MBR before a GPT protects it, and is nobody's");
+            // A table that points beyond the disk, or beyond all numbers.
+            disk[block + 72..block + 88].fill(0xff);
+            assert!(!is_partition(UUID, 2, &at(&disk)));
+        }
+        assert!(!is_partition(UUID, 2, &at(&[])));
     }
 
     #[test]
