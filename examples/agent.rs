@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `serve` | on the first virtual serial port: says `hello`, then answers requests: a line with a length, that many bytes of words, each with a NUL at its end. The answer is a line `EXIT LENGTH` and that many bytes of output. After the word `&` nothing is waited for |
 //! | `stop PID` | stops a process as a debugger does, for good; the first process of a board too, which no signal stops |
+//! | `stray FILE` | writes its cgroup to a file again and again, outside of every service's group and session, and ignores what asks it to end |
 //! | `filter PID` | prints the system call filters of a process, newest first: one line each, 16 hex digits an instruction |
 //!
 //! Uses std and the C library that it is linked with, no crate.
@@ -18,6 +19,8 @@ use std::time::Duration;
 unsafe extern "C" {
     fn ptrace(request: c_long, ...) -> c_long;
     fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
+    fn setsid() -> c_int;
+    fn signal(signal: c_int, action: usize) -> usize;
 }
 
 /// ptrace(2).
@@ -26,6 +29,9 @@ const INTERRUPT: c_long = 0x4207;
 const GET_FILTER: c_long = 0x420c;
 /// waitpid(2): children of any kind, which a process that is traced is.
 const ALL: c_int = 0x4000_0000;
+/// signal(2): SIGHUP and SIGTERM, and what ignores a signal.
+const POLITE: [c_int; 2] = [1, 15];
+const IGNORED: usize = 1;
 /// The most instructions of a filter.
 const INSTRUCTIONS: usize = 4096;
 
@@ -40,8 +46,9 @@ fn main() -> ExitCode {
                 std::thread::sleep(Duration::from_secs(3600));
             }
         }),
+        ["stray", file] => stray(file),
         ["filter", pid] => filters(number(pid)),
-        _ => Err(io::Error::other("usage: agent serve | stop PID | filter PID")),
+        _ => Err(io::Error::other("usage: agent serve | stop PID | stray FILE | filter PID")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -135,6 +142,22 @@ fn stop(pid: c_int) -> io::Result<()> {
         checked(c_long::from(waitpid(pid, &raw mut status, ALL)))?;
     }
     Ok(())
+}
+
+fn stray(file: &str) -> io::Result<()> {
+    fs::write("/sys/fs/cgroup/cgroup.procs", "0")?;
+    // SAFETY: numbers alone.
+    unsafe {
+        setsid();
+        for polite in POLITE {
+            signal(polite, IGNORED);
+        }
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(file)?;
+    loop {
+        file.write_all(&fs::read("/proc/self/cgroup")?)?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn filters(pid: c_int) -> io::Result<()> {

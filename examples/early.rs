@@ -2,6 +2,9 @@
 //! a board's own kernel does by itself. Loads the modules that `/modules` lists, in that order, mounts the root that the
 //! kernel's command line names by `early.root=DEVICE:TYPE` read-only, moves there, and becomes `/sbin/coracle`.
 //!
+//! With `early.v1` instead it leaves a kernel that has the controllers of cgroups in v1 alone: they are mounted there, beneath
+//! what coracle makes its root.
+//!
 //! Uses std and the C library that it is linked with, no crate.
 #![allow(unsafe_code)]
 
@@ -23,6 +26,8 @@ const FINIT_MODULE: c_long = match () {
     _ if cfg!(target_arch = "arm") => 379,
     _ => 273,
 };
+/// As people expect them together.
+const V1: [&CStr; 7] = [c"memory", c"pids", c"cpu,cpuacct", c"cpuset", c"devices", c"freezer", c"blkio"];
 const READ_ONLY: c_ulong = 1;
 const MOVE: c_ulong = 8192;
 
@@ -43,10 +48,14 @@ fn start() -> io::Result<()> {
     // The kernel has mounted it already where it does so by itself.
     let _ = mounted(c"dev", c"/dev", c"devtmpfs", 0);
     mounted(c"proc", c"/proc", c"proc", 0)?;
+    let line = fs::read_to_string("/proc/cmdline")?;
+    if line.split_whitespace().any(|word| word == "early.v1") {
+        take_controllers()?;
+        return Err(become_coracle());
+    }
     for path in fs::read_to_string("/modules")?.lines() {
         load(path).map_err(|error| io::Error::other(format!("{path}: {error}")))?;
     }
-    let line = fs::read_to_string("/proc/cmdline")?;
     let root = line.split_whitespace().find_map(|word| word.strip_prefix("early.root="));
     let (device, kind) = root.and_then(|root| root.split_once(':')).ok_or(io::Error::other("no early.root="))?;
     let (device, kind) = (CString::new(device)?, CString::new(kind)?);
@@ -64,7 +73,7 @@ fn start() -> io::Result<()> {
     // SAFETY: a string that ends with a NUL.
     checked(unsafe { chroot(c".".as_ptr()) }.into())?;
     std::env::set_current_dir("/")?;
-    Err(process::Command::new("/sbin/coracle").args(std::env::args_os().skip(1)).exec())
+    Err(become_coracle())
 }
 
 fn load(path: &str) -> io::Result<()> {
@@ -78,8 +87,26 @@ fn load(path: &str) -> io::Result<()> {
 }
 
 fn mounted(from: &CStr, to: &CStr, kind: &CStr, flags: c_ulong) -> io::Result<()> {
-    // SAFETY: strings that end with a NUL; no data.
-    checked(unsafe { mount(from.as_ptr(), to.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) }.into())
+    mounted_with(from, to, kind, flags, c"")
+}
+
+fn mounted_with(from: &CStr, to: &CStr, kind: &CStr, flags: c_ulong, data: &CStr) -> io::Result<()> {
+    // SAFETY: strings that end with a NUL.
+    checked(unsafe { mount(from.as_ptr(), to.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) }.into())
+}
+
+/// A hierarchy of v1 keeps its controllers as long as it is mounted anywhere.
+fn take_controllers() -> io::Result<()> {
+    for controllers in V1 {
+        let folder = format!("/v1/{}", controllers.to_string_lossy());
+        fs::create_dir_all(&folder)?;
+        mounted_with(c"cgroup", &CString::new(folder)?, c"cgroup", 0, controllers)?;
+    }
+    Ok(())
+}
+
+fn become_coracle() -> io::Error {
+    process::Command::new("/sbin/coracle").args(std::env::args_os().skip(1)).exec()
 }
 
 fn checked(answer: c_long) -> io::Result<()> {

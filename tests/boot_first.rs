@@ -164,6 +164,7 @@ fn rescue_can_be_asked_for_and_ends_by_itself(arch: &'static str) {
     machine.hello();
     let (_, shown) = machine.run(&["/sbin/coracle", "ps"]);
     assert!(shown.contains("rescue: the kernel's command line asks for it"), "{shown}");
+    assert!(!shown.contains("rescue-shell"), "the command line alone gives a shell: {shown}");
     // It reboots, and the agent says hello again.
     machine.hello();
     machine.begin(&["/sbin/poweroff"]);

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Each test once for each board, as `BOARD::TEST`.
+#[allow(unused_macro_rules)]
 macro_rules! boards {
     ($($test:ident),* $(,)?) => {
         boards!(@ x86_64 $($test)*);
@@ -36,7 +37,7 @@ pub const AGENT: &str = r#"{ "name": "agent", "root": "host", "command": ["/bin/
 pub struct Board {
     pub arch: &'static str,
     pub disk: bool,
-    /// `full` or nothing, as scripts/board takes it.
+    /// `full`, `trixie` or nothing, as scripts/board takes it.
     pub flavour: &'static str,
     /// MiB.
     pub memory: u32,
@@ -48,6 +49,10 @@ pub struct Board {
     pub modules: Vec<&'static str>,
     /// More keys of the config's device, each with a comma behind it.
     pub device: String,
+    /// Files of this machine that it has besides: from where, and where on the board.
+    pub files: Vec<(PathBuf, &'static str)>,
+    /// A program with its options that compresses the kernel's modules.
+    pub compress: &'static str,
 }
 
 impl Board {
@@ -61,7 +66,16 @@ impl Board {
             options: Vec::new(),
             modules: Vec::new(),
             device: String::new(),
+            files: Vec::new(),
+            compress: "",
         }
+    }
+
+    /// One of the programs that are built for it.
+    pub fn program(&self, name: &str) -> PathBuf {
+        let programs =
+            std::env::var_os("BOARD_PROGRAMS").expect("BOARD_PROGRAMS: scripts/test-boot builds and names them");
+        Path::new(&programs).join(self.arch).join(name)
     }
 
     /// A config with the agent and these services, each as an object with a comma behind it.
@@ -88,18 +102,24 @@ impl Board {
 
     /// Builds it with this config.
     pub fn build_with(self, name: &str, config: &str) -> Firmware {
-        let programs =
-            std::env::var("BOARD_PROGRAMS").expect("BOARD_PROGRAMS: scripts/test-boot builds and names them");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", self.arch));
-        fs::create_dir_all(&folder).unwrap();
+        let more = folder.join("more");
+        let _ = fs::remove_dir_all(&more);
+        fs::create_dir_all(&more).unwrap();
+        for (from, to) in &self.files {
+            let to = more.join(to.trim_start_matches('/'));
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(from, &to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+        }
         let file = folder.join("config.json");
         fs::write(&file, config).unwrap();
         let mut command = self.command("scripts/firmware");
         if self.disk {
             command.arg("--disk");
         }
-        command.arg("--config").arg(file).arg("--out").arg(folder.join("firmware"));
-        command.env("PROGRAMS", Path::new(&programs).join(self.arch)).env("PACKER", env!("CARGO_BIN_EXE_coracle"));
+        command.arg("--config").arg(file).arg("--add").arg(more).arg("--out").arg(folder.join("firmware"));
+        command.env("PROGRAMS", self.program("")).env("PACKER", env!("CARGO_BIN_EXE_coracle"));
+        command.env("COMPRESS", self.compress);
         let built = command.output().unwrap();
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         Firmware { board: self, folder }
@@ -125,12 +145,19 @@ impl Firmware {
 
     /// Switches the board on.
     pub fn boot(&self) -> Machine<'_> {
-        let (port, console) = (self.part("port"), self.part("console"));
-        let _ = fs::remove_file(&port);
         let mut command = self.board.command("scripts/qemu-boot");
         command.arg("--firmware").arg(self.part("firmware")).arg("--");
-        command.arg("-serial").arg(format!("file:{}", console.display()));
-        command.arg("-chardev").arg(format!("socket,id=port,server=on,wait=off,path={}", port.display()));
+        for (name, more) in [
+            ("port", String::new()),
+            ("monitor", String::new()),
+            ("terminal", format!(",logfile={}", self.part("console").display())),
+        ] {
+            let _ = fs::remove_file(self.part(name));
+            let path = self.part(name);
+            command.arg("-chardev");
+            command.arg(format!("socket,id={name},server=on,wait=off,path={}{more}", path.display()));
+        }
+        command.args(["-serial", "chardev:terminal", "-mon", "monitor"]);
         command.args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port"]);
         command.args(&self.board.options).env("MEMORY", self.board.memory.to_string());
         command.env("APPEND", format!("quiet loglevel=4 {}", self.board.append));
@@ -145,7 +172,7 @@ impl Firmware {
         let process =
             command.stdout(Stdio::null()).stderr(fs::File::create(self.part("qemu")).unwrap()).spawn().unwrap();
         let mut machine = Machine { firmware: self, process, port: None, failures: 0 };
-        let stream = machine.until("QEMU's port", |_| UnixStream::connect(&port).ok());
+        let stream = machine.until("QEMU's port", |machine| machine.socket("port").ok());
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         machine.port = Some(BufReader::new(stream));
         machine
@@ -183,6 +210,36 @@ impl Machine<'_> {
     pub fn console(&self) -> String {
         let bytes = fs::read(self.firmware.part("console")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).replace('\r', "")
+    }
+
+    fn socket(&self, name: &str) -> io::Result<UnixStream> {
+        UnixStream::connect(self.firmware.part(name))
+    }
+
+    /// Types a line on its serial console, and waits until the console shows `answer`.
+    pub fn enter(&mut self, line: &str, answer: &str) {
+        let mut terminal = self.socket("terminal").unwrap();
+        terminal.write_all(format!("{line}\n").as_bytes()).unwrap();
+        self.until_shown(answer);
+    }
+
+    /// Waits until the console shows something.
+    pub fn until_shown(&mut self, text: &str) {
+        self.until(&format!("{text:?}"), |machine| machine.console().contains(text).then_some(()));
+    }
+
+    /// Presses keys on the board's keyboard, as QEMU's `sendkey` names them.
+    pub fn press(&self, keys: &str) {
+        let mut monitor = self.socket("monitor").unwrap();
+        monitor.set_read_timeout(Some(PATIENCE)).unwrap();
+        monitor.write_all(format!("sendkey {keys}\n").as_bytes()).unwrap();
+        // It is done when it asks for the next command.
+        let (mut said, mut some) = (String::new(), [0; 1024]);
+        while said.matches("(qemu)").count() < 2 {
+            let length = monitor.read(&mut some).unwrap();
+            assert_ne!(length, 0, "{said}");
+            said += &String::from_utf8_lossy(&some[..length]);
+        }
     }
 
     fn fail(&self, what: &str) -> ! {

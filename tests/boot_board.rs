@@ -1,0 +1,233 @@
+//! What coracle as the first process makes of what its board has and lacks: console and keys, clock, partitions, kernel
+//! modules, cgroups. On one emulated board, since none of it differs from machine to machine. `scripts/test-boot` builds
+//! the programs for the boards and runs this.
+
+#[macro_use]
+mod machine;
+
+use coracle::base::built::BUILT;
+use machine::{AGENT, Board, Firmware, Machine};
+
+boards!(@ x86_64
+    a_shell_in_rescue_takes_both_the_config_and_the_kernels_command_line
+    ctrl_alt_del_ends_the_board_in_order
+    the_clock_is_the_latest_of_its_own_the_last_shutdown_and_the_release
+    a_partition_is_found_by_its_number_on_a_kernel_that_does_not_tell_it
+    a_process_outside_every_group_does_not_keep_the_state_from_being_unmounted
+    limits_hold_on_a_kernel_that_has_its_controllers_in_v1_alone
+    compressed_modules_are_loaded_where_the_kernel_decompresses_them
+    compressed_modules_that_the_kernel_does_not_take_are_said
+);
+
+fn power_off(mut machine: Machine<'_>) -> String {
+    machine.begin(&["/sbin/poweroff"]);
+    machine.off()
+}
+
+fn a_shell_in_rescue_takes_both_the_config_and_the_kernels_command_line(arch: &'static str) {
+    let config = format!(
+        r#"{{ "version": 1, "memroy": "12M", "device": {{ "modules": ["virtio_pci", "virtio_console"],
+        "rescue": {{ "shell": true, "reboot_after": "0" }} }}, "services": [ {AGENT} ] }}"#
+    );
+    let files = vec![("/bin/busybox".into(), "/bin/sh")];
+    let mut firmware = Board { files, ..Board::new(arch) }.build_with("shell", &config);
+    let mut machine = firmware.boot();
+    machine.hello();
+    let (_, shown) = machine.run(&["/sbin/coracle", "ps"]);
+    assert!(shown.contains("DEGRADED: rescue") && shown.contains("agent"), "{shown}");
+    assert!(!shown.contains("rescue-shell"), "the config alone gives a shell: {shown}");
+    power_off(machine);
+
+    firmware.board.append = "coracle.rescue".into();
+    let mut machine = firmware.boot();
+    machine.hello();
+    machine.await_state("rescue-shell", "running");
+    // Its words on the console and back, while the lifeline runs.
+    machine.enter("echo the shell says $((6*7)) on $(cat /proc/$$/comm)", "the shell says 42 on sh");
+    machine.await_state("agent", "running");
+    assert!(!machine.console().contains("job control turned off"), "{}", machine.console());
+    power_off(machine);
+}
+
+fn ctrl_alt_del_ends_the_board_in_order(arch: &'static str) {
+    let firmware = Board { disk: true, ..Board::new(arch) }.build("keys", "");
+    let mut machine = firmware.boot();
+    machine.hello();
+    machine.await_state("agent", "running");
+    machine.until("a keyboard", |machine| machine.read("/proc/bus/input/devices").contains("keyboard").then_some(()));
+    machine.press("ctrl-alt-delete");
+    machine.hello();
+    let console = machine.console();
+    assert_eq!(console.matches("everything is stopped: the board reboots").count(), 1, "{console}");
+    let device = machine.coracle(&["inspect", "device"]);
+    assert!(device.contains(r#""last_reset":"reboot""#), "{device}");
+    power_off(machine);
+    firmware.state_is_clean().unwrap();
+}
+
+/// When the board was started, by its own clock.
+fn start_time(machine: &mut Machine<'_>) -> i64 {
+    let stat = machine.read("/proc/stat");
+    let time = stat.lines().find_map(|line| line.strip_prefix("btime ")).unwrap_or_else(|| panic!("{stat}"));
+    time.trim().parse().unwrap()
+}
+
+fn the_clock_is_the_latest_of_its_own_the_last_shutdown_and_the_release(arch: &'static str) {
+    const LATER: i64 = 2_208_988_800; // 2040-01-01
+    let mut firmware = Board { disk: true, ..Board::new(arch) }.build("clock", "");
+    let mut look = |rtc: &'static str, from: i64, said: Option<&str>| {
+        firmware.board.options = vec!["-rtc", rtc];
+        let mut machine = firmware.boot();
+        machine.hello();
+        let (time, console) = (start_time(&mut machine), machine.console());
+        // The start lies before what was set; nothing here takes an hour.
+        assert!((from - 3600..from + 3600).contains(&time), "{rtc}: {time}, {from}: {console}");
+        match said {
+            Some(said) => assert!(console.contains(&format!("the clock was behind and is set to {said}")), "{console}"),
+            // The kernel has set it, to a second.
+            None => assert!(!console.contains("shutdown") && !console.contains("built"), "{console}"),
+        }
+        power_off(machine);
+    };
+    look("base=2001-01-01T00:00:00", BUILT, Some("the time at which this coracle was built"));
+    look("base=2040-01-01T00:00:00", LATER, None);
+    look("base=2001-01-01T00:00:00", LATER, Some("the last shutdown"));
+}
+
+/// What is mounted at a path: source, type.
+fn mounted(machine: &mut Machine<'_>, target: &str) -> (String, String) {
+    let mounts = machine.read("/proc/mounts");
+    let line = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some(target));
+    let mut words = line.unwrap_or_else(|| panic!("no {target}: {mounts}")).split(' ').map(str::to_owned);
+    (words.next().unwrap(), words.nth(1).unwrap())
+}
+
+fn a_partition_is_found_by_its_number_on_a_kernel_that_does_not_tell_it(arch: &'static str) {
+    let mount = |source: &str, target: &str, more: &str| {
+        format!(r#"{{ "source": "{source}", "target": "{target}", "type": "ext4"{more} }}"#)
+    };
+    let mounts = [
+        mount("PARTUUID=C0AAC1E0-0000-4000-8000-000000000002", "/data", r#", "wait": "20s""#),
+        mount("LABEL=state", "/run/label", ""),
+        mount("PARTUUID=c0aac1e0-0000-4000-8000-000000000009", "/run/number", r#", "wait": "0s", "fallback": "1M""#),
+        mount("LABEL=states", "/run/name", r#", "wait": "0s", "fallback": "2M""#),
+    ];
+    let config = format!(
+        r#"{{ "version": 1, "device": {{ "state": "/data/coracle",
+        "modules": ["virtio_pci", "virtio_console", "virtio_blk", "crc32c_generic", "ext4"], "mounts": [ {} ] }},
+        "services": [ {AGENT} ] }}"#,
+        mounts.join(", ")
+    );
+    let firmware = Board { disk: true, ..Board::new(arch) }.build_with("number", &config);
+    let mut machine = firmware.boot();
+    machine.hello();
+    let found = mounted(&mut machine, "/data");
+    assert_eq!((found.0.as_str(), found.1.as_str()), ("/dev/nvme0n1p2", "ext4"));
+    assert_eq!(mounted(&mut machine, "/run/label"), found);
+    let (_, shown) = machine.run(&["/sbin/coracle", "ps"]);
+    for (target, what) in [("/run/number", "1M"), ("/run/name", "2M")] {
+        assert_eq!(mounted(&mut machine, target).1, "tmpfs");
+        assert!(shown.contains("DEGRADED") && shown.contains(&format!("{target} is {what} of memory")), "{shown}");
+    }
+    power_off(machine);
+    firmware.state_is_clean().unwrap();
+}
+
+fn a_process_outside_every_group_does_not_keep_the_state_from_being_unmounted(arch: &'static str) {
+    let firmware = Board { disk: true, ..Board::new(arch) }.build("stray", "");
+    let mut machine = firmware.boot();
+    machine.hello();
+    machine.begin(&["/bin/agent", "stray", "/data/stray"]);
+    let group = machine.until("a process at work", |machine| {
+        machine.probe(&["read /data/stray"]).trim().strip_prefix("read /data/stray: ok ").map(str::to_owned)
+    });
+    assert!(group.split('|').all(|line| line == "0::/"), "it is in a group: {group}");
+    let console = power_off(machine);
+    assert!(console.contains("everything is stopped: the board powers off"), "{console}");
+    assert!(!console.contains("in use"), "{console}");
+    firmware.state_is_clean().unwrap();
+}
+
+/// Key and number in a line of `ps --json`.
+fn count(line: &str, key: &str) -> u64 {
+    let (_, rest) = line.split_once(&format!("\"{key}\":")).unwrap_or_else(|| panic!("no {key}: {line}"));
+    rest.split([',', '}']).next().unwrap().parse().unwrap_or_else(|_| panic!("{key}: {line}"))
+}
+
+fn limits_hold_on_a_kernel_that_has_its_controllers_in_v1_alone(arch: &'static str) {
+    let service = |name: &str, attempt: &str, limits: &str| {
+        format!(
+            r#"{{ "name": "{name}", "image": "probe.tar", "command": ["/bin/probe", "try", "{attempt}"],
+            "limits": {{ {limits} }} }}, "#
+        )
+    };
+    let services = [
+        service("eater", "eat 64", r#""memory": "8M""#),
+        service("bomb", "bomb", r#""memory": "16M", "pids": 12"#),
+        service("spinner", "spin 100000", r#""memory": "4M", "cpu": "20%""#),
+    ];
+    let board = Board::new(arch);
+    let files = vec![(board.program("early"), "/bin/early")];
+    let board = Board { files, append: "rdinit=/bin/early early.v1".into(), ..board };
+    let firmware = board.build("v1", &services.concat());
+    let mut machine = firmware.boot();
+    machine.hello();
+    let mounts = machine.read("/proc/mounts");
+    assert!(mounts.contains(" /sys/fs/cgroup/memory cgroup ") && !mounts.contains("cgroup2"), "{mounts}");
+    let group = |controller: &str, name: &str, file: &str| format!("/sys/fs/cgroup/{controller}/coracle/{name}/{file}");
+
+    machine.until("a process killed for want of memory", |machine| {
+        let listed = machine.coracle(&["ps", "--json"]);
+        let line = listed.lines().find(|line| line.contains("\"eater\""))?;
+        (count(line, "oom_kills") > 0).then_some(())
+    });
+    assert_eq!(machine.read(&group("memory", "eater", "memory.limit_in_bytes")).trim(), "8388608");
+    machine.until("a fork that is refused", |machine| {
+        let events = machine.read(&group("pids", "bomb", "pids.events"));
+        (events.split_whitespace().last()?.parse::<u64>().ok()? > 0).then_some(())
+    });
+    let alive: u64 = machine.read(&group("pids", "bomb", "pids.current")).trim().parse().unwrap();
+    assert!(alive <= 12, "{alive}");
+
+    machine.coracle(&["stop", "bomb", "eater"]);
+    machine.await_state("spinner", "running");
+    // The board's own clock, which an emulator may let run slower than ours.
+    let look = |machine: &mut Machine<'_>| {
+        let uptime = machine.read("/proc/uptime");
+        let used: f64 = machine.read(&group("cpu,cpuacct", "spinner", "cpuacct.usage")).trim().parse().unwrap();
+        (uptime.split(' ').next().unwrap().parse::<f64>().unwrap(), used / 1e9)
+    };
+    let (time, used) = look(&mut machine);
+    machine.run(&["/bin/probe", "sleep", "3"]);
+    let (later, more) = look(&mut machine);
+    let share = (more - used) / (later - time);
+    assert!((0.10..0.25).contains(&share), "{:.0} % of a core instead of 20 %", share * 100.0);
+    power_off(machine);
+}
+
+fn compressed_modules_are_loaded_where_the_kernel_decompresses_them(arch: &'static str) {
+    let services =
+        r#"{ "name": "web", "image": "demo.tar", "command": ["/bin/demo", "sleep"], "limits": { "memory": "4M" } },"#;
+    let device = r#""watchdog": { "timeout": "30s" },"#.to_owned();
+    let board = Board { flavour: "trixie", device, modules: vec!["softdog"], memory: 192, ..Board::new(arch) };
+    let firmware = board.build("compressed", services);
+    let mut machine = firmware.boot();
+    machine.hello();
+    // A module with another that it needs, and one that the service's root takes.
+    machine.await_state("web", "running");
+    let modules = machine.read("/proc/modules");
+    for name in ["softdog", "watchdog", "overlay"] {
+        assert!(modules.lines().any(|line| line.starts_with(&format!("{name} "))), "{modules}");
+    }
+    assert!(machine.coracle(&["inspect", "device"]).contains("watchdog0"));
+    let console = power_off(machine);
+    assert!(!console.contains("kernel module"), "{console}");
+}
+
+fn compressed_modules_that_the_kernel_does_not_take_are_said(arch: &'static str) {
+    let board = Board { compress: "xz --check=crc32", modules: vec!["softdog"], ..Board::new(arch) };
+    let firmware: Firmware = board.build("refused", "");
+    let mut machine = firmware.boot();
+    machine.until_shown("softdog is not loaded: this kernel does not take the compressed /lib/modules/");
+    machine.until_shown("decompress it where the firmware is built, or boot a kernel with CONFIG_MODULE_DECOMPRESS");
+}
