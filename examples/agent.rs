@@ -10,7 +10,7 @@
 //! Uses std and the C library that it is linked with, no crate.
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{CString, c_char, c_int, c_long, c_void};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::process::{Command, ExitCode, Stdio};
@@ -20,6 +20,7 @@ unsafe extern "C" {
     fn ptrace(request: c_long, ...) -> c_long;
     fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
     fn setsid() -> c_int;
+    fn mknod(path: *const c_char, mode: u32, device: u64) -> c_int;
     fn signal(signal: c_int, action: usize) -> usize;
 }
 
@@ -78,9 +79,13 @@ fn serve() -> io::Result<()> {
     }
 }
 
-/// Opens the port: its driver comes as a module, and the device some time after that.
+/// Opens the port: its driver comes as a module, and the device some time after that. Where the kernel makes no node for
+/// it, this does.
 fn open() -> io::Result<File> {
     for _ in 0..200 {
+        if fs::read_to_string("/proc/mounts")?.contains(" /dev tmpfs ") {
+            let _ = make_node();
+        }
         let port =
             fs::read_dir("/dev")?.flatten().find(|entry| entry.file_name().as_encoded_bytes().starts_with(b"vport"));
         if let Some(port) = port {
@@ -89,6 +94,17 @@ fn open() -> io::Result<File> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Err(io::Error::other("there is no virtual serial port"))
+}
+
+fn make_node() -> io::Result<()> {
+    for port in fs::read_dir("/sys/class/virtio-ports")?.flatten() {
+        let device = fs::read_to_string(port.path().join("dev"))?;
+        let (major, minor) = device.trim().split_once(':').unwrap_or_default();
+        let path = CString::new(format!("/dev/{}", port.file_name().display()))?;
+        // SAFETY: a string that ends with a NUL, and numbers; majors and minors are small here.
+        unsafe { mknod(path.as_ptr(), 0o020_600, (number(major) << 8 | number(minor)) as _) };
+    }
+    Ok(())
 }
 
 fn line(port: &mut File) -> io::Result<String> {

@@ -15,6 +15,7 @@ boards!(@ x86_64
     a_partition_is_found_by_its_number_on_a_kernel_that_does_not_tell_it
     a_process_outside_every_group_does_not_keep_the_state_from_being_unmounted
     limits_hold_on_a_kernel_that_has_its_controllers_in_v1_alone
+    a_kernel_without_devtmpfs_gets_a_few_nodes_and_runs_its_services
     compressed_modules_are_loaded_where_the_kernel_decompresses_them
     compressed_modules_that_the_kernel_does_not_take_are_said
 );
@@ -230,4 +231,21 @@ fn compressed_modules_that_the_kernel_does_not_take_are_said(arch: &'static str)
     let mut machine = firmware.boot();
     machine.until_shown("softdog is not loaded: this kernel does not take the compressed /lib/modules/");
     machine.until_shown("decompress it where the firmware is built, or boot a kernel with CONFIG_MODULE_DECOMPRESS");
+}
+
+fn a_kernel_without_devtmpfs_gets_a_few_nodes_and_runs_its_services(arch: &'static str) {
+    let services = r#"{ "name": "web", "image": "demo.tar", "command": ["/bin/demo", "hello-http", "8080"],
+        "limits": { "memory": "4M" } },"#;
+    let board = Board::new(arch);
+    let files = vec![(board.program("early"), "/bin/early")];
+    let board = Board { files, append: "rdinit=/bin/early early.nodevtmpfs".into(), ..board };
+    let firmware = board.build("nodevtmpfs", services);
+    let mut machine = firmware.boot();
+    machine.hello();
+    assert_eq!(mounted(&mut machine, "/dev").1, "tmpfs");
+    machine.await_state("web", "running");
+    let page = machine.coracle(&["exec", "web", "/bin/demo", "get", "8080"]);
+    assert!(page.contains("hello"), "{page}");
+    let console = power_off(machine);
+    assert!(console.contains("the kernel has no devtmpfs: /dev gets a few nodes"), "{console}");
 }
