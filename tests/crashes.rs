@@ -99,7 +99,7 @@ fn starts(board: &Board) -> usize {
 fn root_ten_thousand_crashes_leave_nothing_behind() {
     let name = "root_ten_thousand_crashes_leave_nothing_behind";
     let crashes = std::env::var("CRASHES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
-    let policy = r#""enabled": false, "restart": { "delay": "10ms", "max_delay": "10ms" },"#;
+    let policy = r#""enabled": false, "restart": { "delay": "0", "max_delay": "10ms" },"#;
     let names: Vec<String> = (0..SERVICES).map(|at| format!("crash-{at}")).collect();
     let services: Vec<String> = names.iter().map(|name| service(name, &["probe", "try"], policy)).collect();
     let Some(mut board) = Board::new(name, &services) else { return };

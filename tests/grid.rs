@@ -120,7 +120,11 @@ impl Expected {
     /// The wait after `failures` failures in a row.
     fn wait(&self, policy: &Restart, failures: u32) -> u64 {
         let failures = if self.healthy { 0 } else { failures };
-        policy.delay.0.max(FLOOR).saturating_mul(1u64.checked_shl(failures).unwrap_or(u64::MAX)).min(self.cap)
+        let (first, doublings) = match (policy.delay.0, failures) {
+            (0, 1..) => (FLOOR, failures - 1),
+            (delay, _) => (delay, failures),
+        };
+        first.saturating_mul(1u64.checked_shl(doublings).unwrap_or(u64::MAX)).min(self.cap)
     }
 
     /// The shortest and the longest time from the first end of a rung to the one that uses up its tries; `before` failures
@@ -211,7 +215,8 @@ fn judge(policy: Restart, fault: Fault) -> u64 {
     }
     let gaps = spawns.windows(2).map(|two| two[1] - two[0] - fault.time());
     for (at, gap) in gaps.enumerate() {
-        assert!((FLOOR..=expected.cap).contains(&gap), "{case}: restart {at} after {gap} ms");
+        let least = if at == 0 || expected.healthy { policy.delay.0 } else { FLOOR };
+        assert!((least..=expected.cap).contains(&gap), "{case}: restart {at} after {gap} ms");
     }
     // Each rung begins with short waits once more.
     let quick = 40 * (climbs.len() as u64 + 1);

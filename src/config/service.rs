@@ -295,7 +295,7 @@ fn rlimits(context: &mut Context<'_, '_, '_>, raw: &[raw::Rlimit<'_>]) -> Vec<Rl
 
 fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind, critical: bool) -> Restart {
     let default = Restart::default();
-    let delay = context.duration(raw.delay).unwrap_or(default.delay);
+    let delay = context.read(raw.delay, |text| values::duration_or_none(text, 0, u64::MAX)).unwrap_or(default.delay);
     let typed_max = context.duration(raw.max_delay);
     // A long first wait alone means that all are as long.
     let max_delay = typed_max.unwrap_or(default.max_delay.max(delay));

@@ -1,7 +1,8 @@
 //! How long a restart is put off, and when to give up.
 //!
-//! The first restart waits `delay`, each further one twice as long, up to `max_delay`. From the second on up to a tenth
-//! is taken off at random, so that services that fell together do not rise together. A run longer than `max_delay` was a
+//! The first restart waits `delay`, each further one twice as long, up to `max_delay`; after a `delay` of 0 the second one
+//! waits 10 ms. From the second on up to a tenth is taken off at random, so that services that fell together do not rise
+//! together. A run longer than `max_delay` was a
 //! healthy one: the next wait is `delay` again. So a service that keeps failing slower than the longest wait is not put
 //! off, and one that fails faster is, whatever its rhythm.
 #![forbid(unsafe_code)]
@@ -10,7 +11,8 @@ use super::escalation::{Climb, Rung, climb};
 use crate::base::units::Millis;
 use crate::plan::{Restart, Then};
 
-/// The shortest wait, whatever the config says: a service that fails at once may not keep a core busy.
+/// The shortest wait but for the first one, whatever the config says: a service that fails at once may not keep a core
+/// busy, nor one that cannot be started the supervisor.
 const FLOOR: Millis = Millis(10);
 
 /// How long a run has to last to end a crash loop: longer than the longest wait, and than what many need to fail.
@@ -111,9 +113,9 @@ impl Backoff {
         self.looping
     }
 
-    /// Whether its last run was a healthy one, so that this is its first restart for a while.
-    pub fn is_first(&self) -> bool {
-        self.failures <= 1 && !self.looping
+    /// Whether what has just ended after `ran` was well until then, so that its restart is the first for a while.
+    pub fn is_first(&self, policy: &Restart, ran: Millis) -> bool {
+        ran > proof(policy) || self.counted == 0 && self.failures == 0
     }
 
     /// Whether an incident begins with an end after `ran`: the first one, or the first since a run that has lasted.
@@ -123,7 +125,7 @@ impl Backoff {
 
     /// It was up and is no more: what comes now is a recovery of its own, if it was well until `now`.
     pub fn was_up(&mut self, policy: &Restart, ran: Millis, now: Millis) {
-        if ran > proof(policy) || self.counted == 0 && self.failures == 0 {
+        if self.is_first(policy, ran) {
             (self.exhausted, self.since) = (false, Some(now));
         }
     }
@@ -189,22 +191,22 @@ impl Backoff {
     }
 
     fn wait(&self, policy: &Restart, random: u32) -> Millis {
-        let delay = policy.delay.max(FLOOR);
-        let cap = policy.max_delay.max(delay);
-        let whole = self.doubled(delay).min(cap.0);
+        let cap = policy.max_delay.max(policy.delay).max(FLOOR);
+        let whole = self.doubled(policy.delay).min(cap.0);
         if self.failures == 0 {
             return Millis(whole);
         }
-        Millis(whole - u64::from(random) % (whole / 10 + 1))
+        Millis(whole - u64::from(random) % (whole / 10 + 1)).max(FLOOR)
     }
 
     fn at_cap(&self, policy: &Restart) -> bool {
-        self.doubled(policy.delay.max(FLOOR)) >= policy.max_delay.0
+        self.doubled(policy.delay) >= policy.max_delay.0
     }
 
     /// The next wait, if there were no longest one.
     fn doubled(&self, delay: Millis) -> u64 {
-        delay.0.saturating_mul(1u64.checked_shl(u32::from(self.failures)).unwrap_or(u64::MAX))
+        let first = if self.failures == 0 { delay.0 } else { delay.0.max(FLOOR.0 / 2) };
+        first.saturating_mul(1u64.checked_shl(u32::from(self.failures)).unwrap_or(u64::MAX))
     }
 }
 
@@ -254,9 +256,31 @@ mod tests {
     }
 
     #[test]
-    fn no_delay_at_all_does_not_spin() {
-        let policy = Restart { delay: Millis(0), max_delay: Millis(0), ..Restart::default() };
-        assert_eq!(waits(&policy, Millis(1), 50), [Next::Wait(FLOOR); 50]);
+    fn without_a_delay_the_first_restart_is_at_once_and_what_follows_does_not_spin() {
+        let none = Restart { delay: Millis(0), ..Restart::default() };
+        let expected = [0, 10, 20, 40, 80, 160].map(|ms| Next::Wait(Millis(ms)));
+        assert_eq!(waits(&none, Millis(1), 6), expected);
+        assert_eq!(waits(&none, Millis(60_001), 3), [Next::Wait(Millis(0)); 3]);
+        for max_delay in [Millis(0), FLOOR] {
+            let short = waits(&Restart { max_delay, ..none }, Millis(0), 50);
+            assert_eq!(short[0], Next::Wait(Millis(0)));
+            assert_eq!(short[1..], [Next::Wait(FLOOR); 49]);
+        }
+    }
+
+    #[test]
+    fn a_restart_is_a_first_one_at_first_and_after_a_run_that_has_lasted() {
+        // Runs that are longer than the longest wait do not make it one.
+        let policy = Restart { delay: Millis(0), max_delay: FLOOR, ..Restart::default() };
+        let mut backoff = Backoff::default();
+        let mut now = Millis(0);
+        let first = [1, 11, 11, 9000, 10_001, 11].map(|ran| {
+            now = now.plus(Millis(ran));
+            let first = backoff.is_first(&policy, Millis(ran));
+            backoff.next(&policy, Millis(ran), now, 0);
+            first
+        });
+        assert_eq!(first, [true, false, false, false, true, false]);
     }
 
     #[test]
@@ -316,7 +340,7 @@ mod tests {
             assert_eq!(looping.iter().position(|looping| *looping), Some(first - 1), "{policy:?}");
             assert!(looping[first..].iter().all(|looping| *looping));
             backoff.next(&policy, Millis(60_001), Millis(700_000), 0);
-            assert!(!backoff.is_looping() && backoff.is_first());
+            assert!(!backoff.is_looping());
         }
     }
 

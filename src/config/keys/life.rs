@@ -46,10 +46,10 @@ pub(super) static RESTART: Object = Object {
         ),
         optional(
             "delay",
-            Kind::Text(Text::Duration(10, 24 * HOUR)),
+            Kind::Text(Text::DurationOrNone(10, 24 * HOUR)),
             "\"100ms\"",
             "\"1s\"",
-            "Wait before the first restart; it doubles with each further one.",
+            "Wait before the first restart; it doubles with each further one. \"0\": at once, and the second one after 10 ms.",
         ),
         optional(
             "max_delay",

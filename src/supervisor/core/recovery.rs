@@ -71,12 +71,17 @@ impl Step<'_> {
         }
         let (now, random) = (self.now, self.random());
         let Some(service) = self.service(index) else { return };
+        let first = service.backoff.is_first(&policy, service.ran);
         let (wait, rung) = match service.backoff.next(&policy, service.ran, now, random) {
             Next::Wait(wait) => (wait, Rung::Alone),
             Next::Climb(rung, wait) => (wait, rung),
             Next::GiveUp => return self.enter(index, Phase::Failed, reason, None),
         };
-        service.booked = false;
+        // Counted, and never put off.
+        service.booked = first && !service.backoff.is_looping();
+        if service.booked {
+            self.state.budget.book(self.plan.device.restarts_per_minute, now);
+        }
         self.enter(index, Phase::Backoff, reason, Some(now.plus(wait)));
         self.climb(index, rung, policy.within);
     }
@@ -87,7 +92,7 @@ impl Step<'_> {
         let Some(service) = self.state.services.get_mut(usize::from(index)) else { return };
         if !core::mem::replace(&mut service.booked, true) {
             let at = self.state.budget.book(per_minute, now);
-            if at > now && !service.backoff.is_first() {
+            if at > now {
                 service.deadline = Some(at);
                 if self.state.budget.tell(now) {
                     self.actions.push(Action::PutOff(index));
