@@ -1,60 +1,25 @@
 //! `coracle start`, `stop`, `restart`, `kill`, `pause`, `unpause`: act on services through the supervisor.
 #![forbid(unsafe_code)]
 
-use super::{RUN_DIR, output};
+use super::{RUN_DIR, output, shared};
 use crate::base::suggest::did_you_mean;
 use crate::base::units::{Millis, parse_duration};
 use crate::base::{exit, signal};
 use crate::control::client::{Answer, Client};
 use crate::control::wire::Verb;
-use argh::FromArgs;
+use argh::{EarlyExit, FromArgs};
 use std::path::{Path, PathBuf};
 
-macro_rules! act {
-    ($(#[$doc:meta])* $args:ident) => {
-        $(#[$doc])*
-        #[derive(FromArgs)]
-        #[argh(help_triggers("-h", "--help"))]
-        pub struct $args {
-            /// the supervisor's run directory
-            #[argh(option, default = "RUN_DIR.into()")]
-            run_dir: PathBuf,
-            /// names of services
-            #[argh(positional, arg_name = "service")]
-            services: Vec<String>,
-        }
-    };
-}
-
-act! {
-    /// Start services, and first what they need. Returns when they run.
-    ///
-    /// Example: coracle start broker
-    StartArgs
-}
-act! {
-    /// Stop services until the next boot. Returns when nothing of them is left.
-    ///
-    /// Example: coracle stop broker web
-    StopArgs
-}
-act! {
-    /// Stop services and start them again. Returns when they run.
-    ///
-    /// Example: coracle restart broker
-    RestartArgs
-}
-act! {
-    /// Freeze every process of services where it is.
-    ///
-    /// Example: coracle pause broker
-    PauseArgs
-}
-act! {
-    /// Let frozen services go on.
-    ///
-    /// Example: coracle unpause broker
-    UnpauseArgs
+/// WHAT
+#[derive(FromArgs)]
+#[argh(help_triggers("-h", "--help"))]
+struct ServicesArgs {
+    /// the supervisor's run directory
+    #[argh(option, default = "RUN_DIR.into()")]
+    run_dir: PathBuf,
+    /// names of services
+    #[argh(positional, arg_name = "service")]
+    services: Vec<String>,
 }
 
 /// Leave services alone for a while: no restart, no watchdog, no timeout of their start, no escalation, so that someone can
@@ -96,28 +61,38 @@ pub struct KillArgs {
 }
 
 /// `coracle start`.
-pub fn start(args: &StartArgs) -> u8 {
-    act(&args.run_dir, Verb::Start, 0, &args.services)
+pub fn start(name: &str, words: &[&str]) -> Result<u8, EarlyExit> {
+    let what = "Start services, and first what they need. Returns when they run. Example: coracle start broker";
+    on_each(name, words, Verb::Start, what)
 }
 
 /// `coracle stop`.
-pub fn stop(args: &StopArgs) -> u8 {
-    act(&args.run_dir, Verb::Stop, 0, &args.services)
+pub fn stop(name: &str, words: &[&str]) -> Result<u8, EarlyExit> {
+    let what =
+        "Stop services until the next boot. Returns when nothing of them is left. Example: coracle stop broker web";
+    on_each(name, words, Verb::Stop, what)
 }
 
 /// `coracle restart`.
-pub fn restart(args: &RestartArgs) -> u8 {
-    act(&args.run_dir, Verb::Restart, 0, &args.services)
+pub fn restart(name: &str, words: &[&str]) -> Result<u8, EarlyExit> {
+    let what = "Stop services and start them again. Returns when they run. Example: coracle restart broker";
+    on_each(name, words, Verb::Restart, what)
 }
 
 /// `coracle pause`.
-pub fn pause(args: &PauseArgs) -> u8 {
-    act(&args.run_dir, Verb::Pause, 0, &args.services)
+pub fn pause(name: &str, words: &[&str]) -> Result<u8, EarlyExit> {
+    on_each(name, words, Verb::Pause, "Freeze every process of services where it is. Example: coracle pause broker")
 }
 
 /// `coracle unpause`.
-pub fn unpause(args: &UnpauseArgs) -> u8 {
-    act(&args.run_dir, Verb::Unpause, 0, &args.services)
+pub fn unpause(name: &str, words: &[&str]) -> Result<u8, EarlyExit> {
+    on_each(name, words, Verb::Unpause, "Let frozen services go on. Example: coracle unpause broker")
+}
+
+/// Does the same with each of the services in `words`.
+fn on_each(name: &str, words: &[&str], verb: Verb, what: &str) -> Result<u8, EarlyExit> {
+    let args: ServicesArgs = shared(name, words, what)?;
+    Ok(act(&args.run_dir, verb, 0, &args.services))
 }
 
 /// `coracle hold`.

@@ -62,7 +62,7 @@ const COMMANDS: [(&str, Run); 34] = [
     ("down", |name, words| Ok(down::run(&parsed(name, words)?))),
     ("events", |name, words| Ok(events::events(&parsed(name, words)?))),
     ("exec", |name, words| Ok(exec::run(&parsed(name, words)?))),
-    ("halt", |name, words| Ok(reboot::halt(&parsed(name, words)?))),
+    ("halt", reboot::halt),
     ("hold", |name, words| Ok(act::hold(&parsed(name, words)?))),
     ("images", |name, words| Ok(images::list::images(&parsed(name, words)?))),
     ("init", |name, words| Ok(reboot::init(&parsed(name, words)?))),
@@ -70,21 +70,21 @@ const COMMANDS: [(&str, Run); 34] = [
     ("kill", |name, words| Ok(act::kill(&parsed(name, words)?))),
     ("logs", |name, words| Ok(logs::run(&parsed(name, words)?))),
     ("pack", |name, words| Ok(images::pack::run(&parsed(name, words)?))),
-    ("pause", |name, words| Ok(act::pause(&parsed(name, words)?))),
-    ("poweroff", |name, words| Ok(reboot::poweroff(&parsed(name, words)?))),
+    ("pause", act::pause),
+    ("poweroff", reboot::poweroff),
     ("prune", |name, words| Ok(images::list::prune(&parsed(name, words)?))),
     ("ps", |name, words| Ok(ps::run(&parsed(name, words)?))),
     ("reboot", |name, words| Ok(reboot::reboot(&parsed(name, words)?))),
     ("report", |name, words| Ok(report::run(&parsed(name, words)?))),
-    ("restart", |name, words| Ok(act::restart(&parsed(name, words)?))),
+    ("restart", act::restart),
     ("rmi", |name, words| Ok(images::list::rmi(&parsed(name, words)?))),
     ("run", |name, words| Ok(run::run(&parsed(name, words)?))),
-    ("start", |name, words| Ok(act::start(&parsed(name, words)?))),
+    ("start", act::start),
     ("stats", |name, words| Ok(stats::run(&parsed(name, words)?))),
-    ("stop", |name, words| Ok(act::stop(&parsed(name, words)?))),
+    ("stop", act::stop),
     ("top", |name, words| Ok(top::run(&parsed(name, words)?))),
     ("unpack", |name, words| Ok(images::unpack::run(&parsed(name, words)?))),
-    ("unpause", |name, words| Ok(act::unpause(&parsed(name, words)?))),
+    ("unpause", act::unpause),
     ("up", |name, words| Ok(up::run(&parsed(name, words)?))),
     ("upgrade", |name, words| Ok(upgrade::run(&parsed(name, words)?))),
     ("verify", |name, words| Ok(images::list::verify(&parsed(name, words)?))),
@@ -209,6 +209,11 @@ fn parsed<T: FromArgs>(name: &str, words: &[&str]) -> Result<T, EarlyExit> {
     T::from_args(&["coracle", name], words)
 }
 
+/// The same of a command that shares its arguments with others, where the help of them all says `WHAT` for what each does.
+fn shared<T: FromArgs>(name: &str, words: &[&str], what: &str) -> Result<T, EarlyExit> {
+    parsed(name, words).map_err(|early| EarlyExit { output: early.output.replacen("WHAT", what, 1), ..early })
+}
+
 /// The help of a command.
 fn help_of(name: &str, run: Run) -> String {
     run(name, &["--help"]).err().map(|early| early.output).unwrap_or_default()
@@ -244,8 +249,9 @@ const UNKNOWN: &str = "Unrecognized argument: ";
 /// The parser's error with the nearest option that exists and the way to the help. `command` has a space before it.
 fn usage_error(command: &str, help: &str, error: &str) -> String {
     let unknown = error.strip_prefix(UNKNOWN).unwrap_or_default();
-    let mut options =
-        help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| word.starts_with("--"));
+    let mut options = help
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+        .filter(|word| word.starts_with("--") && *word != "--");
     let near = if unknown.starts_with("--") { or_near(unknown, &mut options) } else { String::new() };
     let sentence = if unknown.is_empty() { error.to_owned() } else { format!("unknown argument '{unknown}'{near}") };
     format!("{sentence}\n`coracle{command} -h` shows what it takes, with an example")

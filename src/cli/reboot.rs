@@ -1,7 +1,7 @@
 //! `coracle reboot`, `poweroff`, `halt`: the end of a board whose first process is coracle. `coracle init`: its beginning.
 #![forbid(unsafe_code)]
 
-use super::{RUN_DIR, output};
+use super::{RUN_DIR, output, shared};
 use crate::base::exit;
 use crate::base::limits::NAME_BYTES;
 use crate::boot::shutdown;
@@ -9,7 +9,7 @@ use crate::control::client::{Client, ClientError};
 use crate::control::wire::Verb;
 use crate::supervisor::keeper::End;
 use crate::sys::wait::send_signal;
-use argh::FromArgs;
+use argh::{EarlyExit, FromArgs};
 use nix::libc::{SIGTERM, SIGUSR1, SIGUSR2};
 use std::path::{Path, PathBuf};
 
@@ -41,26 +41,10 @@ pub struct RebootArgs {
     argument: String,
 }
 
-/// Stop all services in order and switch the board off.
-///
-/// Example: coracle poweroff
+/// WHAT
 #[derive(FromArgs)]
 #[argh(help_triggers("-h", "--help"))]
-pub struct PoweroffArgs {
-    /// at once, stopping nothing; what is written back is all that is done before
-    #[argh(switch, short = 'f')]
-    force: bool,
-    /// the supervisor's run directory
-    #[argh(option, default = "RUN_DIR.into()")]
-    run_dir: PathBuf,
-}
-
-/// Stop all services in order and let the board stand still, with its power on.
-///
-/// Example: coracle halt
-#[derive(FromArgs)]
-#[argh(help_triggers("-h", "--help"))]
-pub struct HaltArgs {
+struct EndArgs {
     /// at once, stopping nothing; what is written back is all that is done before
     #[argh(switch, short = 'f')]
     force: bool,
@@ -87,13 +71,17 @@ pub fn reboot(args: &RebootArgs) -> u8 {
 }
 
 /// Runs `poweroff`.
-pub fn poweroff(args: &PoweroffArgs) -> u8 {
-    end(&args.run_dir, End::PowerOff, args.force)
+pub fn poweroff(name: &str, words: &[&str]) -> Result<u8, EarlyExit> {
+    let what = "Stop all services in order and switch the board off. Example: coracle poweroff";
+    let args: EndArgs = shared(name, words, what)?;
+    Ok(end(&args.run_dir, End::PowerOff, args.force))
 }
 
 /// Runs `halt`.
-pub fn halt(args: &HaltArgs) -> u8 {
-    end(&args.run_dir, End::Halt, args.force)
+pub fn halt(name: &str, words: &[&str]) -> Result<u8, EarlyExit> {
+    let what = "Stop all services in order and let the board stand still, with its power on. Example: coracle halt";
+    let args: EndArgs = shared(name, words, what)?;
+    Ok(end(&args.run_dir, End::Halt, args.force))
 }
 
 fn end(run_dir: &Path, end: End, force: bool) -> u8 {
