@@ -599,6 +599,7 @@ fn name(error: &io::Error) -> String {
         (26, "ETXTBSY"),
         (28, "ENOSPC"),
         (30, "EROFS"),
+        (32, "EPIPE"),
         (38, "ENOSYS"),
         (40, "ELOOP"),
         (93, "EPROTONOSUPPORT"),

@@ -315,8 +315,16 @@ fn root_a_line_on_a_descriptor_says_ready_as_s6_has_it() {
     let wait = format!(r#"{VOLUME} "ready": "fd","#);
     let other = r#""ready": "fd", "ready_fd": 12,"#;
     let closes = r#""ready": "fd", "start_timeout": "1s", "restart": { "policy": "no" },"#;
+    let attempts = [
+        "write-fd 3 not yet",
+        "await /data/go",
+        "write-fd 3 |more",
+        "await /data/on",
+        "write-fd 3 and on",
+        "pause 1000000",
+    ];
     let services = [
-        says("waits", &["write-fd 3 not yet", "await /data/go", "write-fd 3 |more", "pause 1000000"], &wait),
+        says("waits", &attempts, &wait),
         says("other", &["write-fd 12 |", "pause 1000000"], other),
         says_on_host("host", &["write-fd 12 |", "pause 1000000"], other),
         service("closes", &["sh", "-c", "exec 3>&-; sleep 1000000"], closes),
@@ -330,6 +338,9 @@ fn root_a_line_on_a_descriptor_says_ready_as_s6_has_it() {
     assert_eq!(board.field("waits", "state"), "starting");
     make(&board, "go");
     board.until_running("waits");
+    // Whoever goes on writing is told that nobody reads any more, and does not wait once the pipe is full.
+    make(&board, "on");
+    board.until_logged("waits", "write-fd 3 and on: EPIPE");
     board.until("closes", |board| board.field("closes", "state") == "failed");
     assert_eq!(board.field("closes", "reason"), "was not ready within its start_timeout");
     board.until_logged("shows", "fd: 5 -> pipe:");

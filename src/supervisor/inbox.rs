@@ -27,7 +27,7 @@ const RETRY_NS: u64 = 50_000_000;
 pub struct Inbox<'a> {
     socket: Option<&'a OwnedFd>,
     /// The read end of the pipe whose other end is the service's readiness descriptor, until that has said its line.
-    ready: Option<&'a OwnedFd>,
+    ready: Option<OwnedFd>,
     access: NotifyAccess,
     /// Main as this process numbers it.
     main: i32,
@@ -55,7 +55,7 @@ pub struct Inbox<'a> {
 
 impl<'a> Inbox<'a> {
     /// For the main process `main`.
-    pub fn new(socket: Option<&'a OwnedFd>, ready: Option<&'a OwnedFd>, access: NotifyAccess, main: i32) -> Inbox<'a> {
+    pub fn new(socket: Option<&'a OwnedFd>, ready: Option<OwnedFd>, access: NotifyAccess, main: i32) -> Inbox<'a> {
         Inbox {
             socket,
             ready,
@@ -91,8 +91,8 @@ impl<'a> Inbox<'a> {
     }
 
     /// The descriptors to wait for, the socket and the readiness pipe; none while a turn is due.
-    pub fn watched(&self) -> [Option<BorrowedFd<'a>>; 2] {
-        [self.socket, self.ready].map(|source| source.filter(|_| !self.due).map(AsFd::as_fd))
+    pub fn watched(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [self.socket, self.ready.as_ref()].map(|source| source.filter(|_| !self.due).map(AsFd::as_fd))
     }
 
     /// Nanoseconds from `now_ns` until the next turn, where one is due.
@@ -178,9 +178,10 @@ impl<'a> Inbox<'a> {
         }
     }
 
-    /// Reads the readiness pipe: what comes before a newline counts for nothing, and after it nothing is read.
+    /// Reads the readiness pipe: what comes before a newline counts for nothing, and after it the pipe is closed, so that who
+    /// writes on is told and does not wait.
     fn read_ready(&mut self) {
-        let Some(pipe) = self.ready else { return };
+        let Some(pipe) = &self.ready else { return };
         let mut chunk = [0u8; 512];
         match read(pipe, &mut chunk) {
             Ok(count) if count > 0 => {

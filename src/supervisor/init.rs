@@ -127,7 +127,7 @@ pub fn run(context: InitContext<'_>) -> ! {
         reporter,
         reach: &reach,
         children: &children,
-        inbox: Inbox::new(notify.as_ref(), ready.as_ref(), outlets.notify_access, main),
+        inbox: Inbox::new(notify.as_ref(), ready, outlets.notify_access, main),
         status: None,
         killed: false,
         supervised: true,
