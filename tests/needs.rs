@@ -115,6 +115,7 @@ fn root_an_unplugged_device_ends_its_service_and_a_plugged_one_starts_it_for_fre
     let once = r#""restart": { "tries": 1, "within": "1h", "then": "stop" },"#;
     let services = [
         service("modem", IDLE, &format!(r#"{once} "devices": [{{ {device} }}],"#)),
+        service("other", IDLE, &format!(r#""devices": [{{ {device} }}],"#)),
         service("spare", IDLE, &format!(r#"{once} "devices": [{{ {device}, "optional": true }}],"#)),
     ];
     let Some(mut board) = Board::new(name, &services) else { return };
@@ -131,6 +132,16 @@ fn root_an_unplugged_device_ends_its_service_and_a_plugged_one_starts_it_for_fre
     board.until("it is held", |board| board.field("modem", "state") == "held");
     assert!(board.report().contains("modem is being stopped: a device that it lists is gone"), "{}", board.report());
     assert_eq!((board.field("spare", "state"), board.field("spare", "restarts")), ("running".into(), "0".into()));
+    // Hands off means that it is not ended for that either, until they are no longer off.
+    node.plug();
+    board.until_running("modem");
+    board.until_running("other");
+    board.says(&["hold", "modem"]);
+    node.unplug();
+    board.until("it is held", |board| board.field("other", "state") == "held");
+    assert_eq!(board.field("modem", "state"), "running");
+    board.says(&["hold", "--for", "0s", "modem"]);
+    board.until("it is held", |board| board.field("modem", "state") == "held");
     board.down();
 }
 

@@ -210,3 +210,19 @@ fn a_service_on_hold_was_ended_when_it_asked_for_what_its_watchdog_does() {
     core.instance(trigger());
     assert!(matches!(core.phase(), Phase::Stopping(_)), "{:?}", core.phase());
 }
+
+#[test]
+fn a_service_on_hold_was_ended_when_its_device_was_unplugged() {
+    let mut core = Core::runs(|_| {});
+    core.order(Order::Hold(Millis(HOUR)));
+    core.take(Event::Unplugged(0));
+    assert_eq!(core.phase(), Phase::Running);
+    // Nor is it started before its time where it ends for that.
+    core.instance(InstanceEvent::MainExited(Status::Code(1)));
+    core.take(Event::Unplugged(0));
+    core.instance(InstanceEvent::InitGone(Some(Status::Code(1))));
+    assert_eq!(core.phase(), Phase::Backoff);
+    core.later(HOUR);
+    core.take(Event::Unplugged(0));
+    assert_eq!(core.phase(), Phase::Preparing);
+}

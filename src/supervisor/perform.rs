@@ -106,6 +106,9 @@ impl Supervisor<'_> {
                 let (code, what) = if on { ("on-hold", "hands off") } else { ("off-hold", "no longer hands off") };
                 self.notes.note(format_args!("{code}"), name, format_args!("{what} {name}"));
                 self.report.line(format_args!("{what} {name}"));
+                if !on {
+                    self.look_for_unplugged(index);
+                }
             }
             Action::Answer(token, verdict) => self.answer(token, verdict),
             Action::Complete => self.complete = true,

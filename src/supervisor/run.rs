@@ -477,7 +477,7 @@ impl<'k> Supervisor<'k> {
     }
 
     /// Tells the core if something of service `index` runs that lacks a device.
-    fn look_for_unplugged(&mut self, index: Index) {
+    pub(super) fn look_for_unplugged(&mut self, index: Index) {
         let runs = self.state.services().get(usize::from(index)).is_some_and(|service| service.has_instance());
         let service = self.plan.services.get(usize::from(index)).filter(|_| runs);
         if service.is_some_and(|service| lacks_device(service, &self.board.files)) {

@@ -246,6 +246,8 @@ impl World {
             Event::Ready(index) if self.state.services()[usize::from(*index)].phase == Phase::Preparing => {
                 self.tracks[usize::from(*index)].kept = false;
             }
+            // What is on hold is left alone.
+            Event::Unplugged(index) if self.tracks[usize::from(*index)].hold.is_some_and(|until| now < until) => {}
             Event::Unplugged(index) | Event::Request(_, index, Order::Stop | Order::Restart) => {
                 if let Some(body) = self.alive.get_mut(index) {
                     body.is_ending = true;

@@ -43,10 +43,12 @@ impl Step<'_> {
         }
     }
 
-    /// A device that `index` lists is gone: it ends, and begins again by waiting for it.
+    /// A device that `index` lists is gone: it ends, and begins again by waiting for it. What is on hold is looked at again
+    /// afterwards.
     pub(super) fn unplugged(&mut self, index: Index) {
         let Some(service) = self.service(index) else { return };
         match service.phase {
+            _ if service.hold.is_some() => {}
             Phase::Starting | Phase::Started | Phase::Running => self.stop(index, Reason::Unplugged, After::Along),
             // It noticed first.
             Phase::Stopping(_) if service.after == After::Policy => {
