@@ -22,7 +22,7 @@ boards!(
     limits_hold_on_the_unified_tree,
     what_a_service_may_is_what_was_asked_for,
     the_filter_that_the_kernel_has_is_the_policy,
-    crashes_and_shortages_of_memory_are_recovered_from,
+    crashes_hangs_and_shortages_of_memory_are_recovered_from,
     a_supervisor_that_stands_still_is_reset_by_the_watchdog,
     the_watchdog_is_fed_while_the_boot_waits_for_a_disk,
     a_kernel_that_panics_starts_again_and_that_is_said,
@@ -71,13 +71,17 @@ fn five_services_run_from_an_initramfs_in_little_memory(arch: &'static str) {
         demo("idle-c", r#""/bin/demo", "sleep""#, ""),
     ];
     let memory = if arch == "x86_64" { 96 } else { 64 };
-    let firmware = Board { memory, ..Board::new(arch) }.build("initramfs", &services.concat());
+    let device = r#""hostname": "small", "sysctls": [ { "name": "kernel.panic", "value": "7" } ],"#.to_owned();
+    let firmware = Board { memory, device, ..Board::new(arch) }.build("initramfs", &services.concat());
     let mut machine = firmware.boot();
     machine.hello();
     for name in ["web", "chatter", "idle-a", "idle-b", "idle-c", "agent"] {
         machine.await_state(name, "running");
     }
     assert!(machine.read("/proc/1/comm").starts_with("coracle"), "{}", machine.read("/proc/1/comm"));
+    for (path, wanted) in [("hostname", "small"), ("panic", "7")] {
+        assert_eq!(machine.read(&format!("/proc/sys/kernel/{path}")).trim(), wanted);
+    }
     let page = machine.coracle(&["exec", "web", "/bin/demo", "get", "8080"]);
     assert!(page.contains("hello"), "{page}");
     let memory = machine.read("/proc/1/smaps_rollup");
@@ -300,23 +304,29 @@ fn program(hex: &str) -> Vec<sock_filter> {
         .collect()
 }
 
-fn crashes_and_shortages_of_memory_are_recovered_from(arch: &'static str) {
+fn crashes_hangs_and_shortages_of_memory_are_recovered_from(arch: &'static str) {
     let services = [
         demo("crasher", r#""/bin/demo", "crasher", "1", "abort""#, ""),
         demo("hog", r#""/bin/demo", "hog", "1", "50""#, ""),
         demo("witness", r#""/bin/demo", "sleep""#, ""),
+        // It says a few times that it lives, and then nothing any more.
+        r#"{ "name": "hanging", "image": "probe.tar", "command": ["/bin/probe", "try", "pings 200 4", "spin 100000"],
+             "watchdog": "1s", "limits": { "memory": "4M" } },"#
+            .to_owned(),
     ];
     let firmware = Board::new(arch).build("recovery", &services.concat());
     let mut machine = firmware.boot();
     machine.hello();
     let witness = machine.await_state("witness", "running");
-    for name in ["crasher", "hog"] {
-        machine.until("two restarts", |machine| {
+    for (name, times) in [("crasher", 2), ("hog", 2), ("hanging", 1)] {
+        machine.until(&format!("{times} restarts of {name}"), |machine| {
             let listed = machine.coracle(&["ps", "--json"]);
             let line = listed.lines().find(|line| line.contains(&format!("\"name\":\"{name}\"")))?;
-            (number(line, "restarts") >= 2).then_some(())
+            (number(line, "restarts") >= times).then_some(())
         });
     }
+    let told = machine.coracle(&["events", "hanging"]);
+    assert!(told.contains("watchdog"), "{told}");
     // Killed from outside: nothing can hold that against it.
     machine.begin(&["/bin/probe", "try", &format!("kill {} 9", value(&witness, "pid"))]);
     machine.until("a restart after a kill", |machine| {
