@@ -10,6 +10,7 @@ use machine::{AGENT, Board, Firmware, Machine};
 
 boards!(@ x86_64
     a_shell_in_rescue_takes_both_the_config_and_the_kernels_command_line
+    the_watchdog_is_handed_on_to_the_next_program_and_over_a_failure
     ctrl_alt_del_ends_the_board_in_order
     the_clock_is_the_latest_of_its_own_the_last_shutdown_and_the_release
     a_partition_is_found_by_its_number_on_a_kernel_that_does_not_tell_it
@@ -25,10 +26,18 @@ fn power_off(mut machine: Machine<'_>) -> String {
     machine.off()
 }
 
+/// The board has a watchdog, and is not reset in more than the time of that, which is 3 s.
+fn is_fed(machine: &mut Machine<'_>) {
+    assert!(machine.coracle(&["inspect", "device"]).contains("watchdog0"));
+    let boot = machine.read("/proc/sys/kernel/random/boot_id");
+    machine.run(&["/bin/probe", "sleep", "5"]);
+    assert_eq!(machine.read("/proc/sys/kernel/random/boot_id"), boot);
+}
+
 fn a_shell_in_rescue_takes_both_the_config_and_the_kernels_command_line(arch: &'static str) {
     let config = format!(
-        r#"{{ "version": 1, "memroy": "12M", "device": {{ "modules": ["virtio_pci", "virtio_console"],
-        "rescue": {{ "shell": true, "reboot_after": "0" }} }}, "services": [ {AGENT} ] }}"#
+        r#"{{ "version": 1, "memroy": "12M", "device": {{ "modules": ["virtio_pci", "virtio_console", "softdog"],
+        "watchdog": {{ "timeout": "3s" }}, "rescue": {{ "shell": true, "reboot_after": "0" }} }}, "services": [ {AGENT} ] }}"#
     );
     let files = vec![("/bin/busybox".into(), "/bin/sh")];
     let mut firmware = Board { files, ..Board::new(arch) }.build_with("shell", &config);
@@ -37,6 +46,7 @@ fn a_shell_in_rescue_takes_both_the_config_and_the_kernels_command_line(arch: &'
     let (_, shown) = machine.run(&["/sbin/coracle", "ps"]);
     assert!(shown.contains("DEGRADED: rescue") && shown.contains("agent"), "{shown}");
     assert!(!shown.contains("rescue-shell"), "the config alone gives a shell: {shown}");
+    is_fed(&mut machine);
     power_off(machine);
 
     firmware.board.append = "coracle.rescue".into();
@@ -47,6 +57,19 @@ fn a_shell_in_rescue_takes_both_the_config_and_the_kernels_command_line(arch: &'
     machine.enter("echo the shell says $((6*7)) on $(cat /proc/$$/comm)", "the shell says 42 on sh");
     machine.await_state("agent", "running");
     assert!(!machine.console().contains("job control turned off"), "{}", machine.console());
+    power_off(machine);
+}
+
+fn the_watchdog_is_handed_on_to_the_next_program_and_over_a_failure(arch: &'static str) {
+    let device = r#""watchdog": { "timeout": "3s" },"#.to_owned();
+    let firmware = Board { device, modules: vec!["softdog"], ..Board::new(arch) }.build("handed", "");
+    let mut machine = firmware.boot();
+    machine.hello();
+    machine.coracle(&["upgrade", "/sbin/coracle"]);
+    is_fed(&mut machine);
+    machine.run(&["&", "/bin/probe", "try", "kill 1 11"]);
+    machine.until_supervised();
+    is_fed(&mut machine);
     power_off(machine);
 }
 
