@@ -7,6 +7,9 @@ mod machine;
 
 use coracle::base::built::BUILT;
 use machine::{AGENT, Board, Firmware, Machine};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 boards!(@ x86_64
     a_shell_in_rescue_takes_both_the_config_and_the_kernels_command_line
@@ -14,6 +17,7 @@ boards!(@ x86_64
     ctrl_alt_del_ends_the_board_in_order
     the_clock_is_the_latest_of_its_own_the_last_shutdown_and_the_release
     a_partition_is_found_by_its_number_on_a_kernel_that_does_not_tell_it
+    a_volume_of_raw_flash_is_found_by_its_name
     a_process_outside_every_group_does_not_keep_the_state_from_being_unmounted
     limits_hold_on_a_kernel_that_has_its_controllers_in_v1_alone
     a_kernel_without_devtmpfs_gets_a_few_nodes_and_runs_its_services
@@ -155,6 +159,51 @@ fn a_partition_is_found_by_its_number_on_a_kernel_that_does_not_tell_it(arch: &'
     }
     power_off(machine);
     firmware.state_is_clean().unwrap();
+}
+
+/// A raw flash of 64 blocks with an empty volume, as the build of a board's image makes it.
+fn flash() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (config, flash) = (folder.join("flash.ini"), folder.join("flash"));
+    let volume = "mode=ubi\nvol_id=0\nvol_type=dynamic\nvol_name=data\nvol_size=4MiB\n";
+    fs::write(&config, format!("[data]\n{volume}")).unwrap();
+    let made =
+        Command::new("ubinize").args(["-p", "128KiB", "-m", "1", "-o"]).arg(&flash).arg(&config).status().unwrap();
+    assert!(made.success());
+    let mut bytes = fs::read(&flash).unwrap();
+    bytes.resize(64 << 17, 0xff);
+    fs::write(&flash, bytes).unwrap();
+    flash
+}
+
+fn a_volume_of_raw_flash_is_found_by_its_name(arch: &'static str) {
+    let mount = |name: &str, more: &str| {
+        format!(r#"{{ "source": "ubi0:{name}", "target": "/{name}", "type": "ubifs"{more} }}"#)
+    };
+    let mounts = [mount("data", ""), mount("gone", r#", "wait": "0s", "fallback": "1M""#)];
+    let drive = format!("if=none,id=flash,format=raw,file={}", flash().display()).leak();
+    let board = Board {
+        flavour: "full",
+        device: format!(r#""mounts": [ {} ],"#, mounts.join(", ")),
+        // ubifs asks modprobe(8), which is not there, for its compressor.
+        modules: vec!["virtio_blk", "block2mtd", "ubi", "zstd", "ubifs"],
+        // What coracle hands on to modules.
+        append: "block2mtd.block2mtd=/dev/vda,128KiB ubi.mtd=0".into(),
+        options: vec!["-drive", drive, "-device", "virtio-blk-pci,drive=flash"],
+        ..Board::new(arch)
+    };
+    let firmware = board.build("flash", "");
+    let mut machine = firmware.boot();
+    machine.hello();
+    assert_eq!(mounted(&mut machine, "/data"), ("ubi0:data".into(), "ubifs".into()));
+    assert_eq!(mounted(&mut machine, "/gone").1, "tmpfs");
+    let (_, shown) = machine.run(&["/sbin/coracle", "ps"]);
+    assert!(shown.contains("DEGRADED: /gone is 1M of memory") && !shown.contains("/data"), "{shown}");
+    assert!(machine.probe(&["create /data/kept"]).contains(": ok"));
+    machine.begin(&["/sbin/reboot"]);
+    machine.hello();
+    assert!(machine.probe(&["stat /data/kept"]).contains(": ok"));
+    power_off(machine);
 }
 
 fn a_process_outside_every_group_does_not_keep_the_state_from_being_unmounted(arch: &'static str) {

@@ -119,7 +119,7 @@ impl Board {
         }
         command.arg("--config").arg(file).arg("--add").arg(more).arg("--out").arg(folder.join("firmware"));
         command.env("PROGRAMS", self.program("")).env("PACKER", env!("CARGO_BIN_EXE_coracle"));
-        command.env("COMPRESS", self.compress);
+        command.env("COMPRESS", self.compress).env("MODULES", self.modules.join(" "));
         let built = command.output().unwrap();
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         Firmware { board: self, folder }
