@@ -29,6 +29,8 @@ impl Tail {
     pub fn read(&mut self, each: &mut dyn FnMut(&Entry)) -> Result<u64, String> {
         let mut lost = self.read_open(each)?;
         let inode = match std::fs::metadata(&self.path) {
+            // It is being made.
+            Ok(meta) if meta.len() == 0 => return Ok(lost),
             Ok(meta) => meta.ino(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(lost),
             Err(error) => return Err(self.bad(&error.to_string())),

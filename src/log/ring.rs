@@ -23,6 +23,11 @@ pub fn prepare(dir: impl AsFd, name: &str, capacity: u64) -> nix::Result<OwnedFd
 }
 
 fn prepare_in(dir: BorrowedFd<'_>, name: &str, want: Header) -> nix::Result<OwnedFd> {
+    // Most often there is none. An empty file is a ring without entries, so that a new one needs no other name.
+    match begin(dir, name, &want) {
+        Err(nix::Error::EEXIST) => {}
+        begun => return begun,
+    }
     match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits() => {
             let old = openat(dir, name, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
@@ -62,26 +67,32 @@ fn copy(dir: BorrowedFd<'_>, name: &str, old: OwnedFd, want: Header) -> nix::Res
 /// Puts a new ring, with what `old` holds, in the place of what is there.
 fn replace(dir: BorrowedFd<'_>, name: &str, header: Header, old: Option<&mut Reader>) -> nix::Result<OwnedFd> {
     let temporary = format!("{name}.new");
-    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-    let make = || openat(dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600));
-    let ring = match make() {
+    let mut ring = match begin(dir, &temporary, &header) {
         // One that was interrupted left it.
         Err(nix::Error::EEXIST) => {
             unlinkat(dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir)?;
-            make()?
+            begin(dir, &temporary, &header)?
         }
-        made => made?,
+        begun => begun?,
     };
+    if let Some(old) = old {
+        let mut writer = Writer::open(ring)?;
+        old.read_new(&mut |entry| writer.put(entry))?;
+        writer.flush();
+        ring = writer.ring;
+    }
+    renameat(dir, temporary.as_str(), dir, name)?;
+    Ok(ring)
+}
+
+/// Makes a ring without entries. `EEXIST` if there is something of that name.
+fn begin(dir: BorrowedFd<'_>, name: &str, header: &Header) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+    let ring = openat(dir, name, flags, Mode::from_bits_truncate(0o600))?;
     // The umask may have taken bits that the owner needs.
     fchmod(&ring, Mode::from_bits_truncate(0o600))?;
     write_all(ring.as_fd(), &header.encode(), 0)?;
-    let mut writer = Writer::open(ring)?;
-    if let Some(old) = old {
-        old.read_new(&mut |entry| writer.put(entry))?;
-        writer.flush();
-    }
-    renameat(dir, temporary.as_str(), dir, name)?;
-    Ok(writer.ring)
+    Ok(ring)
 }
 
 /// The header of a ring; `None` if it is damaged.

@@ -23,14 +23,14 @@ const RING_BYTES: u64 = 32 << 10;
 pub const BOARD: &str = "-";
 
 /// The writing side.
-pub struct Events(Option<Writer>);
+pub struct Events(Option<Box<Writer>>);
 
 impl Events {
     /// Goes on with the ring of an earlier supervisor, or begins one. A run directory without room costs the ring alone.
     pub fn open(run_dir: &Path, report: &mut Report) -> Events {
         let dir = File::open(run_dir).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)));
         match dir.and_then(|dir| ring::prepare(dir, RING, RING_BYTES)).and_then(Writer::open) {
-            Ok(ring) => Events(Some(ring)),
+            Ok(ring) => Events(Some(Box::new(ring))),
             Err(errno) => {
                 report.line(format_args!("events cannot be kept: {}", errno.desc()));
                 Events(None)

@@ -47,10 +47,30 @@ pub enum Places {
 /// Standard error, opened anew so that making it non-blocking concerns nobody else, the ring, and the kernel's log.
 pub struct Report {
     file: Option<File>,
-    ring: Option<Writer>,
-    kernel: Option<File>,
+    ring: Option<Box<Writer>>,
+    kernel: Kernel,
     priority: &'static str,
     lost: u64,
+}
+
+/// The kernel's log, which costs 32 KiB of the kernel's memory to open.
+enum Kernel {
+    /// To be opened with the first line.
+    Later,
+    Open(File),
+    /// It is not written to, or cannot be.
+    No,
+}
+
+impl Kernel {
+    fn open() -> Kernel {
+        open(KERNEL_LOG).map_or(Kernel::No, Kernel::Open)
+    }
+}
+
+fn open(path: &str) -> Option<File> {
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_APPEND;
+    OpenOptions::new().append(true).custom_flags(flags).open(path).ok()
 }
 
 /// Standard error, if it is one that does not block already, as a first process has it.
@@ -64,11 +84,13 @@ impl Report {
     /// Opens them; without a run directory there is no ring. A socket, as systemd gives one, cannot be opened anew and is written to as it is, without waiting. A run
     /// directory without room is said and costs the ring alone.
     pub fn open(run_dir: Option<&Path>, places: Places) -> Report {
-        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_APPEND;
-        let open = |path: &str| OpenOptions::new().append(true).custom_flags(flags).open(path).ok();
-        let kernel = (places != Places::Console).then(|| open(KERNEL_LOG)).flatten();
-        let file = match places {
-            Places::Kernel if kernel.is_some() => OpenOptions::new().append(true).open("/dev/null").ok(),
+        let kernel = match places {
+            Places::Console => Kernel::No,
+            Places::Kernel => Kernel::open(),
+            Places::Both => Kernel::Later,
+        };
+        let file = match &kernel {
+            Kernel::Open(_) => OpenOptions::new().append(true).open("/dev/null").ok(),
             _ => console().or_else(|| open("/proc/self/fd/2")),
         };
         let shown = places == Places::Both && std::io::stderr().is_terminal();
@@ -77,7 +99,7 @@ impl Report {
         let Some(run_dir) = run_dir else { return report };
         let dir = File::open(run_dir).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)));
         match dir.and_then(|dir| ring::prepare(dir, RING, RING_BYTES)).and_then(Writer::open) {
-            Ok(ring) => report.ring = Some(ring),
+            Ok(ring) => report.ring = Some(Box::new(ring)),
             Err(errno) => report.line(format_args!("the supervisor's own log cannot be kept: {}", errno.desc())),
         }
         report
@@ -106,7 +128,10 @@ impl Report {
                 ring.flush();
             }
             let shown = format!("coracle: {}\n", Safe(part.as_bytes()));
-            if let Some(kernel) = &mut self.kernel {
+            if let Kernel::Later = self.kernel {
+                self.kernel = Kernel::open();
+            }
+            if let Kernel::Open(kernel) = &mut self.kernel {
                 // What it does not take it counts itself.
                 let _ = kernel.write(format!("{}{shown}", self.priority).as_bytes());
             }
