@@ -13,7 +13,9 @@ pub struct Override<'a> {
     asks: bool,
 }
 
-/// The overrides, with a word about those that one file has twice for a service.
+/// The overrides, with a word about those that one file has twice for a service. Not inlined:
+/// a service's raw form is 14 KiB of stack.
+#[inline(never)]
 pub fn overrides<'a>(context: &mut Context<'a, '_, '_>, spans: &[Span]) -> Vec<Override<'a>> {
     let mut list: Vec<Override<'a>> = Vec::with_capacity(spans.len());
     for span in spans {

@@ -173,20 +173,19 @@ pub fn plan(scanned: &Scanned, input: &Input<'_>, sink: &mut Sink<'_>) -> Plan {
     let raws: Vec<raw::Var<'_>> = parts.vars.iter().filter_map(|span| context.fill(*span)).collect();
     enough(&mut context, &parts.vars, VARS, "variables");
     context.vars = vars::vars(&mut context, &raws, input.values);
-    let device = match parts.device.and_then(|span| context.fill::<raw::Device<'_>>(span)) {
-        Some(raw) => device::device(&mut context, &raw),
-        None => Device::default(),
-    };
+    let device = parts.device.map(|span| device_at(&mut context, span)).unwrap_or_default();
     enough(&mut context, &parts.services, SERVICES, "services");
     enough(&mut context, &parts.overrides, SERVICES, "overrides");
-    let overrides = merge::overrides(&mut context, &parts.overrides);
+    let overrides = match parts.overrides.is_empty() {
+        true => Vec::new(),
+        false => merge::overrides(&mut context, &parts.overrides),
+    };
     let mut services = Vec::with_capacity(parts.services.len());
     let mut placed = Vec::with_capacity(parts.services.len());
     for span in &parts.services {
-        let mut raw = context.fill::<raw::Service<'_>>(*span).unwrap_or_default();
-        merge::apply(&mut context, &overrides, &mut raw);
-        placed.push(Placed { name: raw.name.unwrap_or(""), needs: list(&raw.needs).to_vec() });
-        services.push(service::service(&mut context, &raw));
+        let (own, service) = service_at(&mut context, *span, &overrides);
+        placed.push(own);
+        services.push(service);
     }
     let named: Vec<&str> = placed.iter().map(|placed| placed.name).filter(|name| !name.is_empty()).collect();
     context.repeated(&named, |name| Some(name), "a service called", str::to_owned);
@@ -197,6 +196,30 @@ pub fn plan(scanned: &Scanned, input: &Input<'_>, sink: &mut Sink<'_>) -> Plan {
         report_cycle(&mut context, &placed, &cycle);
     }
     Plan { device, services: services.into_iter().flatten().collect(), start_order, digest: 0 }
+}
+
+/// Not inlined: its raw form is kilobytes of stack.
+#[inline(never)]
+fn device_at(context: &mut Context<'_, '_, '_>, span: Span) -> Device {
+    let mut raw = raw::Device::default();
+    match context.fill_into(span, &mut raw) {
+        true => device::device(context, &raw),
+        false => Device::default(),
+    }
+}
+
+/// Not inlined, and its raw form filled where it lies: that is 14 KiB.
+#[inline(never)]
+fn service_at<'a>(
+    context: &mut Context<'a, '_, '_>,
+    span: Span,
+    overrides: &[merge::Override<'a>],
+) -> (Placed<'a>, Option<Service>) {
+    let mut raw = raw::Service::default();
+    context.fill_into(span, &mut raw);
+    merge::apply(context, overrides, &mut raw);
+    let placed = Placed { name: raw.name.unwrap_or(""), needs: list(&raw.needs).to_vec() };
+    (placed, service::service(context, &raw))
 }
 
 /// Reports what is more than `max` in all files together; in each of them the scanner has counted.

@@ -80,7 +80,7 @@ impl Texts {
     /// Reads the config at `path` of this machine; what it names is looked for among the board's `files`.
     pub fn read(path: &Path, files: &Files) -> Result<Texts, String> {
         let mut texts = Texts::alone(path)?;
-        let included = texts.named(0).include;
+        let include::Named { include: included, vars } = texts.named(0);
         // Only to tell files apart.
         let mut places = Vec::new();
         if !included.is_empty()
@@ -107,7 +107,7 @@ impl Texts {
                 }
             }
         }
-        texts.read_values(files);
+        texts.read_values(vars, files);
         Ok(texts)
     }
 
@@ -116,10 +116,13 @@ impl Texts {
         self.files.iter().map(|file| (file.name.as_str(), file.bytes.as_slice()))
     }
 
-    /// Reads what the variables of all files name.
-    fn read_values(&mut self, files: &Files) {
+    /// Reads what the variables of all files name; `named`: those of the main one.
+    fn read_values(&mut self, mut named: Vec<Box<str>>, files: &Files) {
         for number in 0..self.files.len() {
-            for file in self.named(number).vars {
+            if number > 0 {
+                named = self.named(number).vars;
+            }
+            for file in named.drain(..) {
                 self.values.extend(value(file, files));
             }
         }
@@ -157,7 +160,7 @@ impl Texts {
         if !rest.is_empty() || texts.files.is_empty() {
             return Err("is cut short");
         }
-        texts.read_values(files);
+        texts.read_values(texts.named(0).vars, files);
         Ok(texts)
     }
 
