@@ -111,7 +111,7 @@ pub fn main() -> std::process::ExitCode {
     for word in std::env::args_os() {
         words.push(word);
     }
-    if std::process::id() == 1 && (boot::is_board() || named(&words) == Some("init")) {
+    if std::process::id() == 1 && (named(&words) == Some("init") || boot::is_board()) {
         boot::init::run(&words);
     }
     let words = match named(&words) {

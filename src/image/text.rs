@@ -81,7 +81,10 @@ pub fn texts<const N: usize>(list: &List<&str, N>) -> Vec<Box<str>> {
 pub fn quote(out: &mut String, text: &str) {
     use core::fmt::Write;
     out.push('"');
-    for c in text.chars() {
+    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\');
+    // Most texts go over at one go.
+    out.push_str(if plain { text } else { "" });
+    for c in if plain { "" } else { text }.chars() {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),

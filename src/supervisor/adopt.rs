@@ -83,7 +83,9 @@ impl Supervisor<'_> {
         if !leftover::sweep(&self.tree, kept, &mut |sentence| report.line(sentence)) {
             self.report.line("not everything that an earlier supervisor left could be removed");
         }
-        for name in self.run.services() {
+        // Where no supervisor has been before, no service has a folder.
+        let folders = if self.run.is_new() { Vec::new() } else { self.run.services() };
+        for name in folders {
             if self.plan.find(&name).is_none() && unwanted.iter().all(|record| record.service != name) {
                 self.run.forget(&name);
             }

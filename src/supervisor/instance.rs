@@ -82,11 +82,11 @@ impl Instance {
         let mut line = |key: &str, value: &dyn Display| {
             text.push_str(key);
             text.push(' ');
-            for c in value.to_string().chars() {
-                match c {
-                    '\\' => text.push_str("\\\\"),
-                    '\n' => text.push_str("\\n"),
-                    c => text.push(c),
+            for (number, part) in value.to_string().split('\\').enumerate() {
+                text.push_str(if number == 0 { "" } else { "\\\\" });
+                for (number, part) in part.split('\n').enumerate() {
+                    text.push_str(if number == 0 { "" } else { "\\n" });
+                    text.push_str(part);
                 }
             }
             text.push('\n');

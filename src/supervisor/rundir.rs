@@ -21,10 +21,10 @@ use crate::sys::folder;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use std::ffi::CString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use twox_hash::XxHash64;
 
@@ -75,8 +75,12 @@ impl RunDir {
     }
 
     fn attempt(path: &Path) -> Result<RunDir, Unclaimed> {
-        folder::make_all(path, 0o700).map_err(Unclaimed::Failed)?;
-        RunDir::lock(File::open(path).map_err(Unclaimed::Failed)?)
+        let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
+        let opened = match open() {
+            Err(error) if error.kind() == ErrorKind::NotFound => folder::make_all(path, 0o700).and_then(|()| open()),
+            opened => opened,
+        };
+        RunDir::lock(opened.map_err(Unclaimed::Failed)?)
     }
 
     fn lock(dir: File) -> Result<RunDir, Unclaimed> {

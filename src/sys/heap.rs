@@ -118,8 +118,9 @@ impl Default for Heap {
 
 /// The list that a block of this layout belongs to; `None` for one that is too large.
 fn size_index(layout: Layout) -> Option<usize> {
-    let bytes = layout.size().max(layout.align()).max(SMALLEST).checked_next_power_of_two()?;
-    let index = (bytes / SMALLEST).trailing_zeros() as usize;
+    // The number of bits of how many of the smallest blocks it takes, less one.
+    let least = (layout.size().max(layout.align()).saturating_sub(1)) / SMALLEST;
+    let index = (usize::BITS - least.leading_zeros()) as usize;
     (index < SIZES && layout.align() <= PAGE).then_some(index)
 }
 

@@ -110,22 +110,26 @@ pub fn program(rules: &[Rule]) -> Vec<Insn> {
 /// Answers 1 if one of `group`, which agree in kind and access, matches, else goes on behind.
 fn allow(program: &mut Vec<Insn>, group: &[Rule]) {
     let Some(Rule { kind, access, .. }) = group.first() else { return };
-    let numbers: usize = group.iter().map(|rule| 1 + usize::from(rule.minor.is_some())).sum();
+    // Of one major number either all minor ones are allowed, or those that are named.
+    let majors = || group.chunk_by(|one, next| one.major == next.major && one.minor.is_some() && next.minor.is_some());
+    let size = |rules: &[Rule]| 1 + rules.iter().filter(|rule| rule.minor.is_some()).count();
+    let numbers: usize = majors().map(size).sum();
     // From behind an instruction to the answer and behind it: what is left of the numbers, a jump, the answer.
     let mut left = numbers as i16 + 1;
     program.push(insn(JUMP_NOT_EQUAL, KIND, 0, 3 + left + 2, *kind as i32));
     program.push(insn(MOVE_REGISTER, ANSWER, ACCESS, 0, 0));
     program.push(insn(AND, ANSWER, 0, 0, i32::from(!access.0 & 7)));
     program.push(insn(JUMP_NOT_EQUAL, ANSWER, 0, left + 2, 0));
-    for rule in group {
+    for rules in majors() {
         left -= 1;
-        match rule.minor {
-            None => program.push(insn(JUMP_EQUAL, MAJOR, 0, left, rule.major as i32)),
-            Some(minor) => {
-                program.push(insn(JUMP_NOT_EQUAL, MAJOR, 0, 1, rule.major as i32));
-                left -= 1;
-                program.push(insn(JUMP_EQUAL, MINOR, 0, left, minor as i32));
-            }
+        let (minors, major) = (size(rules) as i16 - 1, rules.first().map_or(0, |rule| rule.major as i32));
+        match minors {
+            0 => program.push(insn(JUMP_EQUAL, MAJOR, 0, left, major)),
+            _ => program.push(insn(JUMP_NOT_EQUAL, MAJOR, 0, minors, major)),
+        }
+        for minor in rules.iter().filter_map(|rule| rule.minor) {
+            left -= 1;
+            program.push(insn(JUMP_EQUAL, MINOR, 0, left, minor as i32));
         }
     }
     program.push(insn(JUMP, 0, 0, 2, 0));
@@ -176,6 +180,9 @@ mod tests {
     fn what_a_rule_allows_is_allowed_and_nothing_else() {
         let rules = [
             Rule { kind: Kind::Char, major: 1, minor: Some(3), access: RW },
+            Rule { kind: Kind::Char, major: 1, minor: Some(0), access: RW },
+            Rule { kind: Kind::Char, major: 8, minor: None, access: RW },
+            Rule { kind: Kind::Char, major: 8, minor: Some(3), access: RW },
             Rule { kind: Kind::Char, major: 0, minor: None, access: RW },
             Rule { kind: Kind::Char, major: 1, minor: Some(77), access: RW },
             Rule { kind: Kind::Char, major: 136, minor: None, access: RW.and(Access::MKNOD) },
