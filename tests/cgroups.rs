@@ -116,8 +116,9 @@ fn start(group: &Group, command: &[&str]) -> Running {
     let join = group.join().unwrap_or_else(|error| panic!("{error}"));
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "while [ \"$1\" != -- ]; do echo 0 > \"$1\" || exit 99; shift; done; shift; exec \"$@\"", "sh"]);
-    for fd in join.tasks.iter().chain(&join.procs) {
-        shell.arg(format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()));
+    let files = join.tasks.iter().map(|fd| (fd, "")).chain(join.into.iter().map(|fd| (fd, "/cgroup.procs")));
+    for (fd, file) in files {
+        shell.arg(format!("/proc/{}/fd/{}{file}", std::process::id(), fd.as_raw_fd()));
     }
     shell.arg("--").args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = shell.spawn().unwrap();

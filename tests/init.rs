@@ -18,6 +18,7 @@ use coracle::sandbox::spec::{Net, Stdio};
 use coracle::supervisor::init;
 use coracle::supervisor::record::{Ended, ExitRecord};
 use coracle::supervisor::wire::{FromInit, MESSAGE_BYTES, ToInit};
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
@@ -72,7 +73,7 @@ fn start_in(dir: tempfile::TempDir, script: &[&str], rate: u32) -> Running {
     if !root.exists() {
         rootfs(dir.path());
     }
-    let root = Root::Folder(folder(&root));
+    let root = Root::Folder(folder(&root), CString::default());
     start_as(service(script), Some(root), dir, rate)
 }
 

@@ -4,6 +4,7 @@
 
 use super::options::flag::{NO_DEV, NO_EXEC, NO_SUID};
 use crate::base::mountinfo::Mounted;
+use crate::sandbox::cgroup::Known;
 use crate::supervisor::keeper::Say;
 use crate::sys::folder;
 use crate::sys::{Errno, mount};
@@ -81,14 +82,19 @@ pub fn proc(say: Say<'_>) -> String {
     }
 }
 
-/// Mounts the rest of the table and fills /dev. `before`: what is mounted. The caller's umask takes nothing away.
+/// Mounts the rest of the table. `before`: what is mounted. The caller's umask takes nothing away.
 pub fn rest(before: &str, say: Say<'_>) {
     for place in &TABLE {
         mount_place(place, before, say);
     }
+}
+
+/// What programs on the board's own root expect beside the table, and nothing in a container: the links in /dev, and what
+/// outlived the reset. What is there already is fine here, too.
+pub fn for_host(say: Say<'_>) {
     // A kernel that has it has made the folder.
     if access(PSTORE.target, AccessFlags::F_OK).is_ok() {
-        mount_place(&PSTORE, before, say);
+        mount_place(&PSTORE, "", say);
     }
     for (to, path) in LINKS {
         match symlink(to, path) {
@@ -123,14 +129,21 @@ fn mount_place(place: &Place, before: &str, say: Say<'_>) {
     if is_mounted(before, target) {
         return;
     }
-    let mode = if place.data == c"mode=1777" { 0o1777 } else { 0o755 };
-    if let Err(error) = make_dir(target, mode) {
-        return say(format!("{target} cannot be made: {error}; make it in the root file system"));
+    let try_it = || mount::mount(place.kind, place.target, place.flags, place.data);
+    // Most often there is a folder for it; a new /dev has none.
+    let at_once = !place.if_read_only && !target.starts_with("/dev/");
+    let mut done = if at_once { try_it() } else { Err(Errno(nix::libc::ENOENT)) };
+    if done == Err(Errno(nix::libc::ENOENT)) {
+        let mode = if place.data == c"mode=1777" { 0o1777 } else { 0o755 };
+        if let Err(error) = make_dir(target, mode) {
+            return say(format!("{target} cannot be made: {error}; make it in the root file system"));
+        }
+        if place.if_read_only && access(target, AccessFlags::W_OK).is_ok() {
+            return;
+        }
+        done = try_it();
     }
-    if place.if_read_only && access(target, AccessFlags::W_OK).is_ok() {
-        return;
-    }
-    match mount::mount(place.kind, place.target, place.flags, place.data) {
+    match done {
         // The kernel mounts some of them itself.
         Ok(()) | Err(Errno(nix::libc::EBUSY)) => {}
         Err(Errno(nix::libc::ENODEV)) if place.kind == c"devtmpfs" => {
@@ -165,12 +178,17 @@ fn nodes(say: Say<'_>) {
 /// The controllers of v1, those together that people expect together.
 const V1: [&str; 7] = ["memory", "pids", "cpu,cpuacct", "cpuset", "devices", "freezer", "blkio"];
 const CGROUPS: &CStr = c"/sys/fs/cgroup";
-/// What /proc/self/cgroup and mountinfo say of the first process and a v2 tree that it has mounted itself.
-const UNIFIED: (&str, &str) = ("0::/\n", "1 1 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+/// What is known of the first process in a v2 tree that it has mounted itself.
+const UNIFIED: Known<'static> = Known {
+    own: "0::/\n",
+    mounts: "1 1 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+    controllers: String::new(),
+    handed_down: false,
+};
 
 /// Mounts the cgroup hierarchies: v2 with all its controllers handed down, or v1 where the kernel has memory and pids
 /// only there. `before`: what is mounted. Gives what is known about them then, for [`crate::sandbox::cgroup::Tree::known`].
-pub fn cgroups(before: &str, say: Say<'_>) -> Option<(&'static str, &'static str)> {
+pub fn cgroups(before: &str, say: Say<'_>) -> Option<Known<'static>> {
     let root = text(CGROUPS);
     if before.lines().filter_map(Mounted::parse).any(|mount| matches!(mount.kind, "cgroup" | "cgroup2")) {
         return None;
@@ -179,13 +197,11 @@ pub fn cgroups(before: &str, say: Say<'_>) -> Option<(&'static str, &'static str
     let unified = mount::mount(c"cgroup2", CGROUPS, flags, c"");
     let given = if unified.is_ok() { read(&format!("{root}/cgroup.controllers")) } else { String::new() };
     if has_essential(&given, |_| true) {
-        hand_down(&given);
-        return Some(UNIFIED);
+        return Some(Known { handed_down: hand_down(&given), controllers: given, ..UNIFIED });
     }
     let known = read("/proc/cgroups");
     if !given.is_empty() && has_essential(&given, |name| is_enabled(&known, name)) {
-        hand_down(&given);
-        return Some(UNIFIED);
+        return Some(Known { handed_down: hand_down(&given), controllers: given, ..UNIFIED });
     }
     let wanted: Vec<String> = v1(&known);
     if wanted.is_empty() {
@@ -217,19 +233,21 @@ pub fn cgroups(before: &str, say: Say<'_>) -> Option<(&'static str, &'static str
     None
 }
 
-/// Hands all controllers down: together, and where the kernel refuses that, each that it does not refuse alone.
-fn hand_down(given: &str) {
+/// Hands all controllers down: together, and where the kernel refuses that (`false`), each that it does not refuse alone.
+fn hand_down(given: &str) -> bool {
     let control = format!("{}/cgroup.subtree_control", text(CGROUPS));
     let mut all = String::new();
     for controller in given.split_whitespace() {
         all.push_str(&format!("+{controller} "));
     }
-    if fs::write(&control, &all).is_err() {
+    let together = fs::write(&control, &all).is_ok();
+    if !together {
         // One that cannot be handed down is missed, and named, by the service that wants it.
         for word in all.split_whitespace() {
             let _ = fs::write(&control, word);
         }
     }
+    together
 }
 
 /// Whether v2, with the controllers `given`, has memory and pids as far as the kernel has them at all (`enabled`).

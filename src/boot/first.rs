@@ -3,11 +3,13 @@
 
 use super::cause::{Ending, NO_BOOT, decide};
 use super::choose;
+use super::early;
 use super::mark::{self, Past};
 use super::watchdog::Watchdog;
 use crate::base::units::Millis;
 use crate::image::text::quote;
 use crate::plan::Rescue;
+use crate::sandbox::cgroup::Known;
 use crate::supervisor::keeper::{End, Keeper, Moment, Say, Standing};
 use crate::supervisor::report::Places;
 use crate::supervisor::run::monotonic;
@@ -20,6 +22,9 @@ pub const SHUTDOWN: Millis = Millis::from_secs(90);
 
 /// How long a boot has to go well until the resets before it count no longer.
 const PROOF: Millis = Millis::from_secs(600);
+
+/// After that time the first services have started, and there is some for what they do not wait for.
+const AFTER_START: Millis = Millis(100);
 
 /// What a signal asks of a first process, as of BusyBox init; Ctrl-Alt-Del comes as SIGINT. Pure.
 pub fn asked(signal: Signal) -> Option<End> {
@@ -40,6 +45,10 @@ pub struct First {
     pub watchdog: Option<Watchdog>,
     /// What is known of the boots before.
     pub past: Option<Past>,
+    /// When it is time for what no service waits for.
+    pub later_at: Option<Millis>,
+    /// Whether [`early::for_host`] is done.
+    pub host_is_ready: bool,
     /// The state folder, where the next boot reads of this one, if it is kept.
     pub state: Option<PathBuf>,
     /// The service for which a reset is announced.
@@ -59,7 +68,7 @@ pub struct First {
     /// When rescue is over.
     pub reboot_at: Option<Millis>,
     /// What is known about the cgroups without a look.
-    pub cgroups: Option<(&'static str, &'static str)>,
+    pub cgroups: Option<Known<'static>>,
     /// When a failure of this process is no longer the next one in a row.
     pub calm_at: Option<Millis>,
 }
@@ -87,7 +96,7 @@ impl First {
             // Nothing could be counted.
             None => (Past { cause: decide(status, None, NO_BOOT), resets: 0, announced: None }, None),
         };
-        say(format!("last reset: {}", past.cause));
+        self.later_at = Some(monotonic().plus(AFTER_START));
         self.forget_at = (past.resets > 0).then(|| monotonic().plus(PROOF));
         (self.past, self.state) = (Some(past), state.map(Path::to_owned));
         why.into_iter().for_each(say);
@@ -102,6 +111,24 @@ impl First {
         Some(format!(
             "{resets} resets in a row{whose}: {what}, and nothing resets the board; correct it, then `coracle reboot`"
         ))
+    }
+
+    /// Makes what programs on the board's own root expect, once.
+    pub fn prepare_host(&mut self, say: Say<'_>) {
+        if !core::mem::replace(&mut self.host_is_ready, true) {
+            early::for_host(say);
+        }
+    }
+
+    /// Does what no service waits for, once.
+    fn catch_up(&mut self, say: Say<'_>) {
+        if self.later_at.take().is_none() {
+            return;
+        }
+        self.prepare_host(say);
+        if let Some(past) = &self.past {
+            say(format!("last reset: {}", past.cause));
+        }
     }
 
     fn is_guarded(&self) -> bool {
@@ -194,16 +221,19 @@ impl Keeper for First {
         self.places
     }
 
-    fn cgroups(&self) -> Option<(&'static str, &'static str)> {
-        self.cgroups
+    fn cgroups(&self) -> Option<&Known<'static>> {
+        self.cgroups.as_ref()
     }
 
     fn next_deadline(&self) -> Option<Millis> {
         let feed = self.watchdog.as_ref().and_then(Watchdog::next);
-        Millis::earliest(&[feed, self.reboot_at, self.calm_at, self.forget_at])
+        Millis::earliest(&[feed, self.reboot_at, self.calm_at, self.forget_at, self.later_at])
     }
 
     fn act(&mut self, now: Millis, standing: Standing<'_>, say: Say<'_>) -> Option<End> {
+        if self.later_at.is_some_and(|at| at <= now) {
+            self.catch_up(say);
+        }
         // Announced before it is felt: what is written now is what the next boot knows. A reboot that is under way stays
         // announced.
         if self.is_watched() && !self.rebooting && self.announced.as_deref() != standing.lacking {
@@ -235,6 +265,7 @@ impl Keeper for First {
 
     fn moment(&mut self, moment: Moment, say: Say<'_>) {
         if moment == Moment::Stopping {
+            self.catch_up(say);
             self.reboot_at = None;
         }
         if moment == Moment::Settled(true)

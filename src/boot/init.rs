@@ -11,7 +11,8 @@ use super::voice::Voice;
 use super::watchdog::Watchdog;
 use super::{clock, console, early, lifeline, mark, modules, mounts, root, seed, shutdown};
 use crate::base::units::Millis;
-use crate::plan::{Plan, Rescue};
+use crate::plan::{Plan, Rescue, Root};
+use crate::sandbox::cgroup::Known;
 use crate::sandbox::sealed;
 use crate::supervisor::config_file;
 use crate::supervisor::handover::{Call, Inherited, Origin, Text};
@@ -109,7 +110,7 @@ fn faults(words: &[OsString]) -> u32 {
 
 /// What a process needs before it can read, write and start others. Gives the reason where containers could write to
 /// this program's file: then none is started; and what is known about the cgroups.
-fn begin(words: &[OsString], say: Say<'_>) -> (Option<String>, Option<(&'static str, &'static str)>) {
+fn begin(words: &[OsString], say: Say<'_>) -> (Option<String>, Option<Known<'static>>) {
     process::umask(0);
     // A leader already, if it is not the kernel that started it.
     let _ = process::new_session();
@@ -221,6 +222,9 @@ fn reasons(degraded: &[String]) -> String {
 
 fn attempt(plan: Rc<Plan>, first: &mut First, voice: &mut Voice, call: Option<Call>) -> Result<End, String> {
     let inherited = call.as_ref().and_then(inherit);
+    if plan.services.iter().any(|service| service.root == Root::Host) {
+        first.prepare_host(&mut |sentence| voice.say(sentence));
+    }
     let dir = Path::new(rundir::DEFAULT);
     let from = (Origin::default(), inherited);
     let supervisor = Supervisor::new(plan, dir, first, voice.rest(), from).map_err(|refused| {

@@ -228,7 +228,7 @@ fn image_and_command(args: &RunArgs, device: &Device) -> Result<(Image, Vec<Box<
     let name = CString::new(folder.as_str()).map_err(|_| usage("--rootfs holds a NUL byte"))?;
     let folder = path::open(&name, OFlag::O_PATH | OFlag::O_DIRECTORY)
         .map_err(|errno| failed(format!("the root folder {folder} cannot be opened: {errno}")))?;
-    let image = Image { root: Root::Folder(folder), config: ImageConfig::empty(), _pin: None };
+    let image = Image { root: Root::Folder(folder, name), config: ImageConfig::empty(), _pin: None };
     Ok((image, words(&args.words)))
 }
 

@@ -313,8 +313,11 @@ pub(super) fn born(
     report: &OwnedFd,
     (late, words): (bool, &[Word]),
 ) -> ! {
-    let procs = join.and_then(|join| join.procs.as_ref()).filter(|_| late);
-    let joined = procs.map_or(Ok(()), |procs| process::write_all(procs.as_raw_fd(), b"0"));
+    let group = join.and_then(|join| join.into.as_ref()).filter(|_| late);
+    let joined = group.map_or(Ok(()), |group| {
+        let procs = path::open_at(group.as_fd(), c"cgroup.procs", OFlag::O_WRONLY, 0)?;
+        process::write_all(procs.as_raw_fd(), b"0")
+    });
     let failure = match joined {
         Ok(()) => become_main(main, join, handed, report.as_raw_fd(), words),
         Err(errno) => Failure::new(Stage::Join, errno, b"cgroup.procs"),
@@ -378,8 +381,6 @@ fn become_main(main: &Main, join: Option<&Join>, handed: Handed, report: RawFd, 
 
 fn prepare_main(main: &Main, join: Option<&Join>, handed: Handed, report: RawFd) -> Result<(), Failure> {
     let fail = |stage: Stage, what: &'static str| move |errno| Failure::new(stage, errno, what.as_bytes());
-    // Until it executes its program, it is seen from inside.
-    title::set(c"coracle-main");
     for tasks in join.iter().flat_map(|join| &join.tasks) {
         process::write_all(tasks.as_raw_fd(), b"0").map_err(fail(Stage::Join, "tasks"))?;
     }

@@ -63,14 +63,13 @@ impl Foreground {
 
     /// Tells the container's init where main belongs; until then main is not started.
     pub fn join(&self, join: &Join) -> Result<(), Failure> {
-        let part = |fd: &Option<OwnedFd>| fd.as_ref().map(AsRawFd::as_raw_fd);
         let mut fds: heapless::Vec<RawFd, JOINS> = heapless::Vec::new();
-        fds.extend([part(&join.into), part(&join.procs)].into_iter().flatten());
+        fds.extend(join.into.as_ref().map(AsRawFd::as_raw_fd));
         for fd in &join.tasks {
             let full = |_| Failure::new(Stage::Join, Errno(libc::E2BIG), b"too many hierarchies");
             fds.push(fd.as_raw_fd()).map_err(full)?;
         }
-        let bytes = [u8::from(join.into.is_some()), u8::from(join.procs.is_some())];
+        let bytes = [u8::from(join.into.is_some())];
         // An init whose steps failed has ended; why is in the channel.
         match send_with(self.channel.as_raw_fd(), &bytes, &fds) {
             Ok(()) | Err(Errno(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
@@ -128,18 +127,17 @@ impl Foreground {
 
 /// What [`Foreground::join`] sends; `None` at the end of the channel.
 fn receive_join(channel: RawFd) -> Result<Option<Join>, Failure> {
-    let mut bytes = [0; 2];
+    let mut bytes = [0; 1];
     let received = receive_with(channel, &mut bytes, 0);
     let received = received.map_err(|errno| Failure::new(Stage::Join, errno, b"recvmsg"))?;
     if received.length == 0 {
         return Ok(None);
     }
     let mut fds = received.fds.into_iter();
-    let mut part = |there: u8| if there == 1 { fds.next() } else { None };
-    let [into, procs] = [part(bytes[0]), part(bytes[1])];
+    let into = if bytes == [1] { fds.next() } else { None };
     let mut tasks = Vec::with_capacity(JOINS);
     tasks.extend(fds);
-    Ok(Some(Join { into, procs, tasks }))
+    Ok(Some(Join { into, tasks }))
 }
 
 /// Process 1 of the container.

@@ -94,7 +94,7 @@ fn wait_for_turn(main: &Main, join: Option<&Join>, handed: Handed, report: &Owne
     let [input, output, error] = handed.stdio;
     keep.extend([input, output, error, report.as_raw_fd(), wait.as_raw_fd()]);
     if let Some(join) = join {
-        for group in join.procs.iter().chain(&join.tasks) {
+        for group in join.into.iter().chain(&join.tasks) {
             // Without one that has no room it would not come into its group, and so not run.
             let _ = keep.push(group.as_raw_fd());
         }
@@ -134,7 +134,7 @@ fn copy(main: &Main) -> Main {
 /// The same descriptors, in a process that ends without closing the ones before.
 fn copy_join(join: &Join) -> Join {
     let own = |fd: &OwnedFd| process::own(fd.as_raw_fd());
-    Join { into: None, procs: join.procs.as_ref().map(own), tasks: join.tasks.iter().map(own).collect() }
+    Join { into: join.into.as_ref().map(own), tasks: join.tasks.iter().map(own).collect() }
 }
 
 /// How main ended, in the words of systemd.exec(5).

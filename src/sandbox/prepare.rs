@@ -45,8 +45,8 @@ pub struct Order<'a> {
     pub join: Option<Join>,
     /// Whether it gets a cgroup namespace rooted at that cgroup.
     pub cgroup_namespace: bool,
-    /// A cgroup v2 folder that the container may look at.
-    pub cgroup: Option<OwnedFd>,
+    /// A cgroup v2 folder that the container may look at, and where it was opened.
+    pub cgroup: Option<(OwnedFd, CString)>,
     /// Whether the container ends with the process that starts it.
     pub die_with_parent: bool,
     /// The path of its notify socket as main sees it, if it has one.
@@ -55,8 +55,8 @@ pub struct Order<'a> {
 
 /// A root file system, as descriptors of folders.
 pub enum Root {
-    /// A folder of somebody else's: nothing is ever written to it.
-    Folder(OwnedFd),
+    /// A folder of somebody else's, and where it was opened: nothing is ever written to it.
+    Folder(OwnedFd, CString),
     /// Layers, the lowest first.
     Layers(Vec<OwnedFd>),
     /// One folder of coracle's own with all layers in it, for kernels without overlayfs.
@@ -107,9 +107,9 @@ pub fn prepare(order: Order<'_>) -> Result<Spec> {
         }
     };
     main.join = order.join;
-    held.extend(order.cgroup);
+    held.extend(order.cgroup.map(|(folder, _)| folder));
     match order.root {
-        Some(Root::Folder(folder) | Root::Flat(folder)) => held.push(folder),
+        Some(Root::Folder(folder, _) | Root::Flat(folder)) => held.push(folder),
         Some(Root::Layers(layers)) => held.extend(layers),
         Some(Root::Disk(disk)) => held.extend([disk.device, disk.tree]),
         None => {}
@@ -227,7 +227,7 @@ fn find(
         mounts,
         secrets,
         hostname: text(hostname)?,
-        cgroup: order.cgroup.as_ref().map(source).transpose()?,
+        cgroup: order.cgroup.as_ref().map(|(folder, path)| source_at(folder, path)).transpose()?,
         hidden: thermal_folders(),
         own_network: service.network == Network::None,
         notify: order.notify.is_some(),
@@ -270,7 +270,7 @@ fn host_file(name: &CStr) -> Result<Vec<u8>> {
 /// read; a FIFO or device in its place would hang the supervisor, a link could lead anywhere.
 fn image_file(root: &Root, name: &CStr) -> Result<Vec<u8>> {
     let folders = match root {
-        Root::Folder(folder) | Root::Flat(folder) => core::slice::from_ref(folder),
+        Root::Folder(folder, _) | Root::Flat(folder) => core::slice::from_ref(folder),
         Root::Layers(layers) => layers.as_slice(),
         Root::Disk(disk) => core::slice::from_ref(&disk.tree),
     };
@@ -311,13 +311,13 @@ fn find_root(order: &Order<'_>, root: &Root, mounts: &[FoundMount], held: &mut V
                             service writes";
             return Err(sentence.into());
         }
-        Root::Folder(folder) if service.root_fs == RootFs::ReadOnly && has_mount_points(folder, mounts) => {
-            return Ok(FoundRoot::Folder { source: source(folder)?, may_create: false });
+        Root::Folder(folder, path) if service.root_fs == RootFs::ReadOnly && has_mount_points(folder, mounts) => {
+            return Ok(FoundRoot::Folder { source: source_at(folder, path)?, may_create: false });
         }
         Root::Disk(disk) if service.root_fs == RootFs::ReadOnly && has_mount_points(&disk.tree, mounts) => {
             return Ok(FoundRoot::Disk(source(&disk.device)?, disk.kind));
         }
-        Root::Folder(folder) => Lower::Folders(vec![source(folder)?]),
+        Root::Folder(folder, path) => Lower::Folders(vec![source_at(folder, path)?]),
         Root::Layers(layers) => {
             let mut sources = Vec::with_capacity(layers.len());
             for layer in layers.iter().rev() {
@@ -391,6 +391,15 @@ fn source(fd: &OwnedFd) -> Result<Source> {
     let path = CString::new(path.into_os_string().into_encoded_bytes());
     let path = path.map_err(|_| format!("{link} leads to a path with a NUL byte"))?;
     Ok(Source { fd: fd.as_raw_fd(), path })
+}
+
+/// A descriptor with the path that it was opened at, which need not be asked for. Whoever opens that again sees whether it
+/// leads elsewhere by then.
+fn source_at(fd: &OwnedFd, path: &CStr) -> Result<Source> {
+    match path.to_bytes().first() {
+        Some(b'/') => Ok(Source { fd: fd.as_raw_fd(), path: path.to_owned() }),
+        _ => source(fd),
+    }
 }
 
 /// The folder of a volume, made on first use and given to the service's user then.

@@ -32,7 +32,9 @@ pub fn open(store: &Store, record: &ImageRecord, overlayfs: bool) -> Result<Root
     let sentence = |error: crate::image::ImageError| error.to_string();
     match &record.root {
         record::Root::Layers(_) if overlayfs => store.rootfs_layers(record).map(Root::Layers).map_err(sentence),
-        record::Root::Layers(_) => open_folder(&store.flatten(record).map_err(sentence)?).map(Root::Flat),
+        record::Root::Layers(_) => {
+            open_folder(&store.flatten(record).map_err(sentence)?).map(|(folder, _)| Root::Flat(folder))
+        }
         record::Root::Folder(path) => folder(Path::new(&**path)),
         record::Root::File(kind, file) => {
             // A place that is nobody else's, for the moment that a mount needs one.
@@ -47,13 +49,15 @@ pub fn open(store: &Store, record: &ImageRecord, overlayfs: bool) -> Result<Root
 /// # Errors
 /// A sentence.
 pub fn folder(path: &Path) -> Result<Root, String> {
-    open_folder(path).map(Root::Folder)
+    open_folder(path).map(|(folder, name)| Root::Folder(folder, name))
 }
 
-fn open_folder(path: &Path) -> Result<OwnedFd, String> {
+fn open_folder(path: &Path) -> Result<(OwnedFd, CString), String> {
     let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|error| error.to_string())?;
-    let opened = path::open(&name, OFlag::O_PATH | OFlag::O_DIRECTORY);
-    opened.map_err(|errno| format!("cannot open {}: {errno}", path.display()))
+    match path::open(&name, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+        Ok(folder) => Ok((folder, name)),
+        Err(errno) => Err(format!("cannot open {}: {errno}", path.display())),
+    }
 }
 
 fn disk(kind: Mountable, file: &Path, place: &Path) -> Result<Disk, String> {

@@ -4,6 +4,7 @@
 
 use super::report::Places;
 use crate::base::units::Millis;
+use crate::sandbox::cgroup::Known;
 use nix::sys::signal::Signal;
 
 /// What is to happen once everything is stopped.
@@ -77,8 +78,8 @@ pub trait Keeper {
         Places::Console
     }
 
-    /// What `/proc/self/cgroup` and `/proc/self/mountinfo` say of the cgroups, where that is known already.
-    fn cgroups(&self) -> Option<(&'static str, &'static str)> {
+    /// What is known of the cgroups already.
+    fn cgroups(&self) -> Option<&Known<'static>> {
         None
     }
 

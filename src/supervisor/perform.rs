@@ -217,7 +217,7 @@ impl Supervisor<'_> {
             slot.sockets = sockets::listen(&service.sockets)?;
         }
         let notify = notify_path(self.run.path(), service);
-        let order = material.order(device, service, slot.net.as_ref(), Some(join), &notify);
+        let order = material.order(device, service, slot.net.as_ref(), Some((&group, join)), &notify);
         let mut spec = prepare(order)?;
         spec.closed = vec![self.run.lock_fd(), self.server.listener_fd()];
         let (oom, oom_before) = group.oom_event()?;

@@ -134,7 +134,7 @@ impl<'k> Supervisor<'k> {
         let mut report = report.unwrap_or_else(|| Report::open(Some(run.path()), keeper.places()));
         let notes = Events::open(run.path(), &mut report);
         let tree = match keeper.cgroups() {
-            Some((own, mounts)) => Ok(Tree::known(own, mounts, &run.cgroup_folder())),
+            Some(known) => Ok(Tree::known(known, &run.cgroup_folder())),
             None => Tree::discover(&run.cgroup_folder()),
         };
         let tree = tree.map_err(|error| Refused::Failed(error.into()))?;

@@ -8,10 +8,11 @@ use super::run::Supervisor;
 use super::rundir;
 use crate::image::config::ImageConfig;
 use crate::plan::{self, Device, Network, Plan, Service};
-use crate::sandbox::cgroup::Join;
+use crate::sandbox::cgroup::{Group, Join};
 use crate::sandbox::prepare::{Order, Root, prepare};
 use crate::sandbox::root;
 use crate::sandbox::spec::{NOTIFY, Net, Stdio};
+use std::ffi::CString;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
@@ -53,18 +54,20 @@ impl Material {
         Ok(Material { image: record.config, root: Some(root), env, pin: Some(pin) })
     }
 
-    /// The order for a start; `net` is the network namespace of earlier instances, `notify` the path of the notify socket
+    /// The order for a start; `net` is the network namespace of earlier instances, `group` where main belongs, `notify` the path of the notify socket
     /// if it has one.
     pub(super) fn order<'a>(
         &'a mut self,
         device: &'a Device,
         service: &'a Service,
         net: Option<&OwnedFd>,
-        join: Option<Join>,
+        group: Option<(&Group, Join)>,
         notify: &'a str,
     ) -> Order<'a> {
         let container = self.root.is_some();
-        let group = join.as_ref().filter(|_| container);
+        let folder = group.as_ref().filter(|_| container).and_then(|(group, join)| {
+            Some((join.into.as_ref()?.try_clone().ok()?, CString::new(group.unified()?).ok()?))
+        });
         Order {
             service,
             image: &self.image,
@@ -77,9 +80,9 @@ impl Material {
                 (Network::None, None) => Net::New,
             },
             stdio: Stdio::Pipes,
-            cgroup: group.and_then(|join| join.into.as_ref()?.try_clone().ok()),
+            cgroup: folder,
             cgroup_namespace: container,
-            join,
+            join: group.map(|(_, join)| join),
             die_with_parent: false,
             notify: service.notify.map(|_| notify),
         }
@@ -115,9 +118,9 @@ impl Supervisor<'_> {
             let name = &service.name;
             format!("{name} does not run: `coracle inspect --steps -c FILE {name}` shows what a start would do")
         })?;
-        let join = group.join()?;
+        let group = (group, group.join()?);
         let net = slot.and_then(|slot| slot.net.as_ref());
-        list((&self.plan.device, service), self.run.path(), &mut self.images, net, Some(join))
+        list((&self.plan.device, service), self.run.path(), &mut self.images, net, Some(group))
     }
 }
 
@@ -126,12 +129,12 @@ fn list(
     run: &Path,
     images: &mut Images,
     net: Option<&OwnedFd>,
-    join: Option<Join>,
+    group: Option<(&Group, Join)>,
 ) -> Result<String, String> {
     let image = service.image().unwrap_or_default();
     let gone = format!("the image {image:?} is not unpacked: `coracle unpack {image}` does that");
     let mut material = Material::find(device, service, images, &gone)?;
     let notify = notify_path(run, service);
-    let spec = prepare(material.order(device, service, net, join, &notify))?;
+    let spec = prepare(material.order(device, service, net, group, &notify))?;
     Ok(spec.to_string())
 }

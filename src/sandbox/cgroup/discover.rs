@@ -18,6 +18,8 @@ pub struct Hierarchy {
     pub own: String,
     /// Mounted read-only.
     pub read_only: bool,
+    /// What that group of v2 is known to hand down, without a look.
+    pub handed_down: Controllers,
 }
 
 /// Finds the hierarchies: v1 ones with a controller that coracle uses, and the v2 one.
@@ -48,7 +50,8 @@ pub fn hierarchies(proc_cgroup: &str, mountinfo: &str) -> Vec<Hierarchy> {
         if let Some((mount, inside)) = best {
             let own = format!("{}{inside}", mount.target.trim_end_matches('/'));
             let read_only = mount.is_read_only();
-            found.push(Hierarchy { version, controllers, mount: mount.target.clone(), own, read_only });
+            let (mount, handed_down) = (mount.target.clone(), Controllers::default());
+            found.push(Hierarchy { version, controllers, mount, own, read_only, handed_down });
         }
     }
     found

@@ -39,11 +39,9 @@ pub struct Group {
 /// What a process needs to enter a group: inherited by the child that becomes main.
 #[derive(Debug)]
 pub struct Join {
-    /// For clone3(2) with `CLONE_INTO_CGROUP` (Linux 5.7): the folder in the v2 hierarchy, opened `O_PATH`.
+    /// For clone3(2) with `CLONE_INTO_CGROUP` (Linux 5.7): the folder in the v2 hierarchy, opened `O_PATH`. Where clone3
+    /// cannot do it the process writes `0` to `cgroup.procs` in it, and waits for a kernel grace period (milliseconds).
     pub into: Option<OwnedFd>,
-    /// Where clone3 cannot do it: the v2 group's `cgroup.procs`, to which the process writes `0`. Waits for a kernel
-    /// grace period (milliseconds).
-    pub procs: Option<OwnedFd>,
     /// v1 groups' `tasks` files, to each of which the process, while it has one thread, writes `0`. Does not wait.
     pub tasks: Vec<OwnedFd>,
 }
@@ -122,9 +120,14 @@ impl Group {
         self.dirs.iter().find(|dir| dir.controllers.has(controller))
     }
 
+    /// The path of its folder in the v2 hierarchy, if it has one there.
+    pub fn unified(&self) -> Option<&str> {
+        self.dirs.iter().find(|dir| dir.version == 2).map(|dir| dir.path.as_str())
+    }
+
     /// Opens what a process needs to enter the group. All descriptors are close-on-exec.
     pub fn join(&self) -> Result<Join> {
-        let mut join = Join { into: None, procs: None, tasks: Vec::with_capacity(self.dirs.len()) };
+        let mut join = Join { into: None, tasks: Vec::with_capacity(self.dirs.len()) };
         for dir in &self.dirs {
             let opened = |name: &str, flags: OFlag| {
                 let opened = file::open(&dir.path, name, flags).map(OwnedFd::from);
@@ -132,7 +135,6 @@ impl Group {
             };
             if dir.version == 2 {
                 join.into = Some(opened("", OFlag::O_PATH | OFlag::O_DIRECTORY)?);
-                join.procs = Some(opened("cgroup.procs", OFlag::O_WRONLY)?);
             } else {
                 join.tasks.push(opened("tasks", OFlag::O_WRONLY)?);
             }

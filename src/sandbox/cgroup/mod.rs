@@ -36,7 +36,7 @@ pub use error::Error;
 pub use group::{Group, Join, OomEvent};
 pub use killer::Killer;
 pub use stats::Stats;
-pub use tree::{Options, Tree, stays_put};
+pub use tree::{Known, Options, Tree, stays_put};
 
 use crate::base::mountinfo::has_option;
 use crate::plan::Feature;

@@ -23,6 +23,19 @@ pub struct Options {
     pub all_devices: bool,
 }
 
+/// What a first process knows of the cgroups that it has mounted itself.
+#[derive(Debug, Clone, Default)]
+pub struct Known<'a> {
+    /// What `/proc/self/cgroup` says.
+    pub own: &'a str,
+    /// What `/proc/self/mountinfo` says of them.
+    pub mounts: &'a str,
+    /// What `cgroup.controllers` of the v2 group that it is in says; empty if that is not known.
+    pub controllers: String,
+    /// Whether it has handed all of them down.
+    pub handed_down: bool,
+}
+
 /// The cgroup hierarchies and the place in each where coracle keeps its groups.
 #[derive(Debug, Clone)]
 pub struct Tree {
@@ -43,9 +56,9 @@ impl Tree {
         Tree::with_prefix(format!("{folder}/"))
     }
 
-    /// The same from what `/proc/self/cgroup` and `/proc/self/mountinfo` are known to say.
-    pub fn known(own: &str, mounts: &str, folder: &str) -> Tree {
-        Tree::from_text(own, mounts, None, format!("{folder}/"))
+    /// The same from what is known already.
+    pub fn known(known: &Known<'_>, folder: &str) -> Tree {
+        Tree::from_known(known, None, format!("{folder}/"))
     }
 
     /// The tree for one short-lived group: its folder is called `PREFIX-NAME`, directly beneath this process's cgroup.
@@ -75,20 +88,28 @@ impl Tree {
     }
 
     /// The tree that these texts of `/proc` describe.
-    pub(super) fn from_text(proc_cgroup: &str, mountinfo: &str, swaps: Option<&str>, prefix: String) -> Tree {
-        let mut hierarchies = hierarchies(proc_cgroup, mountinfo);
+    pub(super) fn from_text(own: &str, mounts: &str, swaps: Option<&str>, prefix: String) -> Tree {
+        Tree::from_known(&Known { own, mounts, ..Known::default() }, swaps, prefix)
+    }
+
+    fn from_known(known: &Known<'_>, swaps: Option<&str>, prefix: String) -> Tree {
+        let mut hierarchies = hierarchies(known.own, known.mounts);
         let mut taken = Controllers::default();
         for one in hierarchies.iter().filter(|one| one.version == 1) {
             taken = taken.and(one.controllers);
         }
         for unified in hierarchies.iter_mut().filter(|one| one.version == 2) {
             unified.own = v2::without_supervisor(&unified.own).to_string();
-            unified.controllers = v2::controllers(&unified.own);
+            unified.controllers = match known.controllers.is_empty() {
+                true => v2::controllers(&unified.own),
+                false => v2::listed(&known.controllers),
+            };
             // Where this group was given next to nothing, one around it may do: `v2::Base::find` looks for it.
             if !v2::ESSENTIAL.without(unified.controllers).is_empty() {
                 unified.controllers = v2::controllers(&unified.mount);
             }
             unified.controllers = unified.controllers.without(taken);
+            unified.handed_down = if known.handed_down { unified.controllers } else { Controllers::default() };
         }
         hierarchies.retain(|one| !one.controllers.is_empty());
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);

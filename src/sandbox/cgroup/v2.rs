@@ -32,8 +32,12 @@ pub struct Base {
 
 /// The controllers that the group at `path` can hand down, and what v2 has without a controller.
 pub fn controllers(path: &str) -> Controllers {
-    let Ok(names) = file::read(path, "cgroup.controllers") else { return Controllers::default() };
-    named(&names).and(BUILT_IN)
+    file::read(path, "cgroup.controllers").map_or(Controllers::default(), |names| listed(&names))
+}
+
+/// The same of a group whose `cgroup.controllers` is known.
+pub fn listed(names: &str) -> Controllers {
+    named(names.trim_end()).and(BUILT_IN)
 }
 
 /// The controllers that a list of v2 names.
@@ -69,6 +73,7 @@ impl Base {
         let mut first = None;
         for path in enclosing(&place.own, &place.mount) {
             base.path = path.to_string();
+            base.on = if path == place.own { place.handed_down } else { Controllers::default() };
             match base.hand_down(prefix, essential) {
                 Ok(()) => return Ok(base),
                 Err(error) => first.get_or_insert(error),
@@ -79,7 +84,6 @@ impl Base {
 
     fn hand_down(&mut self, prefix: &str, wanted: Controllers) -> Result<()> {
         let failed = |path: &str, errno| Error::failed("hand down controllers from", path, errno);
-        self.on = Controllers::default();
         match switch_on(&self.path, wanted, &mut self.on) {
             Err(Errno(libc::EBUSY)) => {}
             other => return other.map(|_| ()).map_err(|errno| failed(&self.path, errno)),
