@@ -7,7 +7,7 @@ use crate::base::mountinfo::Mounted;
 use crate::sandbox::cgroup::Known;
 use crate::supervisor::keeper::Say;
 use crate::sys::folder;
-use crate::sys::{Errno, mount};
+use crate::sys::{Errno, mount, process};
 use core::ffi::{CStr, c_ulong};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{AccessFlags, access};
@@ -89,9 +89,12 @@ pub fn rest(before: &str, say: Say<'_>) {
     }
 }
 
-/// What programs on the board's own root expect beside the table, and nothing in a container: the links in /dev, and what
-/// outlived the reset. What is there already is fine here, too.
+/// What programs on the board's own root or network expect beside the table, and nothing in a container of its own: the
+/// loopback interface, the links in /dev, and what outlived the reset. What is there already is fine here, too.
 pub fn for_host(say: Say<'_>) {
+    if let Err(errno) = process::loopback_up() {
+        say(format!("the loopback interface cannot be brought up: {errno}"));
+    }
     // A kernel that has it has made the folder.
     if access(PSTORE.target, AccessFlags::F_OK).is_ok() {
         mount_place(&PSTORE, "", say);

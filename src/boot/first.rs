@@ -113,7 +113,7 @@ impl First {
         ))
     }
 
-    /// Makes what programs on the board's own root expect, once.
+    /// Makes what programs on the board's own root or network expect, once.
     pub fn prepare_host(&mut self, say: Say<'_>) {
         if !core::mem::replace(&mut self.host_is_ready, true) {
             early::for_host(say);

@@ -11,7 +11,7 @@ use super::voice::Voice;
 use super::watchdog::Watchdog;
 use super::{clock, console, early, lifeline, mark, modules, mounts, root, seed, shutdown};
 use crate::base::units::Millis;
-use crate::plan::{Plan, Rescue, Root};
+use crate::plan::{Network, Plan, Rescue, Root, Service};
 use crate::sandbox::cgroup::Known;
 use crate::sandbox::sealed;
 use crate::supervisor::config_file;
@@ -136,9 +136,6 @@ fn begin(words: &[OsString], say: Say<'_>) -> (Option<String>, Option<Known<'sta
     if let Err(errno) = reboot(Reboot::KeysAsSignal) {
         say(format!("Ctrl-Alt-Del resets the board at once: {errno}"));
     }
-    if let Err(errno) = process::loopback_up() {
-        say(format!("the loopback interface cannot be brought up: {errno}"));
-    }
     (unsealed, cgroups)
 }
 
@@ -222,7 +219,10 @@ fn reasons(degraded: &[String]) -> String {
 
 fn attempt(plan: Rc<Plan>, first: &mut First, voice: &mut Voice, call: Option<Call>) -> Result<End, String> {
     let inherited = call.as_ref().and_then(inherit);
-    if plan.services.iter().any(|service| service.root == Root::Host) {
+    let outside = |service: &Service| {
+        service.root == Root::Host || service.network != Network::None || !service.sockets.is_empty()
+    };
+    if plan.services.iter().any(outside) {
         first.prepare_host(&mut |sentence| voice.say(sentence));
     }
     let dir = Path::new(rundir::DEFAULT);

@@ -194,6 +194,27 @@ impl Supervisor<'_> {
     }
 
     fn spawn(&mut self, index: Index, number: Number) -> Result<(), String> {
+        let outlets = self.assemble(index, number)?;
+        let slot = self.slots.get_mut(usize::from(index)).ok_or("it has no slot")?;
+        let spec = slot.live.as_ref().and_then(|live| live.launch.as_ref()?.spec.as_ref()).ok_or("it has no steps")?;
+        match (spawn(spec, outlets, init::run), &mut slot.live) {
+            (Ok(Spawned { pid, pidfd: _, channel }), Some(live)) => {
+                (live.init, live.channel) = (pid, Some(channel));
+            }
+            (spawned, live) => {
+                *live = None;
+                return spawned.map(drop).map_err(|failure| failure.to_string());
+            }
+        }
+        slot.outdated = false;
+        self.watch_instance(index);
+        Ok(())
+    }
+
+    /// All that comes before the clone: the instance is in its slot then, without its processes. Not inlined, because each page
+    /// of the stack that lies between the clone and the loop is copied on the way back.
+    #[inline(never)]
+    fn assemble(&mut self, index: Index, number: Number) -> Result<Outlets, String> {
         let group = self.group_of_next(index, number)?;
         let Some(service) = self.plan.services.get(usize::from(index)) else { return Err("it is not known".into()) };
         let device = &self.plan.device;
@@ -236,14 +257,9 @@ impl Supervisor<'_> {
         if let Err(error) = record.write(self.run.path()) {
             self.report.line(format_args!("the record of {} cannot be written: {error}", service.name));
         }
-        let Spawned { pid, pidfd: _, channel } =
-            spawn(&spec, outlets, init::run).map_err(|failure| failure.to_string())?;
-        let live = Live::new(number, pid, 0, stop_signal);
         let launch = Some(Launch { record, new_net: spec.net == Net::New, spec: Some(spec) });
-        slot.live = Some(Live { channel: Some(channel), launch, oom, oom_before, ..live });
-        slot.outdated = false;
-        self.watch_instance(index);
-        Ok(())
+        slot.live = Some(Live { launch, oom, oom_before, ..Live::new(number, 0, 0, stop_signal) });
+        Ok(outlets)
     }
 
     /// The instance does not die: it is named and, unless its service stays stuck with it, set aside with its group.
