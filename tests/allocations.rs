@@ -37,6 +37,10 @@ fn root_what_goes_on_all_the_time_allocates_nothing() {
     let name = "root_what_goes_on_all_the_time_allocates_nothing";
     let (tcp, http) = (port(), port());
     let check = |asked: &str| format!(r#""network": "host", "health": {{ {asked}, "interval": "100ms" }},"#);
+    let one = |asked: &str, role: &str| format!(r#"{{ {asked}, "role": "{role}", "interval": "100ms" }}"#);
+    let (began, lives) = (one(r#""file": "/tmp/x""#, "startup"), one(&format!(r#""tcp": "127.0.0.1:{tcp}""#), "live"));
+    let ready = one(&format!(r#""http": "http://127.0.0.1:{http}/""#), "ready");
+    let all = format!(r#""network": "host", "ready": "health", "health": [ {began}, {lives}, {ready} ],"#);
     let services = [
         service("chatty", &["sh", "-c", "while :; do echo line; done"], ""),
         service(
@@ -60,10 +64,11 @@ fn root_what_goes_on_all_the_time_allocates_nothing() {
             &["probe", "try", &format!("reply 127.0.0.1:{http} HTTP/1.1 200 OK")],
             &check(&format!(r#""http": "http://127.0.0.1:{http}/""#)),
         ),
+        service("all", &["sh", "-c", "while :; do echo x > /tmp/x; done"], &all),
     ];
     let Some(mut board) = Board::new(name, &services) else { return };
     board.up();
-    for checked in ["file", "tcp", "http"] {
+    for checked in ["file", "tcp", "http", "all"] {
         board.until(&format!("{checked} is healthy"), |board| board.field(checked, "state").contains("running"));
     }
     board.until_logged("chatty", "line");

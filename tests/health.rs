@@ -290,6 +290,126 @@ fn root_a_failing_ready_check_is_shown_and_ends_nothing() {
     board.down();
 }
 
+/// A service whose main process makes these attempts of the probe, with a list of these checks.
+fn asked_by_all(name: &str, attempts: &[&str], checks: &[&str], more: &str) -> String {
+    let checks: Vec<String> = checks.iter().map(|check| format!("{{ {check}, {QUICK} }}")).collect();
+    let more = format!(r#"{VOLUME} "ready": "health", "health": [ {} ], {more}"#, checks.join(", "));
+    service(name, &[&["probe", "try"], attempts, &["pause 1000000"]].concat(), &more)
+}
+
+#[test]
+fn root_what_is_live_becomes_ready_and_stops_being_ready_without_a_restart() {
+    let name = "root_what_is_live_becomes_ready_and_stops_being_ready_without_a_restart";
+    let checks = [r#""unix": "/run/sock""#, r#""exec": ["cat", "/data/works"], "role": "ready""#];
+    let services = [
+        asked_by_all("db", &["listen /run/sock"], &checks, ONCE),
+        service("web", busybox_board::IDLE, r#""needs": ["db:ready"],"#),
+        service("late", busybox_board::IDLE, r#""needs": ["db:ready"], "enabled": false,"#),
+    ];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    let works = board.path("state/volumes/kept/works");
+    let stands = |board: &busybox_board::board::Board, check: &str, state: &str| {
+        board.says(&["inspect", "db"]).contains(&format!(r#""probe":"{check}","state":"{state}""#))
+    };
+    board.until("it lives", |board| stands(board, "unix /run/sock", "healthy"));
+    assert_eq!((board.field("db", "state"), board.field("db", "health")), ("starting".into(), "starting".into()));
+    assert_eq!(board.field("web", "state"), "waiting");
+    fs::write(&works, "").unwrap();
+    board.until_running("web");
+    assert_eq!((board.field("db", "state"), board.field("db", "health")), ("running".into(), "healthy".into()));
+    let pids = (board.field("db", "pid"), board.field("web", "pid"));
+    fs::remove_file(&works).unwrap();
+    let why = "not ready: exec cat: exit code 1";
+    board.until("not ready", |board| board.field("db", "reason") == why);
+    assert_eq!((board.field("db", "state"), board.field("db", "health")), ("running".into(), "unhealthy".into()));
+    assert!(board.says(&["why", "db"]).contains(why), "{}", board.says(&["why", "db"]));
+    assert!(board.says(&["events"]).contains("not-ready"), "{}", board.says(&["events"]));
+    assert!(stands(&board, "unix /run/sock", "healthy") && stands(&board, "exec cat", "unhealthy"));
+    let mut late = board.command(&["start", "late"]).spawn().unwrap();
+    board.until("late waits", |board| board.field("late", "state") == "waiting");
+    // The next supervisor knows how both stand before it has asked.
+    board.kill_supervisor();
+    late.wait().unwrap();
+    board.up();
+    assert!(board.field("db", "reason").starts_with("not ready"), "{}", board.field("db", "reason"));
+    assert_eq!((board.field("db", "health"), board.field("late", "state")), ("unhealthy".into(), "waiting".into()));
+    fs::write(&works, "").unwrap();
+    board.until_running("late");
+    assert_eq!((board.field("db", "reason"), board.field("db", "health")), ("".into(), "healthy".into()));
+    assert_eq!((board.field("db", "pid"), board.field("web", "pid")), pids);
+    // The other check ends it.
+    board.says(&["exec", "db", "probe", "try", "unlink /run/sock"]);
+    board.until("it is ended", |board| board.field("db", "state") == "failed");
+    assert!(board.field("db", "reason").contains("unhealthy: unix /run/sock: "), "{}", board.field("db", "reason"));
+    assert_eq!(board.field("web", "pid"), pids.1);
+    board.down();
+}
+
+#[test]
+fn root_nothing_else_is_asked_before_the_startup_check_has_succeeded_and_that_never_again() {
+    let name = "root_nothing_else_is_asked_before_the_startup_check_has_succeeded_and_that_never_again";
+    let check = |role: &str, more: &str| {
+        format!(r#""exec": ["sh", "-c", "echo {role} >>/data/$NAME; {more}"], "role": "{role}""#)
+    };
+    let checks = [check("live", "true"), check("startup", "cat /data/begun"), check("ready", "true")];
+    let checks = checks.each_ref().map(String::as_str);
+    let env = |name: &str| format!(r#""env": ["PATH=/bin", "NAME={name}"],"#);
+    let services = [
+        asked_by_all("slow", &[], &checks, &env("slow")),
+        asked_by_all("never", &[], &checks, &format!(r#"{} {ONCE} "start_timeout": "1s","#, env("never"))),
+    ];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    let kept = board.path("state/volumes/kept");
+    let asked = |service: &str, role: &str| {
+        let text = fs::read_to_string(kept.join(service)).unwrap_or_default();
+        text.lines().filter(|line| *line == role).count()
+    };
+    board.until("never is ended", |board| board.field("never", "state") == "failed");
+    let reason = board.field("never", "reason");
+    assert!(reason.contains("was not ready within its start_timeout: exec sh: exit code 1"), "{reason}");
+    board.until("slow is asked", |_| asked("slow", "startup") > 3);
+    assert_eq!(board.field("slow", "state"), "starting");
+    for service in ["slow", "never"] {
+        assert_eq!((asked(service, "live"), asked(service, "ready")), (0, 0), "{service}");
+    }
+    fs::write(kept.join("begun"), "").unwrap();
+    board.until_running("slow");
+    let startups = asked("slow", "startup");
+    board.until("it is asked by the others", |_| asked("slow", "live") > 3 && asked("slow", "ready") > 3);
+    fs::remove_file(kept.join("begun")).unwrap();
+    board.kill_supervisor();
+    board.up();
+    let (live, ready) = (asked("slow", "live"), asked("slow", "ready"));
+    let more = |_: &busybox_board::board::Board| asked("slow", "live") > live + 3 && asked("slow", "ready") > ready + 3;
+    board.until("it is asked by the others again", more);
+    assert_eq!(asked("slow", "startup"), startups);
+    assert_eq!((board.field("slow", "restarts"), board.field("slow", "health")), ("0".into(), "healthy".into()));
+    board.down();
+}
+
+#[test]
+fn root_a_check_that_hangs_takes_nothing_from_the_other_one() {
+    let name = "root_a_check_that_hangs_takes_nothing_from_the_other_one";
+    let works = r#""exec": ["sh", "-c", "echo x >>/data/asked"]"#;
+    let hangs =
+        r#""exec": ["sleep", "1000000"], "role": "ready", "interval": "150ms", "timeout": "300ms", "retries": 2"#;
+    let health = format!(r#"{VOLUME} "health": [ {{ {works}, {QUICK} }}, {{ {hangs} }} ],"#);
+    let Some(mut board) = Board::new(name, &[service("web", busybox_board::IDLE, &health)]) else { return };
+    board.up();
+    board.until("not ready", |board| board.field("web", "reason") == "not ready: exec sleep: no answer in time");
+    let asked = |board: &busybox_board::board::Board| {
+        fs::read_to_string(board.path("state/volumes/kept/asked")).unwrap_or_default().lines().count()
+    };
+    let before = asked(&board);
+    board.until("the other one is asked", |board| asked(board) > before + 3);
+    let inspected = board.says(&["inspect", "web"]);
+    assert!(inspected.contains(r#""probe":"exec sh","state":"healthy","failures":0"#), "{inspected}");
+    assert_eq!(board.field("web", "restarts"), "0", "{}", board.report());
+    board.down();
+}
+
 #[test]
 fn root_a_check_of_a_path_does_not_lead_out_of_the_service() {
     let name = "root_a_check_of_a_path_does_not_lead_out_of_the_service";

@@ -6,6 +6,7 @@ use coracle::plan::{Health, Kind, Limits, Memory, Plan, Probe, Ready, Role, Root
 use coracle::supervisor::action::{Action, Actions};
 use coracle::supervisor::core::{Found, State, step};
 use coracle::supervisor::event::{Event, InstanceEvent, Order, Status, Token};
+use coracle::supervisor::fault::Fault;
 use coracle::supervisor::notify::{Notice, Standing};
 use coracle::supervisor::saved;
 use coracle::supervisor::service::{Phase, Reason};
@@ -85,9 +86,9 @@ impl Core {
     }
 }
 
-fn asked(role: Role) -> Option<Box<Health>> {
+fn asked(role: Role) -> Vec<Health> {
     let times = Times { interval: Some(Millis(100)), timeout: Some(Millis(100)), start_period: None, retries: None };
-    Some(Box::new(Health { probe: Probe::Tcp("127.0.0.1:80".parse().unwrap()), times, role, memory: Bytes(0) }))
+    vec![Health { probe: Probe::Tcp("127.0.0.1:80".parse().unwrap()), times, role, memory: Bytes(0) }]
 }
 
 #[test]
@@ -188,15 +189,47 @@ fn what_became_ready_by_a_probe_does_not_reload_after_a_pause() {
 
 #[test]
 fn what_is_taken_over_paused_is_not_asked_before_it_goes_on_and_then_as_its_config_says() {
-    let mut core = Core::runs(|service| service.health = asked(Role::Live));
+    let image = |check: Health| Health { probe: Probe::Image, ..check };
+    let mut core = Core::runs(|service| service.health = asked(Role::Live).into_iter().map(image).collect());
     core.instance(InstanceEvent::Frozen(Ok(true)));
     core.dies(Found::Running(1, true));
     core.instance(InstanceEvent::Probing(Times { retries: Some(9), ..Times::default() }));
-    assert_eq!(core.state.services()[0].health.due, None);
+    assert_eq!(core.state.services()[0].health.next(), None);
     core.instance(InstanceEvent::Frozen(Ok(false)));
-    let health = &core.state.services()[0].health;
+    let health = core.state.services()[0].health.of(Role::Live);
     assert_eq!((health.times.interval, health.times.retries), (Some(Millis(100)), Some(9)));
     assert!(health.due.is_some_and(|due| due <= core.now.plus(Millis(100))));
+}
+
+#[test]
+fn what_had_answered_and_hung_while_nobody_supervised_it_had_to_answer_once_more_before_it_could_fail() {
+    let mut core = Core::runs(|service| (service.ready, service.health) = (Ready::Health, asked(Role::Live)));
+    core.later(100);
+    core.instance(InstanceEvent::Probed(Ok(())));
+    core.dies(Found::Running(1, false));
+    for _ in 0..3 {
+        assert_eq!(core.phase(), Phase::Running);
+        core.later(100);
+        core.instance(InstanceEvent::Probed(Err(Fault::Errno(111))));
+    }
+    assert_eq!(core.state.services()[0].reason, Reason::Unhealthy);
+}
+
+#[test]
+fn what_was_not_ready_stayed_so_for_good_where_a_reload_took_its_ready_check_away() {
+    let mut core = Core::runs(|service| service.health = asked(Role::Ready));
+    core.later(100);
+    core.instance(InstanceEvent::Probed(Ok(())));
+    for _ in 0..3 {
+        core.later(100);
+        core.instance(InstanceEvent::Probed(Err(Fault::Errno(111))));
+    }
+    assert_eq!(core.state.services()[0].reason, Reason::NotReady);
+    core.plan.services[0].health = asked(Role::Live);
+    core.dies(Found::Running(1, false));
+    assert_eq!((core.phase(), core.state.services()[0].reason), (Phase::Running, Reason::None));
+    let service = &core.state.services()[0];
+    assert_eq!(service.health.word(&core.plan.services[0].health), "starting");
 }
 
 #[test]

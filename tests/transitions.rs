@@ -84,9 +84,12 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
         ..oneshot(RestartPolicy::OnFailure)
     };
     let watched = || Service { ready: Ready::Notify, watchdog: Some(Millis(1500)), ..always() };
-    let asked = |role| Service { ready: Ready::Health, health: Some(check(role)), ..always() };
+    let asked = |role| Service { ready: Ready::Health, health: vec![check(role)], ..always() };
+    let by_all = || Service { ready: Ready::Health, health: Role::ALL.map(check).to_vec(), ..always() };
     let refused = || [Event::Timer, instance(1, Probed(Err(Fault::Errno(111))))];
     let works = |more: &[Event]| up(&[&[Event::Timer, instance(1, Probed(Ok(())))], more].concat());
+    let answers = || [Event::Timer, instance(1, Probed(Ok(())))];
+    let started = |more: &[Event]| up(&[&answers(), more].concat());
     let fails = || works(&[refused(), refused()].concat());
     let says = |standing| notified(Notice { standing: Some(standing), ..Notice::default() });
     let ready = |more: &[Event]| up(&[&[says(Standing::Ready)], more].concat());
@@ -165,16 +168,41 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
         ("not ready any more", asked(Role::Ready), fails()),
         ("asked whether it is ready", asked(Role::Ready), [fails(), vec![Event::Timer]].concat()),
         ("healthy and paused", asked(Role::Live), works(&[instance(1, Frozen(Ok(true)))])),
+        ("asked whether it has started", by_all(), up(&[Event::Timer])),
+        ("has not started yet", by_all(), up(&refused())),
+        ("has started", by_all(), started(&[])),
+        ("has started and is ready", by_all(), started(&answers())),
+        (
+            "has started and is asked whether it is ready",
+            by_all(),
+            started(&[&answers(), &answers(), &[Event::Timer][..]].concat()),
+        ),
+        (
+            "has started and is not ready any more",
+            by_all(),
+            started(&[answers(), answers(), refused(), answers(), refused()].concat()),
+        ),
         ("misconfigured", always(), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
     ]
 }
 
 /// Two failures in a row are too many.
-fn check(role: Role) -> Box<Health> {
+fn check(role: Role) -> Health {
     let times =
         Times { interval: Some(Millis(5000)), timeout: Some(Millis(1000)), start_period: None, retries: Some(2) };
     let probe = Probe::Tcp("127.0.0.1:1883".parse().unwrap());
-    Box::new(Health { probe, times, role, memory: Bytes(0) })
+    Health { probe, times, role, memory: Bytes(0) }
+}
+
+/// When a service is asked, by which of its checks if it has several.
+fn asked(configured: &Service, after: &coracle::supervisor::service::Service, now: Millis) -> String {
+    let one = |check: &Health| {
+        let health = after.health.of(check.role);
+        let asking = if health.asking { "asked by" } else { "next asked in" };
+        let whether = if configured.health.len() > 1 { format!("{} ", check.role.word()) } else { String::new() };
+        health.due.map_or(String::new(), |at| format!(", {whether}{asking} {}", at.since(now).0))
+    };
+    configured.health.iter().map(one).collect()
 }
 
 fn events() -> Vec<(&'static str, Event)> {
@@ -259,8 +287,7 @@ fn every_phase_meets_every_event_as_the_table_says() {
             let after = &core.state.services()[0];
             let deadline = after.deadline.map_or("-".to_string(), |at| at.since(core.now).0.to_string());
             let paused = if after.paused { " paused" } else { "" };
-            let asking = if after.health.asking { "asked by" } else { "next asked in" };
-            let probe = after.health.due.map_or(String::new(), |at| format!(", {asking} {}", at.since(core.now).0));
+            let probe = asked(&first, after, core.now);
             let watchdog = after.ping_by.map_or(String::new(), |at| format!(", watchdog {}", at.since(core.now).0));
             let due = after.due.at.map_or(String::new(), |at| format!(", due {}", at.since(core.now).0));
             let _ = writeln!(

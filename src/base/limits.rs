@@ -14,7 +14,7 @@ pub const INCLUDES: usize = 8;
 pub const VARS: usize = 32;
 /// Longest value of a variable, in bytes: serial numbers, site names, addresses.
 pub const VAR_BYTES: usize = 256;
-/// Nesting depth of any JSON that coracle reads: the schema needs 5, image configs 6.
+/// Nesting depth of any JSON that coracle reads: the schema needs 6, image configs as many.
 pub const JSON_DEPTH: usize = 16;
 /// Keys of one JSON object: an image's labels are the largest seen, some dozens; each new key is compared with these.
 pub const JSON_KEYS: usize = 1024;
@@ -50,6 +50,8 @@ pub const IO_LIMITS: usize = 8;
 pub const SECRET_BYTES: usize = 64 * 1024;
 /// Bytes of one environment file: what [`ENV`] entries of 512 bytes take.
 pub const ENV_FILE_BYTES: usize = 64 * 1024;
+/// Health checks of one service: one of each role.
+pub const CHECKS: usize = 3;
 /// Bytes of the URL of a health check: its request is put together on the stack.
 pub const URL_BYTES: usize = 256;
 /// Image folders of a device.

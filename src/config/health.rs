@@ -4,34 +4,56 @@ use super::raw;
 use super::validate::{Context, boxed, list};
 use super::values;
 use crate::base::units::{Bytes, Millis};
-use crate::plan::{Health, Kind, Probe, Ready, Times};
+use crate::plan::{Health, Kind, Probe, Ready, Role, Times};
 
 /// What the command of a probe may take unless the config says otherwise.
 const MEMORY: Bytes = Bytes(16 << 20);
 /// How long a file may stay unchanged unless the config says otherwise.
 const MAX_AGE: Millis = Millis::from_secs(30);
 
-/// The health check; `None` if there is none, or one that is wrong, which is reported.
-pub fn health(
+/// The health checks, without those that are wrong, which are reported.
+pub fn health(context: &mut Context<'_, '_, '_>, service: &raw::Service<'_>, how: (Kind, Ready)) -> Vec<Health> {
+    let name = service.name.unwrap_or_default();
+    let many = service.checks.as_deref().filter(|many| !many.is_empty());
+    let mut checks: Vec<Health> = Vec::new();
+    for raw in many.unwrap_or(core::slice::from_ref(&service.health)) {
+        let Some(check) = check(context, service, raw, how) else { continue };
+        if checks.iter().any(|other| other.role == check.role) {
+            let hint = "give each a \"role\" of its own: startup, live (the default) or ready";
+            wrong(context, name, "\"health\" of this service has two checks with one role", hint);
+        }
+        if check.role == Role::Startup && how.1 != Ready::Health {
+            let hint = "write \"ready\": \"health\"";
+            wrong(context, service.ready.unwrap_or(name), "a startup check says when its service has started", hint);
+        }
+        checks.push(check);
+    }
+    checks
+}
+
+fn check(
     context: &mut Context<'_, '_, '_>,
     service: &raw::Service<'_>,
+    raw: &raw::Health<'_>,
     (kind, ready): (Kind, Ready),
-) -> Option<Box<Health>> {
-    let (raw, name) = (&service.health, service.name.unwrap_or_default());
+) -> Option<Health> {
+    let name = service.name.unwrap_or_default();
     let tcp = context.read(raw.tcp, values::address).map(Probe::Tcp);
     let http = context.read(raw.http, values::url).map(|url| Probe::Http(url, raw.status));
     let max_age = context.duration(raw.max_age);
     let words = raw.exec.as_ref().map(|_| list(&raw.exec).iter().map(|word| boxed(word)).collect());
-    let found = [
-        tcp,
-        http,
-        raw.unix.map(|path| Probe::Unix(boxed(path))),
-        raw.file.map(|path| Probe::File(boxed(path), max_age.unwrap_or(MAX_AGE))),
-        words.map(Probe::Exec),
-        (raw.notify == Some(true)).then_some(Probe::Notify),
-        (raw.image == Some(true)).then_some(Probe::Image),
-    ];
-    let mut found = found.into_iter().flatten();
+    let (mut probe, mut ways) = (None, 0);
+    let mut add = |way: Option<Probe>| {
+        ways += u8::from(way.is_some());
+        probe = probe.take().or(way);
+    };
+    add(tcp);
+    add(http);
+    add(raw.unix.map(|path| Probe::Unix(boxed(path))));
+    add(raw.file.map(|path| Probe::File(boxed(path), max_age.unwrap_or(MAX_AGE))));
+    add(words.map(Probe::Exec));
+    add((raw.notify == Some(true)).then_some(Probe::Notify));
+    add((raw.image == Some(true)).then_some(Probe::Image));
     let times = Times {
         interval: context.duration(raw.interval),
         timeout: context.duration(raw.timeout),
@@ -39,18 +61,18 @@ pub fn health(
         retries: raw.retries,
     };
     let memory = context.size(raw.memory).unwrap_or(MEMORY);
-    let probe = found.next();
     let Some(probe) = probe else {
         // A way that is written and wrong is reported already.
         let clean = context.sink.places().next().is_none();
         if clean && (ready == Ready::Health || asks(raw) || has_more(raw)) {
             let hint = "add one of tcp, http, unix, file, exec, notify and image to its \"health\"";
-            wrong(context, service.ready.unwrap_or(name), "nothing says how this service is asked", hint);
+            let place = raw.interval.or(raw.timeout).or(service.ready).unwrap_or(name);
+            wrong(context, place, "nothing says how this service is asked", hint);
         }
         return None;
     };
     let hint = "keep one of tcp, http, unix, file, exec, notify and image";
-    if found.next().is_some() {
+    if ways > 1 {
         wrong(context, name, "\"health\" of this service asks in more than one way", hint);
     }
     if matches!(&probe, Probe::Exec(words) if words.first().is_none_or(|word| word.is_empty())) {
@@ -88,7 +110,7 @@ pub fn health(
             context.warning(name, format_args!("{message}"), &format!("it belongs to {hint}: leave it out"));
         }
     }
-    Some(Box::new(Health { probe, times, role: raw.role.unwrap_or_default(), memory }))
+    Some(Health { probe, times, role: raw.role.unwrap_or_default(), memory })
 }
 
 /// Whether it says how the service is asked.
@@ -98,7 +120,7 @@ pub fn asks(raw: &raw::Health<'_>) -> bool {
 }
 
 /// Whether it says anything else.
-fn has_more(raw: &raw::Health<'_>) -> bool {
+pub fn has_more(raw: &raw::Health<'_>) -> bool {
     let texts = [raw.max_age, raw.memory, raw.interval, raw.timeout, raw.start_period];
     texts.iter().any(Option::is_some) || raw.status.is_some() || raw.retries.is_some() || raw.role.is_some()
 }

@@ -1,16 +1,19 @@
 //! Overrides: what one names replaces what the service has.
 
-use super::health::asks;
+use super::health::{asks, has_more};
 use super::problem::Span;
 use super::validate::{Context, nearest};
 use super::{raw, values};
 use std::borrow::Cow;
 
-/// An override: whose, where it stands, and whether it says how the service is asked for its health.
+/// An override: whose, where it stands, and what it says of the service's health: one way to ask, anything of one check, a
+/// list of checks.
 pub struct Override<'a> {
     name: &'a str,
     span: Span,
     asks: bool,
+    one: bool,
+    many: bool,
 }
 
 /// The overrides, with a word about those that one file has twice for a service. Not inlined:
@@ -29,7 +32,9 @@ pub fn overrides<'a>(context: &mut Context<'a, '_, '_>, spans: &[Span]) -> Vec<O
             let message = format_args!("an override of {:?} is there twice", values::decoded(name));
             context.problem(name, message, &format!("the first is in {place}: make them one"));
         }
-        list.push(Override { name, span: *span, asks: asks(&raw.health) });
+        let asks = asks(&raw.health);
+        let (one, many) = (asks || has_more(&raw.health), raw.checks.is_some());
+        list.push(Override { name, span: *span, asks, one, many });
     }
     list
 }
@@ -38,6 +43,13 @@ pub fn overrides<'a>(context: &mut Context<'a, '_, '_>, spans: &[Span]) -> Vec<O
 pub fn apply<'a>(context: &mut Context<'a, '_, '_>, overrides: &[Override<'a>], service: &mut raw::Service<'a>) {
     let Some(name) = service.name else { return };
     for own in overrides.iter().filter(|own| same(name, own.name)) {
+        // One check and a list take each other's place.
+        if own.many {
+            service.health = raw::Health::default();
+        }
+        if own.one {
+            service.checks = None;
+        }
         if own.asks {
             // Another way to ask: what belongs to the one before goes with it.
             let raw::Health { interval, timeout, retries, start_period, role, .. } =

@@ -30,7 +30,7 @@ words! {
     Kind { "daemon" => Daemon, "oneshot" => Oneshot }
     NotifyAccess { "main" => Main, "all" => All }
     Then { "keep-trying" => KeepTrying, "stop" => Stop, "dependants" => Dependants, "reboot" => Reboot }
-    Role { "live" => Live, "ready" => Ready }
+    Role { "startup" => Startup, "live" => Live, "ready" => Ready }
     Network { "none" => None, "host" => Host }
     Seccomp { "default" => Default, "strict" => Strict, "log" => Log, "off" => Off }
     MountType { "volume" => Volume, "bind" => Bind, "tmpfs" => Tmpfs }
@@ -144,6 +144,8 @@ objects! {
         pub notify_access: Option<NotifyAccess>,
         pub watchdog: Option<&'a str>,
         pub health: Health<'a>,
+        /// `health` where it is a list: the scanner marks its key, see [`super::scan`].
+        pub checks = "[ealth": Option<Vec<Health<'a>, { limits::CHECKS }>>,
         pub network: Option<Network>,
         pub capabilities: Option<Vec<&'a str, 41>>,
         pub seccomp: Option<Seccomp>,
@@ -154,7 +156,7 @@ objects! {
         pub critical: Option<bool>,
     }
 
-    /// A service's `health`.
+    /// A service's `health`, or an entry of it.
     pub struct Health<'a> {
         pub tcp: Option<&'a str>,
         pub http: Option<&'a str>,

@@ -78,6 +78,8 @@ struct Scanner<'a, 's, 'f> {
     frames: Vec<Frame>,
     /// What is to be blanked once nothing borrows the text.
     dropped: Vec<Span>,
+    /// Where the keys begin that may hold an object or a list and hold a list.
+    lists: Vec<usize>,
     /// The table of the whole file.
     root: &'static Object,
     /// Where the file begins in the text of all.
@@ -111,13 +113,13 @@ fn scan_file(
 ) -> (Vec<u8>, bool) {
     let mut text = bytes.to_vec();
     let comments_end = blank(&mut text, sink);
-    let mut dropped = Vec::new();
+    let (mut dropped, mut lists) = (Vec::new(), Vec::new());
     let mut whole = false;
     match Cursor::new(&text, JSON_DEPTH) {
         Err(error) => syntax(sink, &text, error, None),
         Ok(cursor) => {
             let (keys, frames) = (Keys::default(), Vec::with_capacity(JSON_DEPTH));
-            let mut scanner = Scanner { cursor, sink, keys, frames, dropped: Vec::new(), root, base, parts };
+            let mut scanner = Scanner { cursor, sink, keys, frames, dropped, lists, root, base, parts };
             match scanner.walk() {
                 Ok(()) => whole = true,
                 // Where a comment swallows the rest, that the text ends too early has been explained.
@@ -127,7 +129,13 @@ fn scan_file(
                     syntax(scanner.sink, &text, error, open);
                 }
             }
-            dropped = scanner.dropped;
+            (dropped, lists) = (scanner.dropped, scanner.lists);
+        }
+    }
+    // A raw type has a field for each of both: a list's key is marked with a bracket, which no key that is known has.
+    for start in lists {
+        if let Some(first) = text.get_mut(start + 1) {
+            *first = b'[';
         }
     }
     dropped.iter().for_each(|span| erase(&mut text, span.start, span.end));
@@ -215,18 +223,25 @@ impl Scanner<'_, '_, '_> {
             return Ok(());
         }
         match (&key.kind, token.kind, in_list) {
-            (Kind::Object(object), json::Kind::ObjectStart, false) => {
+            (Kind::Object(object) | Kind::OneOrMore(object, _), json::Kind::ObjectStart, false) => {
                 // What an override holds in an object replaces what is there one by one.
                 let partial = self.frames.last().is_some_and(|frame| frame.partial);
                 self.open(Of::Object(object, None), token, partial);
             }
-            (Kind::Objects(object, _), json::Kind::ObjectStart, true) => {
+            (Kind::Objects(object, _) | Kind::OneOrMore(object, _), json::Kind::ObjectStart, true) => {
                 self.open(Of::Object(object, None), token, false);
             }
             (Kind::Partial(object, _), json::Kind::ObjectStart, true) => {
                 self.open(Of::Object(object, None), token, true);
             }
-            (Kind::Objects(..) | Kind::Partial(..) | Kind::Texts(..), json::Kind::ArrayStart, false) => {
+            (
+                Kind::Objects(..) | Kind::Partial(..) | Kind::Texts(..) | Kind::OneOrMore(..),
+                json::Kind::ArrayStart,
+                false,
+            ) => {
+                if let Kind::OneOrMore(..) = key.kind {
+                    self.lists.extend(self.frames.last().map(|frame| frame.member.0));
+                }
                 self.open(Of::List(key), token, false);
             }
             _ => {
@@ -253,7 +268,10 @@ impl Scanner<'_, '_, '_> {
 
     /// Whether the list has more elements than it may, which is said once.
     fn surplus(&mut self, key: &Key, token: &Token) -> bool {
-        let (Kind::Objects(_, max) | Kind::Partial(_, max) | Kind::Texts(_, max)) = key.kind else { return false };
+        let (Kind::Objects(_, max) | Kind::Partial(_, max) | Kind::Texts(_, max) | Kind::OneOrMore(_, max)) = key.kind
+        else {
+            return false;
+        };
         let count = self.frames.last().map_or(0, |frame| frame.count);
         if count == max + 1 {
             let span = Span { start: token.start, end: token.end };
@@ -400,7 +418,7 @@ fn integer(text: &str, min: i64, max: i64) -> Option<Complaint> {
 /// A value of the wrong type.
 fn mismatch(kind: &Kind, found: json::Kind, in_list: bool, text: &str, key: &Key) -> Complaint {
     let wanted = match (kind, in_list) {
-        (Kind::Objects(..) | Kind::Partial(..), true) => "may only hold objects",
+        (Kind::Objects(..) | Kind::Partial(..) | Kind::OneOrMore(..), true) => "may only hold objects",
         (Kind::Texts(..), true) => "may only hold texts",
         _ => "must be",
     };
@@ -475,7 +493,7 @@ fn syntax(sink: &mut Sink<'_>, text: &[u8], error: json::JsonError, open: Option
         (What::Escape, _) => Some("write \\\\ for a backslash".into()),
         (What::Utf8, _) => Some("save the file as UTF-8".into()),
         (What::ByteOrderMark, _) => Some("save the file as UTF-8 without one".into()),
-        (What::Depth, _) => Some(format!("at most {JSON_DEPTH} levels; this format needs 5")),
+        (What::Depth, _) => Some(format!("at most {JSON_DEPTH} levels; this format needs 6")),
         (What::Trailing, Some(b'}' | b']')) => Some("is there one closing bracket or brace too many?".into()),
         (What::End, _) => Some(match open.and_then(|open| Some((text.get(open)?, sink.place(open, open)))) {
             Some((bracket, place)) => format!("the {} in {place} is not closed", char::from(*bracket)),

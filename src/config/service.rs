@@ -55,7 +55,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let env = list(&raw.env).iter().map(|entry| context.expanded(entry, "env", Text::Env)).collect();
     let hostname = raw.hostname.map(|name| context.expanded(name, "hostname", Text::HostName));
     let texts = |raw: &[&str]| raw.iter().map(|text| boxed(text)).collect();
-    let pings = health.as_ref().is_some_and(|health| health.probe == Probe::Notify);
+    let pings = health.iter().any(|check| check.probe == Probe::Notify);
     let default = Service::new(name?, root?, limits?);
     Some(Service {
         kind,

@@ -114,15 +114,17 @@ fn every_key_reaches_the_plan() {
     assert_eq!((broker.start_timeout, broker.network), (Millis(60_000), Network::Host));
     assert_eq!((broker.ready, broker.notify), (Ready::Fd(7), Some(NotifyAccess::All)));
     assert_eq!(broker.watchdog, Some(Millis(10_000)));
-    let check = broker.health.as_ref().unwrap();
+    let [check] = &*broker.health else { panic!("{:?}", broker.health) };
     assert_eq!((check.probe.to_string().as_str(), check.role), ("tcp 127.0.0.1:1883", Role::Live));
     let (five, one) = (Some(Millis(5000)), Some(Millis(1000)));
     let times = Times { interval: five, timeout: one, start_period: Some(Millis(0)), retries: Some(4) };
     assert_eq!(check.times, times, "an override keeps what it does not name");
     let (keys, clock, getty) = (&plan.services[1], &plan.services[2], &plan.services[5]);
-    let check = keys.health.as_ref().unwrap();
+    let check = &keys.health[0];
     assert_eq!((&check.probe, check.role), (&Probe::File("/run/beat".into(), Millis(20_000)), Role::Ready));
-    assert_eq!(clock.health.as_ref().unwrap().probe, Probe::Unix("/run/clock".into()));
+    let checks: Vec<String> = clock.health.iter().map(|c| format!("{} {}", c.role.word(), c.probe)).collect();
+    assert_eq!(checks, ["live unix /run/clock", "startup exec clock", "ready http://127.0.0.1:8080/now"]);
+    assert_eq!((clock.ready, clock.ready_by(), broker.ready_by()), (Ready::Health, Some(Role::Ready), None));
     assert_eq!((getty.notify, getty.ping_period()), (Some(NotifyAccess::Main), Some(Millis(10_000))));
     assert_eq!((keys.ready, keys.notify, keys.watchdog), (Ready::Started, None, None));
     assert!(broker.capabilities.has(10) && broker.capabilities.has(13));
@@ -191,6 +193,10 @@ fn visit(object: &'static Object, whole: &dyn Fn(String) -> String, check: &mut 
             keys::Kind::Bool => values.extend(["true".into(), "false".into()]),
             keys::Kind::Word(words) => values.extend(words.iter().map(|word| format!("{word:?}"))),
             keys::Kind::Object(inner) => visit(inner, &|inner| with(&inner), check),
+            keys::Kind::OneOrMore(inner, _) => {
+                visit(inner, &|inner| with(&inner), check);
+                visit(inner, &|inner| with(&format!("[{inner}]")), check);
+            }
             keys::Kind::Objects(inner, _) | keys::Kind::Partial(inner, _) => {
                 visit(inner, &|inner| with(&format!("[{inner}]")), check)
             }

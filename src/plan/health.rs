@@ -4,7 +4,7 @@ use crate::base::units::{Bytes, Millis};
 use core::fmt;
 use core::net::SocketAddr;
 
-/// A service's health check.
+/// One health check of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// How it is asked.
@@ -88,15 +88,30 @@ fn split(text: &str) -> Option<(&str, &str)> {
     Some(rest.split_at(path))
 }
 
-/// What comes of a service that fails its probes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// What a check is for, and so what comes of failing it. A service has at most one check of each role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Role {
-    /// It is ended and started again as its restart policy says.
+    /// Until its first success no other check is asked; after it, it is not asked any more.
+    Startup,
+    /// The service is ended and started again as its restart policy says.
     #[default]
     Live,
-    /// It is shown as not ready, and what needs it ready waits; nothing else.
+    /// The service is shown as not ready, and what needs it ready waits; nothing else.
     Ready,
+}
+
+impl Role {
+    /// All roles, in their order.
+    pub const ALL: [Role; 3] = [Role::Startup, Role::Live, Role::Ready];
+
+    /// Its word in the config.
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Startup => "startup",
+            Role::Live => "live",
+            Role::Ready => "ready",
+        }
+    }
 }
 
 /// How often and how patiently a service is asked. What is `None` was not said.

@@ -1,6 +1,6 @@
 //! One service of a plan.
 
-use super::{CapSet, Health, Limits, Probe, Rlimit};
+use super::{CapSet, Health, Limits, Probe, Rlimit, Role};
 use crate::base::name::Name;
 use crate::base::units::{Bytes, Millis};
 
@@ -65,8 +65,8 @@ pub struct Service {
     pub notify: Option<NotifyAccess>,
     /// The longest time between two of its pings, from the start of main on; `None`: it is not watched.
     pub watchdog: Option<Millis>,
-    /// How it is asked whether it works; `None`: it is not.
-    pub health: Option<Box<Health>>,
+    /// How it is asked whether it works; empty: it is not.
+    pub health: Vec<Health>,
     /// Its network.
     pub network: Network,
     /// Capabilities it keeps; [`CapSet::ALL`]: whatever there are.
@@ -126,7 +126,7 @@ impl Service {
             ready: Ready::Started,
             notify: None,
             watchdog: None,
-            health: None,
+            health: Vec::new(),
             network,
             capabilities,
             seccomp,
@@ -145,8 +145,19 @@ impl Service {
 
     /// The longest time between two of its pings, for whatever reason it has to ping.
     pub fn ping_period(&self) -> Option<Millis> {
-        let pings = self.health.as_ref().filter(|health| health.probe == Probe::Notify);
-        self.watchdog.or_else(|| pings.map(|health| health.times.interval()))
+        let pings = self.health.iter().find(|check| check.probe == Probe::Notify);
+        self.watchdog.or_else(|| pings.map(|check| check.times.interval()))
+    }
+
+    /// Its health check of this role.
+    pub fn check(&self, role: Role) -> Option<&Health> {
+        self.health.iter().find(|check| check.role == role)
+    }
+
+    /// The role of the check whose first success makes it ready; `None`: something else does.
+    pub fn ready_by(&self) -> Option<Role> {
+        let roles = [Role::Ready, Role::Startup, Role::Live].into_iter();
+        roles.filter(|_| self.ready == Ready::Health).find(|role| self.check(*role).is_some())
     }
 
     /// How long what comes after main may take.

@@ -4,6 +4,7 @@
 use super::escalation::Rung;
 use super::event::{Index, Number, Token};
 use super::service::Phase;
+use crate::plan::Role;
 
 /// One thing to do. The loop carries them out in order; none blocks, and what comes of one is a later event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub enum Action {
     KillInit(Index, Number),
     /// Freeze every process of the service (`true`) or let them go on; answered by `Frozen`.
     Freeze(Index, Number, bool),
-    /// Ask it whether it works; answered by `Probed`.
-    Probe(Index, Number),
+    /// Ask it whether it works, by its check of this role; answered by `Probed`.
+    Probe(Index, Number, Role),
     /// Ask no more: what is on its way is given up, and nothing comes of it.
     EndProbe(Index, Number),
     /// The instance is dead: remove what it leaves.
@@ -60,7 +61,7 @@ impl Action {
             | Action::Changed(index, _)
             | Action::GiveUp(index, _)
             | Action::PutOff(index)
-            | Action::Probe(index, _)
+            | Action::Probe(index, ..)
             | Action::EndProbe(index, _)
             | Action::Crashed(index)
             | Action::OnHold(index, _)

@@ -143,12 +143,12 @@ impl Supervisor<'_> {
         if running { Found::Running(number, frozen) } else { Found::Ended(number) }
     }
 
-    /// Makes what the check of an instance that runs on needs, as its start did for the supervisor before.
+    /// Makes what the checks of an instance that runs on needs, as its start did for the supervisor before.
     fn equip_check(&mut self, index: Index) {
         let (device, at) = (&self.plan.device, usize::from(index));
         let (Some(service), Some(slot)) = (self.plan.services.get(at), self.slots.get_mut(at)) else { return };
         let number = match &slot.live {
-            Some(live) if service.health.as_ref().is_some_and(|check| check.probe.is_command()) => live.number,
+            Some(live) if service.health.iter().any(|check| check.probe.is_command()) => live.number,
             _ => return,
         };
         let times = Material::find(device, service, &mut self.images, "its image was removed or replaced meanwhile")

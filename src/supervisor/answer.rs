@@ -77,12 +77,13 @@ impl Why<'_> {
     /// What its probes have met, where that is the reason.
     fn health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Why(plan, index, service) = self;
-        let check = plan.services.get(usize::from(*index)).and_then(|configured| configured.health.as_ref());
-        let (Some(check), Some(fault)) = (check, service.health.fault) else { return Ok(()) };
+        let checks = plan.services.get(usize::from(*index)).map_or(&[][..], |configured| &configured.health);
+        let Some((check, health)) = service.health.worst(checks) else { return Ok(()) };
+        let Some(fault) = health.fault else { return Ok(()) };
         if matches!(service.reason, Reason::Unhealthy | Reason::NotReady | Reason::StartTimeout) {
             write!(f, ": {}: {fault}", check.probe)?;
         }
-        match (service.reason, service.health.failures) {
+        match (service.reason, health.failures) {
             (Reason::Unhealthy, times @ 2..) => write!(f, ", {times} times"),
             _ => Ok(()),
         }
@@ -166,7 +167,7 @@ pub fn service_line(
         name: cut(name(plan, index)),
         state: state_word(service),
         health: match configured {
-            Some(plan::Service { health: Some(_), .. }) if service.has_instance() => cut(service.health.word()),
+            Some(configured) if service.has_instance() => cut(service.health.word(&configured.health)),
             _ => heapless::String::new(),
         },
         reason: cut(&match service.hold {

@@ -15,7 +15,8 @@
 //! - a service that has to say that it is ready is starting until then, and one that reloads has as long for that; one that has to ping and does not is aborted,
 //!   during its start too ([`super::notify`]);
 //! - a oneshot with a timer starts when it is due, never a second time while it runs ([`super::timer`]);
-//! - one that is asked whether it works and fails too often is aborted as well, or shown as not ready ([`super::health`]);
+//! - one that is asked whether it works and fails too often is aborted as well, or shown as not ready, as the role of its
+//!   check says; until its startup check has succeeded it is asked nothing else ([`super::health`]);
 //! - exit code 78 says that starting again is of no use;
 //! - one process killed for want of memory ends the whole instance: half a service is worse than none.
 #![forbid(unsafe_code)]
@@ -24,7 +25,7 @@ use super::action::{Action, Actions, Refusal, Verdict};
 use super::budget::Budget;
 use super::event::{Event, Index, InstanceEvent, Number, Order, Token};
 use super::graph;
-use super::health::Health;
+use super::health::Checks;
 use super::service::{After, Ending, Phase, Reason, Service};
 use super::waits::{Goal, WAITS, Wait, verdict};
 use crate::base::units::Millis;
@@ -97,7 +98,7 @@ impl State {
         let mut next = None;
         for service in &self.services {
             let Service { deadline, ping_by, hold, due, health, .. } = service;
-            next = Millis::earliest(&[next, *deadline, *ping_by, *hold, due.at, health.due]);
+            next = Millis::earliest(&[next, *deadline, *ping_by, *hold, due.at, health.next().map(|(at, _)| at)]);
         }
         next
     }
@@ -178,10 +179,7 @@ impl Step<'_> {
             if let Some(ping_by) = service.ping_by.take_if(|at| *at <= now) {
                 self.overdue(index, ping_by);
             }
-            let due = self.service(index).and_then(|service| service.health.due.filter(|due| *due <= now));
-            if let Some(due) = due {
-                self.probe_due(index, due);
-            }
+            self.probes_due(index);
             let Some(service) = self.service(index) else { continue };
             if service.deadline.is_none_or(|deadline| deadline > now) {
                 continue;
@@ -322,7 +320,7 @@ impl Step<'_> {
         service.number = service.number.saturating_add(1);
         (service.oom, service.paused, service.late, service.ran) = (false, false, false, Millis(0));
         (service.after, service.detail, service.said) = (After::Policy, None, None);
-        service.health = Health::default();
+        service.health = Checks::default();
         let number = service.number;
         service.furthest = Some(furthest);
         self.enter(index, Phase::Starting, Reason::None, Some(self.now.plus(timeout)));

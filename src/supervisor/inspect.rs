@@ -10,7 +10,7 @@ use crate::base::signal;
 use crate::image::text::{quote, quote_list};
 use crate::plan::{
     self, CapSet, Condition, Feature, Kind, Listen, Memory, MountKind, Network, NotifyAccess, Ready, RestartPolicy,
-    RlimitKind, Role, Root, RootFs, Schedule, Seccomp, Service as Configured, Socket, Then,
+    RlimitKind, Root, RootFs, Schedule, Seccomp, Service as Configured, Socket, Then,
 };
 use crate::sandbox::cgroup::Controller;
 use crate::sandbox::prepare::has_overlayfs;
@@ -146,8 +146,14 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
         };
     });
     supervision(&mut object, configured, service.due.overruns);
-    if let Some(check) = &configured.health {
-        health(&mut object, check, &service.health);
+    let fill = |one: &mut Object, check: &plan::Health| health(one, check, service.health.of(check.role));
+    match &*configured.health {
+        [] => {}
+        [check] => {
+            fill(object.open("health"), check);
+            object.close();
+        }
+        checks => drop(object.objects("health", checks, fill)),
     }
     object.end()
 }
@@ -185,15 +191,10 @@ pub(super) fn device(supervisor: &Supervisor) -> String {
     object.end()
 }
 
-/// The health check with its times as they are, and how it stands.
+/// A health check with its times as they are, and how it stands.
 fn health(object: &mut Object, check: &plan::Health, health: &Health) {
     let times = if health.due.is_some() { health.times } else { check.times.or(health.times) };
-    let role = match check.role {
-        Role::Live => "live",
-        Role::Ready => "ready",
-    };
     object
-        .open("health")
         .text("probe", &check.probe)
         .text("state", health.word())
         .raw("failures", health.failures)
@@ -202,8 +203,7 @@ fn health(object: &mut Object, check: &plan::Health, health: &Health) {
         .text("timeout", times.timeout())
         .optional("start_period", times.start_period)
         .raw("retries", times.retries())
-        .text("role", role)
-        .close();
+        .text("role", check.role.word());
 }
 
 fn process(object: &mut Object, service: &Configured) {

@@ -87,7 +87,7 @@ impl Supervisor<'_> {
                 };
                 self.happened(index, number, InstanceEvent::Frozen(result));
             }
-            Action::Probe(index, number) => self.probe(index, number),
+            Action::Probe(index, number, role) => self.probe(index, number, role),
             Action::EndProbe(index, _) => self.end_probe(index),
             Action::Cleanup(index, number) => self.cleanup(index, number),
             Action::Changed(index, phase) => self.changed(index, phase),

@@ -10,9 +10,9 @@ use super::event::{Index, InstanceEvent, Number};
 use super::fault::Fault;
 use super::run::Supervisor;
 use super::source::probe_event;
-use crate::base::units::Millis;
+use crate::base::units::{Bytes, Millis};
 use crate::image::config::HealthCheck;
-use crate::plan::{Device, Health, Network, Probe, Service, Times, Url};
+use crate::plan::{Device, Health, Network, Probe, Role, Service, Times, Url};
 use crate::sandbox::cgroup::Tree;
 use crate::sys::path::{Links, open, open_beneath, terminated};
 use crate::sys::process::{NEW_NET, enter};
@@ -45,6 +45,8 @@ const REQUEST_BYTES: usize = 384;
 /// What the loop holds of one service's probes.
 #[derive(Debug, Default)]
 pub struct Probing {
+    /// Of which check the last probe was.
+    role: Role,
     /// The connection of the probe on its way, or the pipe that its command says something to.
     socket: Option<OwnedFd>,
     /// The command, from the first start of the service on.
@@ -53,9 +55,12 @@ pub struct Probing {
     reads: bool,
     /// The beginning of the answer.
     answer: heapless::Vec<u8, STATUS_BYTES>,
-    /// When the file of the check was changed, as it says itself, and since when it says so; `None`: since long ago.
-    beat: Option<((i64, i64), Option<Millis>)>,
+    /// When the file of the check of each role was changed, as it says itself, and since when it says so; `None`: since
+    /// long ago.
+    beats: [Beat; Role::ALL.len()],
 }
+
+type Beat = Option<((i64, i64), Option<Millis>)>;
 
 /// How far a probe has come; what it has met is a [`Fault`].
 enum Progress {
@@ -72,10 +77,10 @@ fn errno(errno: impl Into<crate::sys::Errno>) -> Fault {
 }
 
 impl Supervisor<'_> {
-    /// Begins a probe of service `index`.
-    pub(super) fn probe(&mut self, index: Index, number: Number) {
+    /// Begins a probe of service `index`, by its check of this role.
+    pub(super) fn probe(&mut self, index: Index, number: Number, role: Role) {
         self.end_probe(index);
-        let outcome = self.begin_probe(index);
+        let outcome = self.begin_probe(index, role);
         self.answered(index, number, outcome);
     }
 
@@ -99,10 +104,10 @@ impl Supervisor<'_> {
     pub(super) fn attend_probe(&mut self, index: Index) {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
         let (Some(live), Some(probing)) = (&slot.live, &mut slot.probing) else { return };
-        let check = self.plan.services.get(usize::from(index)).and_then(|service| service.health.as_deref());
+        let check = self.plan.services.get(usize::from(index)).and_then(|service| service.check(probing.role));
         let (Some(check), Some(socket)) = (check, &probing.socket) else { return };
         let number = live.number;
-        if let Some(command) = &mut probing.command {
+        if let Some(command) = probing.command.as_mut().filter(|_| check.probe.is_command()) {
             return command.listen(socket);
         }
         let connects = !probing.reads;
@@ -119,18 +124,23 @@ impl Supervisor<'_> {
         let is_its = |probing: &Probing| probing.command.as_ref().is_some_and(|command| command.visitor() == pid);
         let found = self.slots.iter().position(|slot| slot.probing.as_deref().is_some_and(is_its));
         let Some((index, slot)) = found.and_then(|index| Some((index, self.slots.get_mut(index)?))) else { return };
-        let Some(Probing { socket, command: Some(command), .. }) = slot.probing.as_deref_mut() else { return };
-        if let Some(socket) = socket {
+        let Some(Probing { role, socket, command: Some(command), .. }) = slot.probing.as_deref_mut() else { return };
+        // Of one that was given up the pipe is closed: what there is may be the connection of another check.
+        if let Some(socket) = socket.as_ref().filter(|_| !command.is_given_up()) {
             command.listen(socket);
         }
         let outcome = command.ended(status);
-        let first = self.state.services().get(index).is_some_and(|service| service.health.misses == 0);
+        let first = self.state.services().get(index).is_some_and(|service| service.health.of(*role).misses == 0);
         if first && matches!(outcome, Some(Err(_))) && !command.said.is_empty() {
             let name = answer::name(&self.plan, index as Index);
             self.report.line(format_args!("{name}: its check says: {}", command.said));
         }
-        if let (Some(outcome), Some(number)) = (outcome, slot.live.as_ref().map(|live| live.number)) {
-            self.answered(index as Index, number, outcome.map(|()| Progress::Done));
+        let asked = self.state.services().get(index).and_then(|service| service.health.asked());
+        match (slot.live.as_ref().map(|live| live.number), outcome, asked) {
+            (Some(number), Some(outcome), _) => self.answered(index as Index, number, outcome.map(|()| Progress::Done)),
+            // It may have waited for this one, which was given up; if not, it begins anew.
+            (Some(number), None, Some(role)) => self.probe(index as Index, number, role),
+            _ => {}
         }
     }
 
@@ -144,12 +154,13 @@ impl Supervisor<'_> {
         self.happened(index, number, InstanceEvent::Probed(outcome));
     }
 
-    fn begin_probe(&mut self, index: Index) -> Outcome {
+    fn begin_probe(&mut self, index: Index, role: Role) -> Outcome {
         let at = usize::from(index);
         let service = self.plan.services.get(at);
         let (Some(service), Some(slot)) = (service, self.slots.get_mut(at)) else { return Err(Fault::Errno(EIO)) };
-        let (Some(check), Some(live)) = (&service.health, &slot.live) else { return Err(Fault::Errno(EIO)) };
+        let (Some(check), Some(live)) = (service.check(role), &slot.live) else { return Err(Fault::Errno(EIO)) };
         let probing = slot.probing.get_or_insert_default();
+        probing.role = role;
         let socket = match &check.probe {
             Probe::Tcp(address) | Probe::Http(Url { address, .. }, _) => {
                 let net = match (service.network, &slot.net) {
@@ -164,6 +175,10 @@ impl Supervisor<'_> {
             Probe::File(path, most) => return probing.look(live.init, path, *most, self.now).map(|()| Progress::Done),
             Probe::Exec(_) | Probe::Image => {
                 let command = probing.command.as_mut().ok_or(Fault::Errno(EIO))?;
+                if command.visitor() != 0 {
+                    // One that was given up: there is no second one beside it, and this begins once it has ended.
+                    return Ok(Progress::OnItsWay);
+                }
                 command.start(check, self.run.path(), service, live.init)?
             }
             // Whether it pings the core sees for itself.
@@ -176,24 +191,27 @@ impl Supervisor<'_> {
     }
 }
 
-/// Makes what the check of `service` needs beside its instance: its command, in a group of its own. `own`: what its image
-/// says; gives the times of that where they count.
+/// Makes what the checks of `service` need beside its instance: their commands, in a group of their own. `own`: what its
+/// image says; gives the times of that where they count.
 pub(super) fn equip(
     probing: &mut Option<Box<Probing>>,
     (device, service): (&Device, &Service),
     own: Option<&HealthCheck>,
     tree: &mut Tree,
 ) -> Result<Option<Times>, String> {
-    let Some(check) = service.health.as_ref().filter(|check| check.probe.is_command()) else { return Ok(None) };
+    if memory(service) == Bytes(0) {
+        return Ok(None);
+    }
+    let asks_image = service.health.iter().any(|check| check.probe == Probe::Image);
     let lacks = "its image has no HEALTHCHECK: write \"exec\" in place of \"image\" under \"health\"";
-    let (words, times) = match (&check.probe, own) {
-        (Probe::Image, None) => return Err(lacks.into()),
-        (Probe::Image, Some(own)) => (&*own.command, Some(own.times)),
-        _ => (&[][..], None),
+    let (words, times) = match own {
+        _ if !asks_image => (&[][..], None),
+        None => return Err(lacks.into()),
+        Some(own) => (&*own.command, Some(own.times)),
     };
     let probing = probing.get_or_insert_default();
     if probing.command.is_none() {
-        probing.command = Some(Command::new((device, service, check), words, tree)?);
+        probing.command = Some(Command::new((device, service), words, tree)?);
     }
     Ok(times)
 }
@@ -201,7 +219,7 @@ pub(super) fn equip(
 impl Probing {
     /// The instance that was asked is no more.
     pub(super) fn forget(&mut self) {
-        self.beat = None;
+        self.beats = Default::default();
     }
 
     /// Takes its command, to be removed.
@@ -251,12 +269,13 @@ impl Probing {
         #[allow(clippy::unnecessary_cast)] // Both are 32 bits wide on some machines.
         let changed = (facts.st_mtime as i64, facts.st_mtime_nsec as i64);
         let by_the_clock = age(changed.0);
-        let since = match self.beat {
+        let Some(beat) = self.beats.get_mut(self.role as usize) else { return Err(Fault::Errno(EIO)) };
+        let since = match *beat {
             Some((last, since)) if last == changed => since,
             None if by_the_clock > most => None,
             Some(_) | None => Some(now),
         };
-        self.beat = Some((changed, since));
+        *beat = Some((changed, since));
         let age = since.map_or(by_the_clock, |since| now.since(since));
         if since.is_none() || age > most { Err(Fault::Old(Millis(age.0 / 1000 * 1000))) } else { Ok(()) }
     }

@@ -6,6 +6,7 @@
 
 use super::backoff::Backoff;
 use super::event::Status;
+use super::health::Checks;
 use super::service::{After, Ending, Phase, Reason, Service};
 use super::timer::Due;
 use crate::base::units::Millis;
@@ -15,7 +16,7 @@ use crate::log::entry::crc32;
 pub const NAME: &str = "state";
 
 /// Numbers that this version knows.
-const WORDS: usize = 22;
+const WORDS: usize = 23;
 /// Numbers that a record may have: room for later versions.
 const MOST_WORDS: usize = 64;
 const HEAD_BYTES: usize = 16;
@@ -141,6 +142,7 @@ pub fn encode(service: &Service, oom_kills: u64, config: [u64; 2]) -> [u8; RECOR
         time(service.hold),
         time(service.due.at),
         service.due.last().map_or(0, |last| SIGN ^ last.cast_unsigned()),
+        service.health.number(),
     ];
     let mut out = [0; RECORD_BYTES];
     for (place, word) in out[WORDS_AT..].chunks_exact_mut(8).zip(words) {
@@ -196,6 +198,7 @@ pub fn decode(bytes: &[u8]) -> Option<Saved> {
         hold,
         due,
         last,
+        health,
     ] = words;
     let detail = core::str::from_utf8(body.get(..length.min(TEXT_BYTES))?).ok()?;
     let time = |word: u64| word.checked_sub(1).map(Millis);
@@ -228,6 +231,7 @@ pub fn decode(bytes: &[u8]) -> Option<Saved> {
         hold: time(hold),
         due: Due::of(time(due), (last != 0).then_some((SIGN ^ last).cast_signed())),
         oom_kills: count(oom_kills),
+        health: Checks::of_number(health),
         detail: (!detail.is_empty()).then(|| detail.into()),
         ..Service::new()
     };
@@ -258,6 +262,7 @@ mod tests {
             due: Due::of(Some(Millis(123)), Some(-86_400_000)),
             backoff,
             oom_kills: 2,
+            health: Checks::of_number(0x0103_0000_00ff),
             detail: Some("the mount of /data failed".into()),
             ..Service::new()
         }
@@ -304,9 +309,10 @@ mod tests {
     fn versions_read_what_they_know_of_each_other_and_take_nothing_away() {
         let bytes = encode(&sample(), 3, [4, 5]);
         // N reads what N-1 wrote: what that did not know is zero.
-        let old = decode(&of_version(&bytes, WORDS - 3)).unwrap();
+        let old = decode(&of_version(&bytes, WORDS - 4)).unwrap();
         assert_eq!((old.service.hold, old.oom_kills, old.config), (None, 3, [4, 5]));
-        let older = decode(&of_version(&bytes, WORDS - 7)).unwrap();
+        assert_eq!(old.service.health, Checks::default());
+        let older = decode(&of_version(&bytes, WORDS - 8)).unwrap();
         assert_eq!((older.service.phase, older.oom_kills, older.config), (sample().phase, 3, [0, 0]));
         // N reads what N+1 wrote.
         let later = of_version(&bytes, WORDS + 5);

@@ -3,7 +3,7 @@
 
 use super::backoff::Backoff;
 use super::event::{Index, Number, Status};
-use super::health::Health;
+use super::health::Checks;
 use super::timer::Due;
 use crate::base::exit;
 use crate::base::units::Millis;
@@ -100,9 +100,9 @@ pub enum Reason {
     Stopping,
     /// It did not ping within its `watchdog`, or said itself that something is wrong.
     Watchdog,
-    /// It failed too many probes; [`Service::health`] says which way.
+    /// It failed too many probes of its live check; [`Service::health`] says which way.
     Unhealthy,
-    /// It runs and fails its probes, which is shown and nothing else.
+    /// It runs and fails the probes of its ready check, which is shown and nothing else.
     NotReady,
     /// The sandbox could not be made; [`Service::detail`] says why.
     SpawnFailed,
@@ -239,7 +239,7 @@ pub struct Service {
     /// Whether it has had a period more because the supervisor looked too late, and has not pinged since.
     pub late: bool,
     /// How it answers when it is asked whether it works.
-    pub health: Health,
+    pub health: Checks,
     /// The current or last instance; 0 before the first.
     pub number: Number,
     /// What happens once the instance is gone.
@@ -280,7 +280,7 @@ impl Service {
             period: None,
             ping_by: None,
             late: false,
-            health: Health::default(),
+            health: Checks::default(),
             number: 0,
             after: After::Policy,
             ran: Millis(0),

@@ -1,7 +1,7 @@
 //! An instance in the world: what it does by itself, and what anyone outside coracle would know of it.
 
 use coracle::base::units::Millis;
-use coracle::plan::{Ready, Role, Service};
+use coracle::plan::{Probe, Ready, Role, Service, Times};
 use coracle::supervisor::event::InstanceEvent;
 use coracle::supervisor::notify::Standing;
 
@@ -25,12 +25,14 @@ pub struct Body {
     /// Whether it has become ready, and since when it reads its configuration anew.
     pub ready: bool,
     pub reloads: Option<Millis>,
-    /// Whether a probe is on its way to it, and whether its answers can be bad or late.
-    pub asked: bool,
+    /// Of which check a probe is on its way to it, and whether its answers can be bad or late.
+    pub asked: Option<Role>,
     pub sick: bool,
-    /// Probes in a row that failed, and how many have to.
-    pub misses: u8,
-    pub retries: u8,
+    /// Of the check of each role the probes in a row that failed, and how many have to.
+    pub misses: [u8; 3],
+    pub retries: [u8; 3],
+    /// Whether its startup check has succeeded.
+    pub started: bool,
     /// How many its image wants, if it says so.
     pub image: Option<u8>,
     /// Whether another supervisor has taken it over.
@@ -67,18 +69,32 @@ impl Body {
             }
             InstanceEvent::Probing(times) => {
                 self.image = times.retries;
-                let check = configured.health.as_ref();
-                self.retries = check.map_or(0, |check| check.times.or(*times).retries());
+                self.knows(configured, *times);
             }
-            // What was given up has no answer any more.
-            InstanceEvent::Probed(_) if !std::mem::take(&mut self.asked) => return false,
             InstanceEvent::Probed(answer) => {
-                self.misses = if answer.is_ok() { 0 } else { self.misses.saturating_add(1) };
-                self.ready |= answer.is_ok() && configured.ready == Ready::Health;
+                // What was given up has no answer any more.
+                let Some(role) = self.asked.take() else { return false };
+                let misses = &mut self.misses[role as usize];
+                *misses = if answer.is_ok() { 0 } else { misses.saturating_add(1) };
+                self.ready |= answer.is_ok() && configured.ready_by() == Some(role);
+                self.started |= answer.is_ok() && role == Role::Startup;
             }
             _ => {}
         }
         true
+    }
+
+    /// How often each of its checks may fail, as the config says or its image.
+    pub fn knows(&mut self, configured: &Service, image: Times) {
+        for check in &configured.health {
+            let times = if check.probe == Probe::Image { check.times.or(image) } else { check.times };
+            self.retries[check.role as usize] = times.retries();
+        }
+    }
+
+    /// Whether its check of this role has failed too often.
+    pub fn fails(&self, configured: &Service, role: Role) -> bool {
+        configured.check(role).is_some() && self.misses[role as usize] >= self.retries[role as usize]
     }
 
     /// It has pinged, or has its whole time for it again.
@@ -95,7 +111,6 @@ impl Body {
         let unseen = |period| passed(self.heard, period) && !passed(self.heard, period.plus(Millis(1001)));
         let silent = |period| passed(self.pinged, period) || self.stalls > 1 || self.stalls > 0 && unseen(period);
         let silent = self.period.is_some_and(silent);
-        let live = configured.health.as_ref().is_some_and(|check| check.role == Role::Live);
-        slow || lost || silent || self.triggered || live && self.misses >= self.retries
+        slow || lost || silent || self.triggered || self.fails(configured, Role::Live)
     }
 }

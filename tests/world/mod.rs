@@ -7,7 +7,7 @@ pub mod tally;
 
 use body::Body;
 use coracle::base::units::Millis;
-use coracle::plan::{Kind, Need, Plan, Times};
+use coracle::plan::{Kind, Need, Plan, Probe, Role, Times};
 use coracle::supervisor::action::{Action, Actions, Verdict};
 use coracle::supervisor::core::{Found, LEFT, State, step};
 use coracle::supervisor::escalation::Rung;
@@ -15,7 +15,7 @@ use coracle::supervisor::event::{Event, Index, InstanceEvent, Order, Status, Tok
 use coracle::supervisor::fault::Fault;
 use coracle::supervisor::notify::{Notice, Standing};
 use coracle::supervisor::saved;
-use coracle::supervisor::service::{Ending, Phase, Service};
+use coracle::supervisor::service::{Ending, Phase, Reason, Service};
 use promises::{Track, is_met};
 use random::Random;
 use std::collections::{BTreeMap, VecDeque};
@@ -113,7 +113,7 @@ impl World {
         self.tally.count(What::Deaths);
         // Whoever asked sees the connection end, and whoever looked at the board or unpacked died too.
         self.asked.values_mut().for_each(|answered| *answered = true);
-        self.alive.values_mut().for_each(|body| (body.asked, body.taken_over) = (false, true));
+        self.alive.values_mut().for_each(|body| (body.asked, body.taken_over) = (None, true));
         self.agenda.retain(|_, event| matches!(event, Event::Instance(..)));
         self.at_once.clear();
         // Nobody waits for them any more.
@@ -130,6 +130,11 @@ impl World {
             let service = saved::decode(&saved::encode(service, 0, [1; 2])).unwrap().service;
             let (at, same) = (index as Index, changed != Some(index));
             self.tracks[index].hold = service.hold;
+            if let Some(body) = self.alive.get_mut(&at) {
+                // An answer that nobody has written down is forgotten.
+                let known = Role::ALL.map(|role| service.health.of(role).failures);
+                body.misses.iter_mut().zip(known).for_each(|(misses, known)| *misses = known.max(*misses));
+            }
             let body = self.alive.get_mut(&at);
             let found = body.as_ref().map_or(Found::Nothing, |body| Found::Running(body.number, body.frozen));
             if let Some(body) = body.filter(|_| !same) {
@@ -311,13 +316,19 @@ impl World {
                 }
             }
             Action::Freeze(index, number, frozen) => self.freeze(index, number, frozen),
-            Action::Probe(index, number) => {
+            Action::Probe(index, number, role) => {
                 let answer = [Ok(()), Ok(()), Err(Fault::Errno(111))][self.random.below(3) as usize];
                 let hangs = self.random.one_in(3);
+                let starts_by_check = self.plan.services[usize::from(index)].check(Role::Startup).is_some();
                 let body = self.living(index, number, action);
                 // Who has taken it over may ask before it hears that main has ended.
-                assert!((body.runs || body.taken_over) && !body.frozen && !body.asked, "asked out of turn: {body:?}");
-                body.asked = true;
+                let alone = (body.runs || body.taken_over) && !body.frozen && body.asked.is_none();
+                assert!(alone, "asked out of turn: {body:?}");
+                body.asked = Some(role);
+                // What one supervisor knew and the next does not is asked again.
+                let begins = role == Role::Startup && (!body.started || body.taken_over);
+                let gate = starts_by_check && !body.started && !body.ready;
+                assert!(begins || role != Role::Startup && !gate, "asked by its {role:?} check: {body:?}");
                 let answer = if body.sick { answer } else { Ok(()) };
                 if !body.sick || !hangs {
                     self.later(2000, Event::Instance(index, number, InstanceEvent::Probed(answer)));
@@ -326,8 +337,9 @@ impl World {
             Action::EndProbe(index, number) => {
                 // What ends by itself takes its probe with it.
                 if let Some(body) = self.alive.get_mut(&index).filter(|body| body.number == number) {
-                    assert!(std::mem::take(&mut body.asked), "nothing was on its way");
-                    body.misses = body.misses.saturating_add(1);
+                    let role = body.asked.take().expect("nothing was on its way");
+                    let misses = &mut body.misses[role as usize];
+                    *misses = misses.saturating_add(1);
                 }
             }
             Action::Cleanup(index, number) => {
@@ -384,6 +396,10 @@ impl World {
                 self.judge_climb(index, rung);
                 self.climbed = Some((index, rung));
             }
+            Action::Changed(index, Phase::Running) => {
+                let fails = self.state.services()[usize::from(index)].reason == Reason::NotReady;
+                self.tally.count(if fails { What::LostReadiness } else { What::Readiness });
+            }
             Action::Changed(..) | Action::Crashed(_) | Action::PutOff(_) => {}
         }
     }
@@ -423,6 +439,9 @@ impl World {
         for need in &self.plan.services[usize::from(index)].needs {
             let (phase, kind) = self.needed(*need);
             assert!(is_met(*need, phase, kind), "{index} is started, but {need:?} is {phase:?}");
+            let reason = self.state.services()[usize::from(need.service())].reason;
+            let fails = matches!(need, Need::Ready(_)) && reason == Reason::NotReady;
+            assert!(!fails, "{index} is started, but {need:?} is not ready any more");
         }
         let at = |event| Event::Instance(index, number, event);
         if self.random.one_in(10) {
@@ -430,15 +449,16 @@ impl World {
         }
         let (immortal, sick) = (self.random.one_in(self.immortals), self.random.one_in(2));
         let configured = &self.plan.services[usize::from(index)];
-        let (period, check) = (configured.watchdog, configured.health.as_ref());
-        let retries = check.map_or(0, |check| check.times.retries());
+        let period = configured.watchdog;
         // Some ping for ever, some stop after a while, some never begin.
         let pings = [0, self.random.below(60_000), u64::MAX / 2][self.random.below(3) as usize];
         let (pings_until, spawned) = (self.now.plus(Millis(pings)), self.now);
-        let body = Body { number, spawned, immortal, period, pings_until, sick, retries, ..Body::default() };
+        let mut body = Body { number, spawned, immortal, period, pings_until, sick, ..Body::default() };
+        body.knows(configured, Times::default());
+        let asks_image = configured.health.iter().any(|check| check.probe == Probe::Image);
         self.alive.insert(index, body);
         self.at_once.push_back(at(InstanceEvent::Spawned));
-        if self.random.one_in(4) {
+        if asks_image && !self.random.one_in(3) {
             let times = Times { retries: Some(1 + self.random.below(5) as u8), ..Times::default() };
             self.at_once.push_back(at(InstanceEvent::Probing(times)));
         }

@@ -4,7 +4,7 @@ use super::World;
 use super::tally::What;
 use coracle::base::exit;
 use coracle::base::units::Millis;
-use coracle::plan::{Kind, Need, Plan, RestartPolicy, Schedule, Then};
+use coracle::plan::{Kind, Need, Plan, RestartPolicy, Role, Schedule, Then};
 use coracle::supervisor::core::is_well;
 use coracle::supervisor::escalation::Rung;
 use coracle::supervisor::event::{Event, Index, Status};
@@ -230,6 +230,13 @@ impl World {
             Phase::Starting | Phase::Started | Phase::Running => {
                 assert!(body.is_some(), "{at} is {:?} without a process", service.phase);
                 assert!(service.phase == Phase::Running || service.deadline.is_some());
+                let not_ready = service.reason == Reason::NotReady;
+                let fails = body.is_some_and(|body| body.fails(configured, Role::Ready));
+                assert!(!not_ready || fails, "{at} is shown as not ready: {body:?} {service:?}");
+                let waits = service.phase == Phase::Started && !service.health.of(Role::Startup).proven;
+                let gate = waits && configured.check(Role::Startup).is_some();
+                let asked = |role| service.health.of(role).due.is_some();
+                assert!(!gate || !asked(Role::Live) && !asked(Role::Ready), "{at} is asked too early: {service:?}");
                 let on_hold = service.hold.is_some();
                 let watched = body.filter(|body| body.runs && !body.frozen && !service.paused && !on_hold);
                 if let Some((body, period)) = watched.and_then(|body| Some((body, body.period?))) {

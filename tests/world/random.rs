@@ -28,7 +28,7 @@ impl Random {
 pub fn plan(random: &mut Random) -> Plan {
     let count = 1 + random.below(8) as u16;
     let kinds: Vec<Kind> = (0..count).map(|_| if random.one_in(3) { Kind::Oneshot } else { Kind::Daemon }).collect();
-    let services = (0..count)
+    let mut services: Vec<Service> = (0..count)
         .map(|i| Service {
             kind: kinds[usize::from(i)],
             needs: (0..i)
@@ -42,13 +42,6 @@ pub fn plan(random: &mut Random) -> Plan {
             restart: restart(random),
             stop: Stop { signal: None, timeout: Millis(1 + random.below(9_999)) },
             start_timeout: Millis(1 + random.below(30_000)),
-            ready: match random.below(4) {
-                _ if kinds[usize::from(i)] == Kind::Oneshot => Ready::Started,
-                0 => Ready::Started,
-                1 => Ready::Health,
-                _ => Ready::Notify,
-            },
-            health: health(random),
             watchdog: random.one_in(2).then(|| Millis(100 + random.below(5000))),
             timer: timer(random).filter(|_| kinds[usize::from(i)] == Kind::Oneshot),
             enabled: !random.one_in(5),
@@ -61,6 +54,10 @@ pub fn plan(random: &mut Random) -> Plan {
             )
         })
         .collect();
+    for service in &mut services {
+        service.ready = ready(random, service.kind);
+        service.health = health(random, service.ready);
+    }
     let restarts_per_minute = [0, 1, 600][random.below(3) as usize];
     let device = Device { restarts_per_minute, ..Device::default() };
     Plan { services, start_order: (0..count).collect(), device, ..Plan::default() }
@@ -78,17 +75,37 @@ pub fn restart(random: &mut Random) -> Restart {
     }
 }
 
+fn ready(random: &mut Random, kind: Kind) -> Ready {
+    match random.below(4) {
+        _ if kind == Kind::Oneshot => Ready::Started,
+        0 => Ready::Started,
+        1 => Ready::Health,
+        _ => Ready::Notify,
+    }
+}
+
+/// No check, one, or more of different roles.
+fn health(random: &mut Random, ready: Ready) -> Vec<Health> {
+    let rarely = [2, 3, 3];
+    let roles = [Role::Live, Role::Ready, Role::Startup].into_iter().zip(rarely);
+    let mut roles: Vec<Role> = roles.filter(|(_, n)| random.one_in(*n)).map(|(role, _)| role).collect();
+    roles.retain(|role| *role != Role::Startup || ready == Ready::Health);
+    if random.one_in(2) {
+        roles.reverse();
+    }
+    roles.into_iter().map(|role| check(random, role)).collect()
+}
+
 /// One that answers in time answers within two seconds.
-fn health(random: &mut Random) -> Option<Box<Health>> {
+fn check(random: &mut Random, role: Role) -> Health {
     let times = Times {
         interval: Some(Millis(100 + random.below(20_000))),
         timeout: Some(Millis(2001 + random.below(5000))),
         start_period: random.one_in(2).then(|| random.millis(20_000)),
         retries: random.one_in(2).then(|| 1 + random.below(4) as u8),
     };
-    let role = if random.one_in(3) { Role::Ready } else { Role::Live };
-    let probe = Probe::Tcp("127.0.0.1:80".parse().unwrap());
-    random.one_in(2).then(|| Box::new(Health { probe, times, role, memory: Bytes(0) }))
+    let probe = if random.one_in(3) { Probe::Image } else { Probe::Tcp("127.0.0.1:80".parse().unwrap()) };
+    Health { probe, times, role, memory: Bytes(0) }
 }
 
 fn timer(random: &mut Random) -> Option<Timer> {

@@ -19,9 +19,11 @@ pub enum What {
     Deaths,
     Timers,
     Unfed,
+    Readiness,
+    LostReadiness,
 }
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 18] = [
     "events",
     "crashes",
     "hangs",
@@ -38,6 +40,8 @@ const NAMES: [&str; 16] = [
     "supervisor deaths",
     "timers",
     "times the hardware watchdog went unfed",
+    "times a service was ready",
+    "times one was not ready any more",
 ];
 
 #[derive(Debug, Default, Clone, Copy)]

@@ -4,7 +4,7 @@ use super::{HOUR, KIB, Kind, Object, TIB, optional};
 use crate::base::limits;
 use crate::config::values::Text;
 
-/// A service's `health`.
+/// A service's `health`, or an entry of it.
 pub static HEALTH: Object = Object {
     name: "health",
     either: &["tcp", "http", "unix", "file", "exec", "notify", "image"],
@@ -58,7 +58,8 @@ pub static HEALTH: Object = Object {
             Kind::Text(Text::Size(64 * KIB, TIB)),
             "\"16M\"",
             "\"8M\"",
-            "The memory that the command of `exec` or `image` may take, beside the service's own.",
+            "The memory that the command of `exec` or `image` may take, beside the service's own. The commands of several \
+             checks share what the largest may.",
         ),
         optional(
             "notify",
@@ -96,16 +97,19 @@ pub static HEALTH: Object = Object {
             Kind::Text(Text::DurationOrNone(100, 24 * HOUR)),
             "`start_timeout`",
             "\"1m\"",
-            "The time after its start in which failures do not count, until the first success. With \
-             `\"ready\": \"health\"` none counts before it, and `start_timeout` bounds the start.",
+            "The time after its start in which failures do not count, until the first success. Of the check that makes it \
+             ready none counts before it, and `start_timeout` bounds the start. Behind a `startup` check the time begins \
+             with the success of that, and is `\"0\"` unless written.",
         ),
         optional(
             "role",
-            Kind::Word(&["live", "ready"]),
+            Kind::Word(&["startup", "live", "ready"]),
             "\"live\"",
             "\"ready\"",
             "What comes of failing too often. `live`: the service is ended and started again. `ready`: it is shown as not \
-             ready, and what waits for it to be ready goes on waiting; nothing else.",
+             ready, and what waits for it to be ready goes on waiting, until it succeeds again; nothing else. `startup`: \
+             until its first success no other check is asked, and `start_timeout` bounds the start; after it, it is not \
+             asked any more. It goes with `\"ready\": \"health\"`.",
         ),
     ],
 };

@@ -69,6 +69,8 @@ impl Docs {
 pub enum Kind {
     /// An object.
     Object(&'static Object),
+    /// An object, or a list of at most so many.
+    OneOrMore(&'static Object, usize),
     /// A list of at most so many objects.
     Objects(&'static Object, usize),
     /// A list of at most so many objects that hold any keys of that object; `name` alone is required.
@@ -90,6 +92,7 @@ impl Kind {
     pub fn noun(&self) -> &'static str {
         match self {
             Kind::Object(_) => "an object",
+            Kind::OneOrMore(..) => "an object or a list of objects",
             Kind::Objects(..) | Kind::Partial(..) => "a list of objects",
             Kind::Text(_) | Kind::Word(_) => "a text",
             Kind::Texts(..) => "a list of texts",

@@ -208,7 +208,7 @@ pub static SERVICE: Object = Object {
             "\"notify\"",
             "When it is ready. `started`: when its program runs. `notify`: when it says READY=1 to the socket that \
              NOTIFY_SOCKET names (sd_notify). `fd`: when it writes a line to descriptor `ready_fd` (s6). `health`: when \
-             its `health` check succeeds for the first time.",
+             its `health` check succeeds for the first time; of several the `ready` one, else the `startup` one.",
         ),
         optional(
             "ready_fd",
@@ -235,11 +235,12 @@ pub static SERVICE: Object = Object {
         ),
         optional(
             "health",
-            Kind::Object(&health::HEALTH),
+            Kind::OneOrMore(&health::HEALTH, limits::CHECKS),
             "not asked",
             "{ \"tcp\": \"127.0.0.1:1883\", \"interval\": \"5s\", \"timeout\": \"1s\", \"retries\": 3 }",
-            "How it is asked whether it works, and how often. When it fails too often, main gets SIGABRT, then everything \
-             is killed, and the service starts again as `restart` says. Nothing is asked while it is paused or ending.",
+            "How it is asked whether it works, and how often: one check, or a list with one for each `role`. When a `live` \
+             one fails too often, main gets SIGABRT, then everything is killed, and the service starts again as `restart` \
+             says. The checks of a service are asked one after another, and none while it is paused or ending.",
         ),
         optional(
             "network",

@@ -69,6 +69,13 @@ fn schema_text(text: Text, vars: bool) -> String {
 fn schema_kind(key: &Key, indent: usize, partial: bool) -> String {
     match &key.kind {
         Kind::Object(object) => schema_object(object, indent, partial),
+        Kind::OneOrMore(object, max) => {
+            let one = schema_object(object, indent, partial);
+            // The same object as an entry of `services` may hold: in a list of an override it is whole, too.
+            let items = format!("#/properties/services/items/properties/{}/anyOf/0", key.name);
+            let many = format!("\"type\": \"array\", \"maxItems\": {max}, \"items\": {{ \"$ref\": \"{items}\" }}");
+            format!("\"anyOf\": [ {{ {one} }}, {{ {many} }} ]")
+        }
         Kind::Objects(object, max) => {
             let items = schema_object(object, indent, false);
             format!("\"type\": \"array\", \"maxItems\": {max}, \"items\": {{ {items} }}")
@@ -142,6 +149,7 @@ fn takes(kind: &Kind) -> String {
     use crate::base::units::{Bytes, Millis};
     match kind {
         Kind::Object(_) => "object".into(),
+        Kind::OneOrMore(_, max) => format!("object, or list of at most {max}"),
         Kind::Objects(_, max) => format!("list of objects, at most {max}"),
         Kind::Partial(_, max) => format!("list of objects as in `services`, at most {max}"),
         Kind::Text(text) => match text {
@@ -184,7 +192,7 @@ fn reference_object(out: &mut String, path: &str, object: &Object) {
     for key in object.keys {
         let inner = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
         match key.kind {
-            Kind::Object(object) => reference_object(out, &inner, object),
+            Kind::Object(object) | Kind::OneOrMore(object, _) => reference_object(out, &inner, object),
             Kind::Objects(object, _) => reference_object(out, &format!("{inner}[]"), object),
             _ => {}
         }
@@ -220,7 +228,7 @@ fn the_patterns_for_editors_let_the_examples_through() {
                     let absolute = pattern(text).is_some_and(|pattern| pattern.starts_with("^/"));
                     assert!(!absolute || example.starts_with('/'), "{}", key.name);
                 }
-                Kind::Object(object) | Kind::Objects(object, _) => visit(object),
+                Kind::Object(object) | Kind::Objects(object, _) | Kind::OneOrMore(object, _) => visit(object),
                 _ => {}
             }
         }

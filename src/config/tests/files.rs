@@ -181,7 +181,7 @@ fn an_override_of_every_key_is_what_the_service_itself_would_say() {
     };
     for key in SERVICE.keys.iter().filter(|key| !["name", "root"].contains(&key.name)) {
         check(key.name, key.example);
-        if let keys::Kind::Object(inner) = key.kind {
+        if let keys::Kind::Object(inner) | keys::Kind::OneOrMore(inner, _) = key.kind {
             for key_of_it in inner.keys.iter().filter(|inner| !["memory", "jitter"].contains(&inner.name)) {
                 let must = match key.name {
                     "limits" => "\"memory\": \"32M\", ",

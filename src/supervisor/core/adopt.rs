@@ -14,6 +14,7 @@ use crate::base::units::Millis;
 use crate::plan::Plan;
 use crate::supervisor::action::{Action, Actions};
 use crate::supervisor::event::{Index, Number};
+use crate::supervisor::health::Checks;
 use crate::supervisor::service::{After, Phase, Reason, Service};
 
 /// What is found of a service.
@@ -90,7 +91,7 @@ impl Step<'_> {
         (service.since, service.deadline) = (self.now, Some(self.now.plus(timeout)));
         service.furthest = Some(self.now.plus(Millis(timeout.0.saturating_mul(EXTENSION))));
         (service.oom, service.ran, service.after) = (false, Millis(0), After::Policy);
-        (service.detail, service.wanted) = (None, true);
+        (service.detail, service.wanted, service.health) = (None, true, Checks::default());
     }
 
     /// Goes on with a service that has an instance, or whose instance has ended. Gives what comes after that.

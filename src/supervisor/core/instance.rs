@@ -56,7 +56,7 @@ impl Step<'_> {
             InstanceEvent::Notified(notice) => self.notified(index, notice),
             InstanceEvent::Troubled(why) => service.said = Some(why),
             InstanceEvent::Probing(times) => {
-                service.health.times = times;
+                self.image_says(index, times);
                 // What runs already was adopted.
                 if matches!(phase, Phase::Started | Phase::Running) {
                     self.begin_probes(index);

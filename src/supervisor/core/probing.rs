@@ -3,37 +3,62 @@
 
 use super::Step;
 use super::ending::LATE;
+use crate::base::limits::SERVICES;
 use crate::base::units::Millis;
-use crate::plan::{self, Probe, Ready, Role};
+use crate::plan::{self, Probe, Role, Times};
 use crate::supervisor::action::Action;
 use crate::supervisor::event::Index;
 use crate::supervisor::fault::Fault;
-use crate::supervisor::service::{Phase, Reason};
+use crate::supervisor::health::Health;
+use crate::supervisor::service::{Phase, Reason, Service};
 
 impl Step<'_> {
     /// Main runs: from now on it is asked, unless it is frozen.
     pub(super) fn begin_probes(&mut self, index: Index) {
         let now = self.now;
-        let Some(configured) = self.plan.services.get(usize::from(index)) else { return };
-        let (Some(check), Some(service)) = (&configured.health, self.state.services.get_mut(usize::from(index))) else {
-            return;
-        };
-        let health = &mut service.health;
-        // By now it holds what the image says.
-        health.times = check.times.or(health.times);
-        health.starts = configured.ready == Ready::Health;
-        health.counts_from = now.plus(health.times.start_period.unwrap_or(configured.start_timeout));
+        let Some((configured, service)) = self.both(index) else { return };
+        let ready_by = configured.ready_by();
+        // Behind a startup check the time begins later.
+        let period = if configured.check(Role::Startup).is_some() { Millis(0) } else { configured.start_timeout };
+        for check in &configured.health {
+            let health = service.health.of_mut(check.role);
+            // By now it holds what the image says.
+            health.times = check.times.or(health.times);
+            health.listens = check.probe == Probe::Notify;
+            health.readies = ready_by == Some(check.role);
+            health.starts = health.readies || check.role == Role::Startup;
+            if health.starts {
+                // What runs already was adopted: its start is over. What is not ready is not by this one.
+                health.proven = service.phase == Phase::Running || health.proven && !health.readies;
+            }
+            health.counts_from = now.plus(health.times.start_period.unwrap_or(period));
+            health.due = health.due.filter(|_| health.asking);
+        }
+        if service.reason == Reason::NotReady && configured.check(Role::Ready).is_none() {
+            service.reason = Reason::None;
+        }
         // What is frozen could not answer.
         if !service.paused {
-            health.begin(&check.probe, index, now);
+            self.resume_probes(index);
+        }
+    }
+
+    /// Its image says how often it is to be asked in the way that it has itself.
+    pub(super) fn image_says(&mut self, index: Index, times: Times) {
+        let Some((configured, service)) = self.both(index) else { return };
+        for check in configured.health.iter().filter(|check| check.probe == Probe::Image) {
+            service.health.of_mut(check.role).times = times;
         }
     }
 
     /// Nothing is asked while it is frozen, and nothing any more once it is being ended.
     pub(super) fn rest_probes(&mut self, index: Index) {
         let Some(service) = self.service(index) else { return };
-        let number = service.number;
-        if service.health.rest() {
+        let (number, mut asked) = (service.number, false);
+        for health in service.health.all_mut() {
+            asked |= health.rest();
+        }
+        if asked {
             self.actions.push(Action::EndProbe(index, number));
         }
     }
@@ -42,103 +67,136 @@ impl Step<'_> {
     pub(super) fn hold_probes(&mut self, index: Index, until: Millis, over: bool) {
         let now = self.now;
         let Some(service) = self.service(index) else { return };
-        let (number, health) = (service.number, &mut service.health);
-        let waits = |due: Millis| due <= now || over && !health.asking;
-        if health.due.is_some_and(waits) && health.put_off(until) {
+        let (number, mut asked) = (service.number, false);
+        for health in service.health.all_mut() {
+            let waits = |due: Millis| due <= now || over && !health.asking;
+            if health.due.is_some_and(waits) {
+                asked |= health.put_off(until);
+            }
+        }
+        if asked {
             self.actions.push(Action::EndProbe(index, number));
         }
     }
 
-    /// It runs again, after a rest or without one.
+    /// It is asked, after a rest or without one: by its startup check alone until that has succeeded, then by the others.
     pub(super) fn resume_probes(&mut self, index: Index) {
         let now = self.now;
-        if let (Some(check), Some(service)) = (self.check(index), self.service(index))
-            && service.health.due.is_none()
-        {
-            service.health.begin(&check.probe, index, now);
+        let Some((configured, service)) = self.both(index) else { return };
+        let Health { starts, proven, .. } = *service.health.of(Role::Startup);
+        let starts = starts && !proven;
+        let mut place = index;
+        for check in &configured.health {
+            let health = service.health.of_mut(check.role);
+            if (check.role == Role::Startup) == starts && health.due.is_none() {
+                health.begin(place, now);
+            }
+            place = place.wrapping_add(SERVICES as Index);
         }
     }
 
-    /// What was due at `due` is: a probe begins, or the one on its way has taken too long.
-    pub(super) fn probe_due(&mut self, index: Index, due: Millis) {
+    /// What is due now of its checks is: a probe begins, or the one on its way has taken too long.
+    pub(super) fn probes_due(&mut self, index: Index) {
+        // Where the one on its way has taken too long, the next begins.
+        for _ in 0..2 * Role::ALL.len() {
+            match self.service(index).and_then(|service| service.health.next()) {
+                Some((due, role)) if due <= self.now => self.probe_due(index, role, due),
+                _ => return,
+            }
+        }
+    }
+
+    fn probe_due(&mut self, index: Index, role: Role, due: Millis) {
         let now = self.now;
-        let (Some(check), Some(service)) = (self.check(index), self.service(index)) else { return };
-        let (number, notify) = (service.number, check.probe == Probe::Notify);
-        let health = &mut service.health;
-        if !health.asking && !notify {
+        let Some(service) = self.service(index) else { return };
+        let number = service.number;
+        let health = service.health.of_mut(role);
+        let listens = health.listens;
+        if !health.asking && !listens {
             health.ask(now);
-            self.actions.push(Action::Probe(index, number));
+            self.actions.push(Action::Probe(index, number, role));
             return;
         }
         // Whatever kept the supervisor from looking may have kept the service from answering.
         if now.since(due) > LATE && health.extend(now) {
             return;
         }
-        if !notify {
+        if !listens {
             self.actions.push(Action::EndProbe(index, number));
         }
-        self.failing(index, if notify { Fault::Silent } else { Fault::TimedOut });
+        self.failing(index, role, if listens { Fault::Silent } else { Fault::TimedOut });
     }
 
-    /// The probe on its way has ended.
+    /// The probe on its way has ended. The next one has its turn at the timer that is due now if one waits.
     pub(super) fn probed(&mut self, index: Index, outcome: Result<(), Fault>) {
-        if self.service(index).is_some_and(|service| service.health.asking) {
-            match outcome {
-                Ok(()) => self.working(index),
-                Err(fault) => self.failing(index, fault),
-            }
+        let Some(role) = self.service(index).and_then(|service| service.health.asked()) else { return };
+        match outcome {
+            Ok(()) => self.working(index, role),
+            Err(fault) => self.failing(index, role, fault),
         }
     }
 
     /// It has pinged, which is all that is asked of some.
     pub(super) fn pinged(&mut self, index: Index) {
-        let asked = self.check(index).is_some_and(|check| check.probe == Probe::Notify);
-        if asked && self.service(index).is_some_and(|service| service.health.due.is_some()) {
-            self.working(index);
+        for role in Role::ALL {
+            let listens = |health: &Health| health.listens && health.due.is_some();
+            if self.service(index).is_some_and(|service| listens(service.health.of(role))) {
+                self.working(index, role);
+            }
         }
     }
 
-    fn working(&mut self, index: Index) {
+    fn working(&mut self, index: Index, role: Role) {
         let now = self.now;
-        let (Some(check), Some(service)) = (self.check(index), self.service(index)) else { return };
-        service.health.good(&check.probe, now);
-        match service.phase {
-            Phase::Started if service.health.starts => {
-                service.furthest = None;
-                self.enter(index, Phase::Running, Reason::None, None);
+        let Some(service) = self.service(index) else { return };
+        let health = service.health.of_mut(role);
+        health.good(now);
+        let becomes_ready = health.readies && service.phase == Phase::Started;
+        if becomes_ready {
+            service.furthest = None;
+        }
+        if role == Role::Startup {
+            for health in service.health.all_mut() {
+                health.counts_from = now.plus(health.times.start_period.unwrap_or_default());
+                health.due = None;
             }
-            Phase::Running if service.reason == Reason::NotReady => {
-                service.reason = Reason::None;
-                self.actions.push(Action::Changed(index, Phase::Running));
-            }
-            _ => {}
+            self.resume_probes(index);
+        } else if role == Role::Ready && service.phase == Phase::Running && service.reason == Reason::NotReady {
+            service.reason = Reason::None;
+            self.actions.push(Action::Changed(index, Phase::Running));
+        }
+        if becomes_ready {
+            self.enter(index, Phase::Running, Reason::None, None);
         }
     }
 
-    fn failing(&mut self, index: Index, fault: Fault) {
+    fn failing(&mut self, index: Index, role: Role, fault: Fault) {
         let now = self.now;
-        let (Some(check), Some(service)) = (self.check(index), self.service(index)) else { return };
+        let Some(service) = self.service(index) else { return };
+        let health = service.health.of_mut(role);
         if let Some(until) = service.hold {
-            service.health.put_off(until);
+            health.put_off(until);
             return;
         }
-        if !service.health.bad(fault, now) || !service.health.is_bad() {
+        if !health.bad(fault, now) || !health.is_bad() {
             return;
         }
-        match (check.role, service.phase) {
-            (Role::Live, _) => self.abort(index, Reason::Unhealthy),
+        match role {
+            Role::Live => self.abort(index, Reason::Unhealthy),
             // What else there is to say comes first.
-            (Role::Ready, Phase::Running) if service.reason == Reason::None => {
+            Role::Ready if service.phase == Phase::Running && service.reason == Reason::None => {
                 service.reason = Reason::NotReady;
                 self.actions.push(Action::Changed(index, Phase::Running));
             }
-            (Role::Ready, _) => {}
+            Role::Ready | Role::Startup => {}
         }
     }
 }
 
 impl<'a> Step<'a> {
-    fn check(&self, index: Index) -> Option<&'a plan::Health> {
-        self.plan.services.get(usize::from(index))?.health.as_deref()
+    /// Service `index` as it is configured and as it stands.
+    fn both(&mut self, index: Index) -> Option<(&'a plan::Service, &mut Service)> {
+        let at = usize::from(index);
+        self.plan.services.get(at).zip(self.state.services.get_mut(at))
     }
 }

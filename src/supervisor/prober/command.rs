@@ -30,7 +30,7 @@ const PIDS: u32 = 32;
 /// Bytes read of what it says in one turn.
 const TURN_BYTES: usize = 4096;
 
-/// The command of one service's check.
+/// The command of one service's checks.
 #[derive(Debug)]
 pub struct Command {
     /// Program and arguments, where the image says them.
@@ -46,21 +46,18 @@ pub struct Command {
 }
 
 impl Command {
-    /// The command of `check`, with a cgroup of its own; `image` is what the image says.
+    /// For the commands of a service's checks, of which one runs at a time, with a cgroup of their own; `image` is what the
+    /// image says.
     ///
     /// # Errors
     /// A sentence.
-    pub fn new(
-        (device, service, check): (&Device, &Service, &Health),
-        image: &[Box<str>],
-        tree: &mut Tree,
-    ) -> Result<Command, String> {
+    pub fn new((device, service): (&Device, &Service), image: &[Box<str>], tree: &mut Tree) -> Result<Command, String> {
         let limits = Limits {
             pids: PIDS,
             cpu: service.limits.cpu,
             cpu_weight: service.limits.cpu_weight,
             cpus: service.limits.cpus.clone(),
-            ..Limits::with_memory(Memory::Max(check.memory))
+            ..Limits::with_memory(Memory::Max(memory(service)))
         };
         let options =
             Options { allow_missing: device.allow_missing, measure: false, all_devices: service.has_all_devices() };
@@ -71,12 +68,9 @@ impl Command {
         Ok(Command { words: image.to_vec(), group, killer, visitor: 0, given_up: false, said: Line::new() })
     }
 
-    /// Starts it in the instance that the record in `run` tells of; gives the pipe that it says something to.
+    /// Starts it in the instance that the record in `run` tells of, while there is no visitor; gives the pipe that it says
+    /// something to.
     pub fn start(&mut self, check: &Health, run: &Path, service: &Service, init: i32) -> Result<OwnedFd, Fault> {
-        if self.visitor != 0 {
-            // The one before sits in the kernel: there is no use in a second one.
-            return Err(Fault::TimedOut);
-        }
         self.killer.kill();
         self.said.clear();
         let failed = |errno: nix::Error| Fault::Errno(errno as i32);
@@ -121,6 +115,11 @@ impl Command {
         self.visitor
     }
 
+    /// Whether nothing comes of it any more.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up
+    }
+
     /// The visitor has been waited for: what comes of it, unless it was given up.
     pub fn ended(&mut self, status: i32) -> Option<Result<(), Fault>> {
         self.visitor = 0;
@@ -140,10 +139,10 @@ impl Command {
     }
 }
 
-/// The memory that the command of a service's check may take.
+/// The memory that the commands of a service's checks may take: the most that one of them may.
 pub fn memory(service: &Service) -> Bytes {
-    let check = service.health.as_ref().filter(|check| check.probe.is_command());
-    check.map_or(Bytes(0), |check| check.memory)
+    let commands = service.health.iter().filter(|check| check.probe.is_command());
+    commands.map(|check| check.memory).max().unwrap_or(Bytes(0))
 }
 
 /// What the visitor does; gives its exit code, and why if nothing was started.
