@@ -86,6 +86,11 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
     let watched = || Service { ready: Ready::Notify, watchdog: Some(Millis(1500)), ..always() };
     let asked = |role| Service { ready: Ready::Health, health: vec![check(role)], ..always() };
     let by_all = || Service { ready: Ready::Health, health: Role::ALL.map(check).to_vec(), ..always() };
+    let by_word = || {
+        let live = Health { probe: Probe::Notify, ..check(Role::Live) };
+        let health = vec![check(Role::Startup), live, check(Role::Ready)];
+        Service { ready: Ready::Health, health, ..always() }
+    };
     let refused = || [Event::Timer, instance(1, Probed(Err(Fault::Errno(111))))];
     let works = |more: &[Event]| up(&[&[Event::Timer, instance(1, Probed(Ok(())))], more].concat());
     let answers = || [Event::Timer, instance(1, Probed(Ok(())))];
@@ -182,6 +187,8 @@ fn phases() -> Vec<(&'static str, Service, Vec<Event>)> {
             by_all(),
             started(&[answers(), answers(), refused(), answers(), refused()].concat()),
         ),
+        ("asked whether it has started, and has to ping then", by_word(), up(&[Event::Timer])),
+        ("has to ping and is asked whether it is ready", by_word(), started(&[Event::Timer])),
         ("misconfigured", always(), up(&[instance(1, InitGone(Some(Status::Code(78))))])),
     ]
 }
