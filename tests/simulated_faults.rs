@@ -216,6 +216,25 @@ fn what_had_answered_and_hung_while_nobody_supervised_it_had_to_answer_once_more
 }
 
 #[test]
+fn what_said_that_it_was_ready_before_its_check_had_succeeded_could_never_fail_it() {
+    for roles in [&[Role::Live][..], &[Role::Startup, Role::Live]] {
+        let checks = roles.iter().flat_map(|role| asked(*role)).collect();
+        let mut core = Core::runs(|service| (service.ready, service.health) = (Ready::Health, checks));
+        core.later(100);
+        core.says(Standing::Ready);
+        core.instance(InstanceEvent::Probed(Err(Fault::Errno(111))));
+        assert_eq!(core.state.services()[0].health.of(Role::Startup).due, None);
+        for _ in 0..roles.len() + 1 {
+            assert_eq!(core.phase(), Phase::Running);
+            core.now = core.state.next_deadline().unwrap();
+            core.take(Event::Timer);
+            core.instance(InstanceEvent::Probed(Err(Fault::Errno(111))));
+        }
+        assert_eq!(core.state.services()[0].reason, Reason::Unhealthy, "{roles:?}");
+    }
+}
+
+#[test]
 fn what_was_not_ready_stayed_so_for_good_where_a_reload_took_its_ready_check_away() {
     let mut core = Core::runs(|service| service.health = asked(Role::Ready));
     core.later(100);

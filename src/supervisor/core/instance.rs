@@ -139,6 +139,7 @@ impl Step<'_> {
         if let Some(period) = notice.watchdog {
             service.period = Some(period);
         }
+        let starting = service.phase == Phase::Started;
         let alive = matches!(service.phase, Phase::Started | Phase::Running);
         if alive && !service.paused && (notice.ping || notice.watchdog.is_some()) {
             service.ping_by = service.period.map(|period| now.plus(period));
@@ -171,6 +172,11 @@ impl Step<'_> {
                 self.ask(index, Reason::Stopping, timeout);
             }
             _ => {}
+        }
+        let by_health = self.configured(index).is_some_and(|configured| configured.ready == Ready::Health);
+        if starting && by_health && self.phase(index) == Some(Phase::Running) {
+            // Its word is as good as the success that its start would have waited for.
+            self.begin_probes(index);
         }
         if well {
             self.pinged(index);

@@ -28,7 +28,7 @@ impl Step<'_> {
             health.readies = ready_by == Some(check.role);
             health.starts = health.readies || check.role == Role::Startup;
             if health.starts {
-                // What runs already was adopted: its start is over. What is not ready is not by this one.
+                // What runs already was adopted, or said so: its start is over. What is not ready is not by this one.
                 health.proven = service.phase == Phase::Running || health.proven && !health.readies;
             }
             health.counts_from = now.plus(health.times.start_period.unwrap_or(period));
@@ -178,7 +178,12 @@ impl Step<'_> {
             health.put_off(until);
             return;
         }
-        if !health.bad(fault, now) || !health.is_bad() {
+        let counts = health.bad(fault, now);
+        if role == Role::Startup && counts {
+            // The service has said meanwhile that it has started.
+            health.due = None;
+        }
+        if !counts || !health.is_bad() {
             return;
         }
         match role {
