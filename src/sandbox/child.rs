@@ -331,10 +331,12 @@ pub(super) fn born(
 fn own_words(main: &Main) -> heapless::Vec<Word, 3> {
     let mut words = heapless::Vec::new();
     for (name, wanted) in [("WATCHDOG_PID", main.watchdog_pid), ("LISTEN_PID", main.sockets > 0)] {
-        let mut word = Word::new();
-        // 14 bytes and at most 10 digits always fit.
-        let _ = write!(word, "{name}={}\0", std::process::id());
-        let _ = if wanted { words.push(word) } else { Ok(()) };
+        if wanted {
+            let mut word = Word::new();
+            // 14 bytes and at most 10 digits always fit.
+            let _ = write!(word, "{name}={}\0", std::process::id());
+            let _ = words.push(word);
+        }
     }
     words
 }
