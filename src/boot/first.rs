@@ -332,6 +332,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_reset_is_told_once_after_the_first_start_and_before_the_end() {
+        let (mut first, mut said) = (First { host_is_ready: true, ..First::default() }, Vec::new());
+        for ended in [false, true] {
+            first.look_back(None, &mut |sentence| said.push(sentence));
+            let at = first.next_deadline().unwrap();
+            first.act(Millis(at.0 - 1), Standing::default(), &mut |sentence| said.push(sentence));
+            assert_eq!(said, [""; 0]);
+            if ended {
+                first.moment(Moment::Stopping, &mut |sentence| said.push(sentence));
+            }
+            first.act(at, Standing::default(), &mut |sentence| said.push(sentence));
+            assert!(said.len() == 1 && said[0].starts_with("last reset: "), "{said:?}");
+            assert_eq!(first.next_deadline(), None);
+            said.clear();
+        }
+    }
+
+    #[test]
     fn a_first_process_cannot_be_asked_to_end_and_leave_the_board() {
         assert!(!First::default().may(&End::Exit));
         assert!(First::default().may(&End::Reboot("recovery".into())));

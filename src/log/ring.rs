@@ -341,6 +341,15 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_whose_making_was_interrupted_is_begun_anew() {
+        let (dir, fd) = folder();
+        std::fs::write(dir.path().join("log"), "").unwrap();
+        let ring = prepare(&fd, "log", 16 << 10).unwrap();
+        assert_eq!(read_header(ring.as_fd()).unwrap().unwrap().repairs, 0);
+        assert_eq!(texts(&dir.path().join("log")), (Vec::new(), 0));
+    }
+
+    #[test]
     fn damaged_entries_are_counted_and_nothing_false_is_shown() {
         let (dir, fd) = folder();
         let path = dir.path().join("log");
