@@ -165,9 +165,14 @@ fn root_only_who_has_a_say_is_listened_to() {
         says_on_host("all-host", &["pause 1000000"], &format!(r#"{all} "log": {{ "file": "64K" }},"#)),
         says_on_host("all-inner", &["in-child pause 300", "in-child notify READY=1", "pause 1000000"], all),
         says("garbage", &garbage, more),
+        says("opens", &["notify NOTIFYACCESS=all", "in-child notify READY=1", "pause 1000000"], more),
+        says("closes", &["notify NOTIFYACCESS=none", "notify READY=1", "pause 1000000"], all),
     ];
     let Some(mut board) = Board::new(name, &services) else { return };
     board.up();
+    board.until_running("opens");
+    board.until("its own word is refused", |board| counted(board, "closes", "refused") == 1);
+    assert_eq!(board.field("closes", "state"), "starting");
     for service in ["main", "main-host"] {
         board.until(service, |board| counted(board, service, "refused") == 2);
         assert_eq!((board.field(service, "state"), board.field(service, "reason")), ("starting".into(), "".into()));

@@ -263,6 +263,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("sets its watchdog", notified(Notice { watchdog: Some(Millis(7000)), ..Notice::default() })),
         ("asks for more time", notified(Notice { extend: Some(Millis(9000)), ..Notice::default() })),
         ("asks for a day", notified(Notice { extend: Some(Millis(86_400_000)), ..Notice::default() })),
+        ("wants its failures forgotten", notified(Notice { forgive: true, ..Notice::default() })),
         ("tells what is wrong", instance(1, Troubled("ERRNO=2".into()))),
         ("answers", instance(1, Probed(Ok(())))),
         ("refuses", instance(1, Probed(Err(Fault::Errno(111))))),

@@ -118,6 +118,12 @@ impl Backoff {
         ran > proof(policy) || self.counted == 0 && self.failures == 0
     }
 
+    /// It asks for its waits to begin anew, and gets that but for the first one, which may be none. Tries count on: what fails
+    /// again and again may say what it likes.
+    pub fn forgive(&mut self) {
+        self.failures = self.failures.min(1);
+    }
+
     /// Whether an incident begins with an end after `ran`: the first one, or the first since a run that has lasted.
     pub fn incident(&mut self, policy: &Restart, ran: Millis) -> bool {
         !core::mem::replace(&mut self.incident, true) || ran > proof(policy)
@@ -242,6 +248,21 @@ mod tests {
         assert_eq!(waits(&policy, Millis(60_001), 3), [Next::Wait(Millis(100)); 3]);
         assert_eq!(waits(&policy, Millis(60_000), 3)[2], Next::Wait(Millis(400)));
         assert_eq!(waits(&policy, Millis(11_000), 3)[2], Next::Wait(Millis(400)));
+    }
+
+    #[test]
+    fn who_asks_for_it_waits_as_at_the_beginning_and_uses_up_its_tries_as_before() {
+        let policy = Restart { tries: 3, ..Restart::default() };
+        let mut backoff = Backoff::default();
+        let asks = |backoff: &mut Backoff| {
+            backoff.forgive();
+            backoff.next(&policy, Millis(1), Millis(5), 0)
+        };
+        for wait in [100, 200, 200].map(Millis) {
+            assert_eq!(asks(&mut backoff), Next::Wait(wait));
+        }
+        assert_eq!(asks(&mut backoff), Next::Wait(policy.max_delay));
+        assert!(backoff.is_looping());
     }
 
     #[test]

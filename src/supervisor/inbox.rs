@@ -28,7 +28,8 @@ pub struct Inbox<'a> {
     socket: Option<&'a OwnedFd>,
     /// The read end of the pipe whose other end is the service's readiness descriptor, until that has said its line.
     ready: Option<OwnedFd>,
-    access: NotifyAccess,
+    /// Whose messages are taken; `None`: nobody's any more.
+    access: Option<NotifyAccess>,
     /// Main as this process numbers it.
     main: i32,
     /// A process that was named as the next main and is no child of this process yet: it becomes one when main, which has
@@ -59,7 +60,7 @@ impl<'a> Inbox<'a> {
         Inbox {
             socket,
             ready,
-            access,
+            access: Some(access),
             main,
             successor: None,
             said: Said::default(),
@@ -135,7 +136,7 @@ impl<'a> Inbox<'a> {
 
     /// The first sender that was refused, once, and who would not have been.
     pub fn stranger(&mut self) -> Option<(i32, NotifyAccess)> {
-        self.stranger.take().map(|pid| (pid, self.access))
+        self.stranger.take().map(|pid| (pid, self.access.unwrap_or_default()))
     }
 
     /// Reads a turn's datagrams; `true` if there may be more. Not inlined, as [`Inbox::attend`].
@@ -145,8 +146,11 @@ impl<'a> Inbox<'a> {
         let mut buffer = [0u8; DATAGRAM_BYTES];
         for _ in 0..TURN {
             let Ok(datagram) = receive(socket, &mut buffer) else { return false };
-            let by_main = datagram.sender == self.main;
-            if !by_main && (self.access == NotifyAccess::Main || !holds(datagram.sender)) {
+            let has_say = match self.access {
+                None => false,
+                Some(access) => datagram.sender == self.main || access == NotifyAccess::All && holds(datagram.sender),
+            };
+            if !has_say {
                 self.counts.refused = self.counts.refused.saturating_add(1);
                 self.counted = true;
                 if !self.told {
@@ -162,6 +166,7 @@ impl<'a> Inbox<'a> {
             if let Some(named) = self.said.main.take() {
                 self.name_main(named);
             }
+            self.access = self.said.access.take().unwrap_or(self.access);
         }
         true
     }

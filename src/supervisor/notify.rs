@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::base::units::Millis;
+use crate::plan::NotifyAccess;
 use core::fmt::Write as _;
 
 /// Longest datagram read, in bytes; systemd reads as much.
@@ -43,6 +44,8 @@ pub struct Notice {
     pub watchdog: Option<Millis>,
     /// It needs this much longer for its start or its end: `EXTEND_TIMEOUT_USEC=`.
     pub extend: Option<Millis>,
+    /// The waits before its restarts begin anew: `RESTART_RESET=1`.
+    pub forgive: bool,
 }
 
 /// What was not listened to, counted since the instance began.
@@ -61,6 +64,8 @@ pub struct Said {
     pub notice: Notice,
     /// The process that it names as its main one: `MAINPID=`, as the sender numbers it. To be checked.
     pub main: Option<i32>,
+    /// Whom it wants to be listened to from now on: `NOTIFYACCESS=`; within: nobody.
+    pub access: Option<Option<NotifyAccess>>,
     /// `STATUS=`; an empty one takes back the one before.
     pub status: Option<Line>,
     /// `ERRNO=`, `EXIT_STATUS=`, `BUSERROR=` and `VARLINKERROR=`, as they were said.
@@ -97,6 +102,7 @@ impl Said {
             trigger: old.trigger || new.trigger,
             watchdog: new.watchdog.or(old.watchdog),
             extend: new.extend.or(old.extend),
+            forgive: old.forgive || new.forgive,
         };
         self.main = newer.main.or(self.main);
         self.status = newer.status.or(self.status.take());
@@ -133,6 +139,11 @@ impl Said {
                 None | Some(0) => return false,
                 pid => self.main = pid,
             },
+            ("NOTIFYACCESS", "none") => self.access = Some(None),
+            // Commands of coracle's own have nothing to say while main runs.
+            ("NOTIFYACCESS", "main" | "exec") => self.access = Some(Some(NotifyAccess::Main)),
+            ("NOTIFYACCESS", "all") => self.access = Some(Some(NotifyAccess::All)),
+            ("RESTART_RESET", "1") => self.notice.forgive = true,
             ("STATUS", value) => self.status = Some(safe(value)),
             ("ERRNO" | "EXIT_STATUS", value) if number(value).is_none_or(|number| number > 0xffff) => return false,
             ("ERRNO" | "EXIT_STATUS" | "BUSERROR" | "VARLINKERROR", value) => {
@@ -140,7 +151,7 @@ impl Said {
                 // What does not fit any more is the lesser part of what is known by then.
                 let _ = write!(failure, "{space}{key}={}", safe(value));
             }
-            ("READY" | "RELOADING" | "STOPPING" | "WATCHDOG", _) => return false,
+            ("READY" | "RELOADING" | "STOPPING" | "WATCHDOG" | "NOTIFYACCESS" | "RESTART_RESET", _) => return false,
             _ => {}
         }
         true
@@ -198,6 +209,11 @@ mod tests {
         assert_eq!(notice("WATCHDOG_USEC=1"), Notice { watchdog: Some(Millis(1)), ..Notice::default() });
         let extend = Notice { extend: Some(Millis(2500)), ..Notice::default() };
         assert_eq!(notice("EXTEND_TIMEOUT_USEC=2500000"), extend);
+        assert_eq!(notice("RESTART_RESET=1"), Notice { forgive: true, ..Notice::default() });
+        let (main, all) = (Some(NotifyAccess::Main), Some(NotifyAccess::All));
+        for (word, access) in [("none", None), ("main", main), ("exec", main), ("all", all)] {
+            assert_eq!(heard(&format!("NOTIFYACCESS={word}")).0.access, Some(access));
+        }
         assert_eq!(heard("MAINPID=77").0.main, Some(77));
         assert_eq!(heard("STATUS=up since\u{1b}[31m noon\u{202e}").0.status.unwrap(), "up since?[31m noon?");
         let failed = heard("ERRNO=2\nBUSERROR=org.example.No\nEXIT_STATUS=3").0;
@@ -231,7 +247,7 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_passed_over_and_stored_descriptors_change_nothing() {
-        for datagram in ["X_PRIVATE=1", "FDSTORE=1\nFDNAME=a", "FDSTOREREMOVE=1", "RESTART_RESET=1", "=1", "ready=1"] {
+        for datagram in ["X_PRIVATE=1", "FDSTORE=1\nFDNAME=a", "FDSTOREREMOVE=1", "FDPOLL=0", "=1", "ready=1"] {
             assert_eq!(heard(datagram), (Said::default(), 0), "{datagram}");
         }
     }
@@ -252,6 +268,8 @@ mod tests {
             "MAINPID=4294967298",
             "MONOTONIC_USEC=x",
             "ERRNO=none",
+            "NOTIFYACCESS=everyone",
+            "RESTART_RESET=0",
         ];
         for line in bad {
             assert_eq!(heard(line), (Said::default(), 1), "{line}");

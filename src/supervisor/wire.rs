@@ -80,7 +80,9 @@ fn notice_message(notice: &Notice, counts: &Counts) -> [u8; MESSAGE_BYTES] {
         Some(Standing::Stopping) => 3,
         Some(Standing::ReadyThenReloading) => 4,
     };
-    let mut out = message(4, standing | i32::from(notice.ping) << 8 | i32::from(notice.trigger) << 9);
+    let flags = [notice.ping, notice.trigger, notice.forgive];
+    let flags = flags.iter().rev().fold(0, |flags, flag| flags << 1 | i32::from(*flag));
+    let mut out = message(4, standing | flags << 8);
     let time = |time: Option<Millis>| time.map_or(u64::MAX, |time| time.0);
     let fields = [time(notice.watchdog), time(notice.extend), counts.refused.into(), counts.malformed.into()];
     for (place, field) in out[HEAD_BYTES..].chunks_exact_mut(8).zip(fields) {
@@ -105,6 +107,7 @@ fn read_notice(flags: i32, bytes: &[u8]) -> Option<FromInit> {
         trigger: flags & 1 << 9 != 0,
         watchdog: time(0)?,
         extend: time(1)?,
+        forgive: flags & 1 << 10 != 0,
     };
     Some(FromInit::Notice(notice, Counts { refused: count(2)?, malformed: count(3)? }))
 }
@@ -197,6 +200,7 @@ mod tests {
             trigger: true,
             watchdog: Some(Millis(1)),
             extend: Some(Millis(u64::MAX / 1000)),
+            forgive: true,
         };
         for said in [
             FromInit::Started { main: 2 },

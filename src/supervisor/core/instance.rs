@@ -146,6 +146,9 @@ impl Step<'_> {
             service.late = false;
         }
         let well = alive && !service.paused && notice.ping;
+        if alive && notice.forgive {
+            service.backoff.forgive();
+        }
         if let (Some(more), Some(deadline), Some(furthest)) = (notice.extend, service.deadline, service.furthest) {
             service.deadline = Some(deadline.max(now.plus(more).min(furthest)));
         }
