@@ -6,6 +6,7 @@ use super::raw;
 use super::root::root;
 use super::validate::{Context, boxed, hides, list, plain_path};
 use super::values::{self, Text, board};
+use crate::base::units::Millis;
 use crate::plan::capability::SYS_PTRACE;
 use crate::plan::{
     CapSet, Condition, DeviceNode, DeviceRules, IoLimit, Kind, Limits, Listen, LogPolicy, Memory, Mount, NotifyAccess,
@@ -26,7 +27,7 @@ pub fn service(context: &mut Context<'_, '_, '_>, raw: &raw::Service<'_>) -> Opt
     let rlimits = rlimits(context, list(&raw.rlimits));
     let mounts = mounts(context, list(&raw.mounts), limits.as_ref());
     let kind = raw.kind.unwrap_or(Kind::Daemon);
-    let restart = restart(context, &raw.restart, kind, raw.critical == Some(true));
+    let restart = restart(context, raw, kind);
     let signal = context.read(raw.stop.signal, values::stop_signal);
     let stop_timeout = context.duration(raw.stop.timeout);
     let devices = devices(context, list(&raw.devices));
@@ -293,7 +294,9 @@ fn rlimits(context: &mut Context<'_, '_, '_>, raw: &[raw::Rlimit<'_>]) -> Vec<Rl
     list
 }
 
-fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind, critical: bool) -> Restart {
+fn restart(context: &mut Context<'_, '_, '_>, service: &raw::Service<'_>, kind: Kind) -> Restart {
+    let raw = &service.restart;
+    let critical = service.critical == Some(true);
     let default = Restart::default();
     let delay = context.read(raw.delay, |text| values::duration_or_none(text, 0, u64::MAX)).unwrap_or(default.delay);
     let typed_max = context.duration(raw.max_delay);
@@ -308,6 +311,13 @@ fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind
     if let Some(typed) = raw.within.filter(|_| tries == 0) {
         let hint = "add \"tries\", the number of restarts that are too many";
         context.warning(typed, format_args!("\"within\" has no effect without \"tries\""), hint);
+    }
+    let longest = waits(delay, max_delay, tries);
+    if let Some(typed) = raw.within.or(raw.max_delay).or(raw.delay).or(service.name).filter(|_| longest > within) {
+        let message = format_args!(
+            "{tries} restarts (\"tries\") never come within {within}: the waits between them are {longest} or more"
+        );
+        context.warning(typed, message, "raise \"within\", or lower \"tries\" or \"max_delay\"");
     }
     if let Some(typed) = raw.policy.filter(|policy| *policy == "always" && kind == Kind::Oneshot) {
         let message =
@@ -327,6 +337,16 @@ fn restart(context: &mut Context<'_, '_, '_>, raw: &raw::Restart<'_>, kind: Kind
         within,
         then: raw.then.unwrap_or(default.then),
     }
+}
+
+/// The time that so many restarts take at least, to the second: jitter takes off a tenth of each wait but the first.
+fn waits(delay: Millis, max_delay: Millis, tries: u16) -> Millis {
+    let (mut wait, mut sum) = (delay.0, 0u64);
+    for _ in 0..tries {
+        sum = sum.saturating_add(wait);
+        wait = wait.saturating_mul(2).min(max_delay.0);
+    }
+    Millis::from_secs(sum / 1000 * 9 / 10)
 }
 
 fn devices(context: &mut Context<'_, '_, '_>, raw: &[raw::DeviceNode<'_>]) -> Vec<DeviceNode> {

@@ -498,6 +498,7 @@ impl World {
             2 => Notice { extend: Some(self.random.millis(100_000)), ..none },
             3 => Notice { watchdog: Some(Millis(100 + self.random.below(5000))), ..none },
             4 if self.random.one_in(4) => Notice { trigger: true, ..none },
+            5 if self.random.one_in(4) => Notice { forgive: true, ..none },
             _ => Notice { standing: Some(Standing::Ready), ..none },
         }
     }
