@@ -266,6 +266,30 @@ fn root_an_incident_leaves_one_record_in_the_state_folder_and_a_day_so_many() {
     assert_eq!((count("crash-record"), count("crash-record/budget")), (2, 1), "{written:?}");
 }
 
+#[test]
+fn root_a_crash_record_that_a_full_disk_does_not_take_is_told_and_leaves_nothing() {
+    let name = "root_a_crash_record_that_a_full_disk_does_not_take_is_told_and_leaves_nothing";
+    let fails = service("fails", &["sh", "-c", "exit 7"], r#""restart": { "policy": "no" },"#);
+    let Some(mut board) = Board::new(name, &[fails]) else { return };
+    let folder = board.path("state/crashes");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mount =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "none"]).arg(&folder).status();
+    assert!(mount.unwrap().success());
+    let unmount = board::Unmount(folder.clone());
+    let full = std::fs::write(folder.join("hog"), [1; 128 << 10]);
+    assert!(full.is_err());
+    board.up();
+    let lost = "the crash record of fails could not be written to";
+    board.until("it is told", |board| board.report().contains(lost));
+    assert!(board.report().contains("No space left on device"), "{}", board.report());
+    assert_eq!(codes(&board, "fails").iter().filter(|code| *code == "crash-record/lost").count(), 1);
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["hog"]);
+    drop(unmount);
+    board.down();
+}
+
 /// A file in the place of the kernel's memory that outlives a reset; it goes with the test.
 struct Pmsg;
 

@@ -5,7 +5,7 @@
 //! and the loop must not: beside, synced, and renamed.
 #![forbid(unsafe_code)]
 
-use super::answer::Why;
+use super::answer::{self, Why};
 use super::event::Index;
 use super::instance::service_dir;
 use super::report;
@@ -16,6 +16,8 @@ use crate::log::reader::Reader;
 use crate::sandbox::cgroup::Group;
 use crate::sys::folder;
 use crate::sys::process::{self, Forked};
+use nix::errno::Errno;
+use nix::libc;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -30,6 +32,8 @@ pub const FOLDER: &str = "crashes";
 const KEPT: usize = 16;
 /// Takes text that outlives a reset, where the kernel has it (kernel: `Documentation/admin-guide/ramoops.rst`).
 const PMSG: &str = "/dev/pmsg0";
+/// Processes that write one, of which it is known.
+pub(super) const RECORDERS: usize = 16;
 /// Bytes of the log in one record.
 const LOG_BYTES: usize = 6 << 10;
 
@@ -80,14 +84,31 @@ impl Supervisor<'_> {
                 // One write is one message. What the kernel does not take is on flash alone.
                 let _ = pmsg.map(|mut pmsg| pmsg.write(text.as_bytes()));
                 let kept = if on_flash { keep(&folder, name, &text) } else { Ok(()) };
-                process::exit_now(i32::from(kept.is_err()))
+                // All error numbers are such that an exit code holds them.
+                process::exit_now(kept.map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO), |()| 0))
             }
             Ok(Forked::Parent(_)) if !on_flash => {}
-            Ok(Forked::Parent(_)) => {
+            Ok(Forked::Parent(pid)) => {
+                // Of those beyond it is not told that they were in vain.
+                let _ = self.recorders.push((pid, index));
                 let sentence = format_args!("a crash record of {name} goes to {}", folder.display());
                 self.notes.note(format_args!("crash-record"), name, sentence);
             }
             Err(errno) => self.report.line(format_args!("no crash record of {name}: {errno}")),
+        }
+    }
+
+    /// A process that may have written a crash record has ended.
+    pub(super) fn record_ended(&mut self, pid: i32, status: i32) {
+        let Some(at) = self.recorders.iter().position(|(recorder, _)| *recorder == pid) else { return };
+        let (_, index) = self.recorders.swap_remove(at);
+        if status != 0 {
+            let (name, why) = (answer::name(&self.plan, index), Errno::from_raw(status >> 8 & 0xff).desc());
+            let folder = Path::new(&*self.plan.device.state).join(FOLDER);
+            let sentence =
+                format_args!("the crash record of {name} could not be written to {}: {why}", folder.display());
+            self.notes.note(format_args!("crash-record/lost"), name, sentence);
+            self.report.line(sentence);
         }
     }
 }
@@ -126,9 +147,12 @@ fn keep(folder: &Path, name: &str, text: &str) -> io::Result<()> {
     // One at a time, or two of different services: the name keeps them apart.
     let beside = folder.join(format!(".{name}"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, folder.join(format!("{next:06}-{name}")))?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&beside, folder.join(format!("{next:06}-{name}")))) {
+        // A full disk is not to hold half a record.
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
     let surplus = (kept.len() + 1).saturating_sub(KEPT);
     for (_, old) in kept.iter().take(surplus) {
         let _ = fs::remove_file(folder.join(old));

@@ -16,6 +16,7 @@ use super::awaited::{self, Awaited};
 use super::board::{Board, lacks_device};
 use super::budget::Daily;
 use super::core::{KILL_TIME, SWEEP_TIME, State, step};
+use super::crash::RECORDERS;
 use super::event::{Event, Index, InstanceEvent, Token};
 use super::events::{self, Events};
 use super::graph::stop_time;
@@ -72,6 +73,8 @@ pub struct Supervisor<'k> {
     pub(super) report: Report,
     pub(super) notes: Events,
     pub(super) records: Daily,
+    /// Processes that write crash records, and of which service.
+    pub(super) recorders: heapless::Vec<(i32, Index), RECORDERS>,
     pub(super) now: Millis,
     pub(super) complete: bool,
     /// The critical service for which the watchdog is not fed.
@@ -183,6 +186,7 @@ impl<'k> Supervisor<'k> {
             report,
             notes,
             records: Daily::default(),
+            recorders: heapless::Vec::new(),
             now: monotonic(),
             complete: false,
             lacking: None,
@@ -401,6 +405,7 @@ impl<'k> Supervisor<'k> {
                 }
             } else if let (Ok(status), None) = (status, found) {
                 self.probe_ended(pid, status);
+                self.record_ended(pid, status);
             }
         }
     }
