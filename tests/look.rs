@@ -4,6 +4,8 @@ mod busybox_board;
 
 use busybox_board::{Board, IDLE, probe, said, service};
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 #[test]
@@ -135,4 +137,57 @@ fn root_nobody_inside_sees_the_words_of_coracle() {
     let pid = device.split("\"supervisor\":").nth(1).unwrap().split(',').next().unwrap().to_owned();
     let own = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
     assert!(String::from_utf8_lossy(&own).contains("config.json"), "{own:?}");
+}
+
+/// Everything in a folder with its size and its last change.
+fn changes(folder: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let meta = entry.metadata().unwrap();
+        found.push((entry.path(), meta.len(), meta.ctime(), meta.ctime_nsec()));
+        if meta.is_dir() {
+            found.extend(changes(&entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn root_what_goes_on_all_the_time_writes_nothing_to_the_boards_flash() {
+    let name = "root_what_goes_on_all_the_time_writes_nothing_to_the_boards_flash";
+    let quick = r#""restart": { "delay": "10ms", "max_delay": "100ms", "tries": 3, "within": "1m" },"#;
+    let volume = r#""mounts": [{ "type": "volume", "source": "kept", "target": "/data" }],"#;
+    let asked =
+        format!(r#"{volume} "watchdog": "30s", "health": {{ "exec": ["probe", "exit"], "interval": "100ms" }},"#);
+    let services = [
+        service("fails", &["sh", "-c", "echo going down; exit 7"], quick),
+        service("talks", &["probe", "try", "pings 20 1000000"], &asked),
+        service("says", &["sh", "-c", "while :; do echo line; sleep 0.05; done"], ""),
+        service("timed", &["echo", "now"], r#""type": "oneshot", "timer": { "every": "1s" },"#),
+    ];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    let number = |board: &busybox_board::board::Board, key: &str| board.field("fails", key).parse::<u32>().unwrap_or(0);
+    // The incident has begun, and the crash loop too.
+    board.until("its crash record", |board| board.path("state/crashes/000001-fails").exists());
+    board.until("a crash loop", |board| board.field("fails", "state") == "crash-loop");
+    let state = board.path("state");
+    let before = changes(&state);
+    assert!(before.iter().any(|(path, ..)| path.ends_with("volumes/kept")), "{before:?}");
+    let restarts = number(&board, "restarts");
+    board.until_logged("timed", "now");
+    board.until("twenty restarts more", |board| {
+        board.says(&["ps"]);
+        board.says(&["stats"]);
+        number(board, "restarts") > restarts + 20
+    });
+    board.says(&["hold", "--for", "1s", "talks"]);
+    board.says(&["restart", "says"]);
+    board.kill_supervisor();
+    board.up();
+    board.until("it goes on", |board| number(board, "restarts") > restarts + 25);
+    let after = changes(&state);
+    assert_eq!(before, after);
+    board.down();
 }
