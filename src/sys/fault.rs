@@ -120,3 +120,53 @@ fn say(text: &CStr) {
         libc::write(if log < 0 { 2 } else { log }, text.as_ptr().cast(), text.count_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::{self, Forked};
+    use crate::sys::wait::wait_for;
+    use std::io::Read as _;
+    use std::os::fd::AsRawFd as _;
+
+    /// Uses up the stack.
+    #[inline(never)]
+    fn deeper(depth: u64) -> u64 {
+        let block = core::hint::black_box([depth; 512]);
+        if depth == u64::MAX { 0 } else { deeper(core::hint::black_box(depth + 1)).wrapping_add(block[7]) }
+    }
+
+    /// What a child prints that fails in this way, with every signal blocked, and its wait status.
+    fn fails(how: fn()) -> (String, i32) {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let pid = match process::clone(0, None).unwrap() {
+            Forked::Child => {
+                let _ = [1, 2].map(|fd| process::duplicate(write.as_raw_fd(), fd));
+                let _ = arm(4);
+                how();
+                process::exit_now(0)
+            }
+            Forked::Parent(pid) => pid,
+        };
+        drop(write);
+        let mut said = String::new();
+        std::fs::File::from(read).read_to_string(&mut said).unwrap();
+        (said, wait_for(pid).unwrap())
+    }
+
+    #[test]
+    fn whatever_fails_and_wherever_the_stack_is_the_program_is_executed_again() {
+        // The program is this test, which does not know the word.
+        let ways: [fn(); 3] = [
+            || _ = deeper(0),
+            // SAFETY: a fault is what is wanted.
+            || unsafe { core::ptr::without_provenance_mut::<u8>(16).write_volatile(1) },
+            || std::process::abort(),
+        ];
+        for how in ways {
+            let (said, status) = fails(how);
+            assert!(said.contains("after-fault"), "{status:#x}: {said}");
+            assert_eq!(status & 0x7f, 0, "killed instead: {said}");
+        }
+    }
+}
