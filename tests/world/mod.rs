@@ -172,7 +172,7 @@ impl World {
             self.feed(Event::Instance(index, number, InstanceEvent::MainStarted));
             self.feed(Event::Instance(index, number, InstanceEvent::Notified(notice)));
         }
-        self.feed(Event::Timer);
+        self.timer();
     }
 
     fn later(&mut self, at_most: u64, event: Event) {
@@ -614,7 +614,7 @@ impl World {
                 event.into_iter().for_each(|event| self.feed(event));
             }
         }
-        self.feed(Event::Timer);
+        self.timer();
     }
 
     /// Whoever pings does so a millisecond before its time is over.
@@ -632,6 +632,16 @@ impl World {
         self.feed(Event::Instance(index, number, InstanceEvent::Notified(ping)));
     }
 
+    /// As the loop has it: once more where what is done at once is due at once, and what would go on for ever is caught.
+    fn timer(&mut self) {
+        for _ in 0..=self.plan.services.len() {
+            self.feed(Event::Timer);
+            if self.state.next_deadline().is_none_or(|deadline| deadline > self.now) {
+                return;
+            }
+        }
+    }
+
     /// The next thing that happens: a deadline or an entry of the agenda, whichever is earlier. `false`: nothing will.
     pub fn advance(&mut self) -> bool {
         let planned = self.agenda.keys().next().copied();
@@ -645,14 +655,14 @@ impl World {
             (None, None) => return false,
             (Some(deadline), planned) if planned.is_none_or(|(at, _)| deadline < at) => {
                 self.now = deadline.max(self.now);
-                self.feed(Event::Timer);
+                self.timer();
             }
             (_, Some(key)) => {
                 self.now = key.0.max(self.now);
                 if let Some(event) = self.agenda.remove(&key) {
                     self.feed(event);
                 }
-                self.feed(Event::Timer);
+                self.timer();
             }
             _ => {}
         }
