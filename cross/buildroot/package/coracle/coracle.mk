@@ -20,6 +20,11 @@ endef
 CORACLE_PRE_BUILD_HOOKS += CORACLE_FETCH_CRATES
 
 CORACLE_CARGO_BUILD_OPTS = --bin coracle
+# Buildroot's own choice is for speed and without optimisation at link time: these are Cargo.toml's, for size.
+CORACLE_CARGO_ENV = \
+	CARGO_PROFILE_RELEASE_OPT_LEVEL="z" \
+	CARGO_PROFILE_RELEASE_LTO="fat" \
+	CARGO_PROFILE_RELEASE_CODEGEN_UNITS="1"
 
 define CORACLE_INSTALL_TARGET_CMDS
 	$(INSTALL) -D -m 0755 $(@D)/target/$(RUSTC_TARGET_NAME)/$(if $(BR2_ENABLE_DEBUG),debug,release)/coracle \
@@ -36,7 +41,7 @@ define CORACLE_INSTALL_INIT_SYSV
 endef
 
 define CORACLE_INSTALL_INIT_SYSTEMD
-	$(INSTALL) -D -m 0644 $(CORACLE_PKGDIR)/coracle.service $(TARGET_DIR)/usr/lib/systemd/system/coracle.service
+	$(INSTALL) -D -m 0644 $(@D)/config/init/coracle.service $(TARGET_DIR)/usr/lib/systemd/system/coracle.service
 endef
 
 # Every option that cross/kernel says coracle cannot do without. As a fragment: BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES.

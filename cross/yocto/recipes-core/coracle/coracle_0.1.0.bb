@@ -5,7 +5,7 @@ LICENSE = "MIT | Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=74682618e0c8f6828e71b787625ba104"
 
 require ${BPN}-crates.inc
-SRC_URI += "file://coracle.service file://coracle.init"
+SRC_URI += "file://coracle.init"
 
 inherit cargo cargo-update-recipe-crates externalsrc systemd update-rc.d
 
@@ -22,7 +22,7 @@ INITSCRIPT_PARAMS = "defaults 60"
 do_install() {
     install -D -m 0755 ${B}/target/${CARGO_TARGET_SUBDIR}/coracle ${D}${base_sbindir}/coracle
     install -D -m 0644 ${S}/config/coracle.schema.json ${D}${datadir}/coracle/coracle.schema.json
-    install -D -m 0644 ${UNPACKDIR}/coracle.service ${D}${systemd_system_unitdir}/coracle.service
+    install -D -m 0644 ${S}/config/init/coracle.service ${D}${systemd_system_unitdir}/coracle.service
     install -D -m 0755 ${UNPACKDIR}/coracle.init ${D}${sysconfdir}/init.d/coracle
 }
 
