@@ -92,7 +92,8 @@ fn a_first_process_that_fails_goes_on_and_soon_after_that_is_a_rescue(arch: &'st
 fn another_program_takes_the_place_of_the_first_process(arch: &'static str) {
     let services =
         r#"{ "name": "web", "image": "demo.tar", "command": ["/bin/demo", "sleep"], "limits": { "memory": "4M" } },"#;
-    let firmware = Board::new(arch).build("upgrade", services);
+    let device = r#""watchdog": { "timeout": "4s" },"#.to_owned();
+    let firmware = Board { device, modules: vec!["softdog"], ..Board::new(arch) }.build("upgrade", services);
     let mut machine = firmware.boot();
     machine.hello();
     let before = machine.await_state("web", "running");
@@ -101,6 +102,15 @@ fn another_program_takes_the_place_of_the_first_process(arch: &'static str) {
         machine.coracle(&["upgrade", "/sbin/coracle"]);
         assert_eq!(place(&machine.await_state("web", "running")), place(&before));
     }
+    // The watchdog has stayed open: the kernel would say that it was closed, and a stray one would reset the board.
+    let environment = machine.read("/proc/1/environ").replace('\0', "\n");
+    let handed: Vec<&str> = environment.lines().filter_map(|line| line.strip_prefix("CORACLE_WATCHDOG_FD=")).collect();
+    let [number] = handed[..] else { panic!("{environment:?}") };
+    let open = machine.probe(&[&format!("readlink /proc/1/fd/{number}")]);
+    assert!(open.contains("ok /dev/watchdog"), "{open}");
+    let boot = machine.read("/proc/sys/kernel/random/boot_id");
+    machine.run(&["/bin/probe", "sleep", "10"]);
+    assert_eq!(machine.read("/proc/sys/kernel/random/boot_id"), boot);
     let (code, said) = machine.run(&["/sbin/coracle", "upgrade", "/bin/probe"]);
     assert!(code == 1 && said.contains("nothing has changed"), "{said}");
     machine.coracle(&["kill", "--signal", "9", "web"]);
@@ -110,6 +120,7 @@ fn another_program_takes_the_place_of_the_first_process(arch: &'static str) {
     machine.begin(&["/sbin/poweroff"]);
     let console = machine.off();
     assert_eq!(console.matches("web runs on and is supervised again").count(), 2, "{console}");
+    assert!(!console.contains("did not stop") && !console.contains("NO HARDWARE WATCHDOG"), "{console}");
 }
 
 fn a_partition_that_is_missing_is_shown_as_degraded(arch: &'static str) {

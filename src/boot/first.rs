@@ -276,6 +276,10 @@ impl Keeper for First {
         }
     }
 
+    fn hand_over(&mut self, say: Say<'_>) -> Option<String> {
+        self.watchdog.as_mut()?.hand_down(monotonic(), say)
+    }
+
     fn degraded(&self) -> &[String] {
         &self.degraded
     }

@@ -86,6 +86,10 @@ impl Keeper for Under {
         self.watchdog.as_ref().map(watchdog_facts).into_iter().collect()
     }
 
+    fn hand_over(&mut self, say: Say<'_>) -> Option<String> {
+        self.watchdog.as_mut()?.hand_down(monotonic(), say)
+    }
+
     fn moment(&mut self, moment: Moment, say: Say<'_>) {
         if moment == Moment::Supervising {
             self.watchdog = Watchdog::open(self.configured.as_ref(), monotonic(), say);

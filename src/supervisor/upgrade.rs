@@ -118,7 +118,12 @@ impl Supervisor<'_> {
             self.report.line("another program takes over");
             self.keep_open(true);
             let _ = [&text, &own, &program].map(|fd| across_exec(fd, true));
-            let errno = process::execve_same_env(&of(&program), &words);
+            let report = &mut self.report;
+            let entry = self.keeper.hand_over(&mut |sentence| report.line(sentence));
+            let errno = match entry.and_then(|entry| CString::new(entry).ok()) {
+                Some(entry) => process::execve_env_and(&of(&program), &words, &entry),
+                None => process::execve_same_env(&of(&program), &words),
+            };
             self.keep_open(false);
             Err::<(), String>(errno.to_string())
         });
