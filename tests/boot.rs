@@ -415,5 +415,14 @@ fn a_kernel_without_memory_controller_holds_what_it_cannot_limit(arch: &'static 
     let line = machine.await_state("web", "held");
     assert!(value(&line, "reason").contains("memory"), "{line}");
     machine.await_state("agent", "running");
+    // A build host that judges by this board's profile refuses the same service for the same reason.
+    let (_, profile) = machine.run(&["/sbin/coracle", "doctor", "--json"]);
+    std::fs::write(firmware.part("profile.json"), profile).unwrap();
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_coracle"));
+    check.arg("check").arg("--board").arg(firmware.part("profile.json"));
+    check.arg("--root").arg(firmware.part("firmware")).arg(firmware.part("config.json"));
+    let checked = check.output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.code() == Some(78) && said.contains("web: limits.memory cannot be enforced here"), "{said}");
     power_off(machine);
 }

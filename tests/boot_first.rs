@@ -40,6 +40,13 @@ fn signals_of_an_init_end_the_board(arch: &'static str) {
     let console = machine.off();
     assert_eq!(console.matches("everything is stopped: the board reboots").count(), 3, "{console}");
     assert!(console.contains("everything is stopped: the board powers off"), "{console}");
+    assert!(console.contains("Restarting system with command 'recovery'"), "the word for the boot loader: {console}");
+    // SIGUSR1: the board stands still, with its power on.
+    let mut machine = firmware.boot();
+    machine.hello();
+    machine.begin(&["/bin/probe", "try", "kill 1 10"]);
+    machine.until("a halt", |machine| machine.console().contains("System halted").then_some(()));
+    assert!(machine.console().contains("everything is stopped: the board halts"), "{}", machine.console());
 }
 
 fn a_first_process_that_fails_goes_on_and_soon_after_that_is_a_rescue(arch: &'static str) {

@@ -139,7 +139,8 @@ pub struct Firmware {
 }
 
 impl Firmware {
-    fn part(&self, name: &str) -> PathBuf {
+    /// A file of its folder: `config.json` is what the board is given.
+    pub fn part(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
