@@ -67,6 +67,8 @@ fn versions_and_licences_are_the_programs() {
     assert!(read("cross/buildroot/package/coracle/coracle.mk").contains(&format!("CORACLE_VERSION = {version}\n")));
     let recipe = read(&format!("cross/yocto/recipes-core/coracle/coracle_{version}.bb"));
     assert!(recipe.contains("LICENSE = \"MIT | Apache-2.0\""));
+    // What README promises of TCLIBC=musl; by itself OpenEmbedded's Rust links dynamically.
+    assert!(recipe.contains("RUSTFLAGS:append:libc-musl = \" -C target-feature=+crt-static\""));
     let sum = |program: &str| {
         let out = Command::new(program).arg(tree("LICENSE")).output().unwrap().stdout;
         String::from_utf8(out).unwrap().split(' ').next().unwrap_or_default().to_owned()

@@ -15,6 +15,9 @@ EXTERNALSRC_BUILD = "${WORKDIR}/build"
 # OpenEmbedded strips programs itself and keeps the symbols in a package of their own.
 CARGO_BUILD_FLAGS += "--bin coracle --config profile.release.strip=false"
 
+# OpenEmbedded's Rust links with musl dynamically unless it is asked.
+RUSTFLAGS:append:libc-musl = " -C target-feature=+crt-static"
+
 SYSTEMD_SERVICE:${PN} = "coracle.service"
 INITSCRIPT_NAME = "coracle"
 INITSCRIPT_PARAMS = "defaults 60"
