@@ -60,10 +60,13 @@ static int own_group(const char *controller, char *out, size_t size) {
     return 1;
 }
 
-static const char *const V1[] = { "memory", "pids", "devices", "freezer" };
-#define CONTROLLERS 4
+#ifndef MEASURED /* a service's group also counts its processor time */
+#define MEASURED
+#endif
+static const char *const V1[] = { "memory", "pids", "devices", "freezer" MEASURED };
+#define CONTROLLERS (int)(sizeof V1 / sizeof *V1)
 static char groups[CONTROLLERS][512];
-static int tasks[CONTROLLERS], joined, v2 = -1;
+static int tasks[CONTROLLERS], joined, v2 = -1, nth; /* nth: which of this process's containers */
 
 /* What v1's devices.allow says, as a v2 program: the answer is 1 for the first pair of numbers that matches, else 0. */
 static void allow_devices(int group) {
@@ -100,7 +103,7 @@ static void make_groups(const char *memory) {
     close(fd);
     for (int i = 0; i < CONTROLLERS; i++) {
         if (!own_group(V1[i], base, sizeof base)) continue;
-        snprintf(groups[joined], sizeof groups[0], "%s/floor-%d", base, getpid());
+        snprintf(groups[joined], sizeof groups[0], "%s/floor-%d-%d", base, getpid(), nth);
         MUST(mkdir(groups[joined], 0755), groups[joined]);
         if (!strcmp(V1[i], "memory")) {
             put(groups[joined], "memory.limit_in_bytes", memory);
@@ -123,7 +126,7 @@ static void make_groups(const char *memory) {
     }
     if (!joined && own_group("", base, sizeof base)) {
         put(base, "cgroup.subtree_control", "+memory +pids");
-        snprintf(groups[0], sizeof groups[0], "%s/floor-%d", base, getpid());
+        snprintf(groups[0], sizeof groups[0], "%s/floor-%d-%d", base, getpid(), nth);
         MUST(mkdir(groups[0], 0755), groups[0]);
         put(groups[0], "memory.max", memory);
         put(groups[0], "memory.swap.max", "0");
