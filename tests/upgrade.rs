@@ -124,3 +124,60 @@ fn root_a_program_that_refuses_once_it_is_executed_gives_way_to_the_old_one() {
     assert_eq!((board.field("web", "pid"), arrivals(&board)), (pid, 2));
     board.down();
 }
+
+#[test]
+fn root_a_storm_is_put_off_by_the_new_program_as_by_the_old_one() {
+    let name = "root_a_storm_is_put_off_by_the_new_program_as_by_the_old_one";
+    let fails = |name: &str, more: &str| {
+        let keys = format!(r#"{more} "restart": {{ "delay": "10ms", "max_delay": "10ms" }},"#);
+        service(name, &["sh", "-c", "exit 1"], &keys)
+    };
+    let late = fails("late", r#""enabled": false,"#);
+    let Some(mut board) = Board::new(name, &[fails("a", ""), fails("b", ""), fails("c", ""), late]) else { return };
+    let config = fs::read_to_string(board.path("config.json")).unwrap();
+    let bounded = config.replacen(r#""device": {"#, r#""device": { "restarts_per_minute": 1, "#, 1);
+    fs::write(board.path("config.json"), bounded).unwrap();
+    board.up();
+    let put_off = |board: &busybox_board::board::Board, name| board.field(name, "next_ms").parse().unwrap_or(0_u64);
+    board.until("all of the storm waits", |board| ["a", "b", "c"].iter().all(|name| put_off(board, name) > 30_000));
+    assert!(board.coracle(&["upgrade", env!("CARGO_BIN_EXE_coracle")]).status.success(), "{}", board.report());
+    // Six minutes are booked. Its first restart is counted and not put off; the next one has its place behind them all.
+    board.coracle(&["start", "late"]);
+    board.until("its place is behind theirs", |board| put_off(board, "late") > 240_000);
+    board.down();
+}
+
+#[test]
+fn root_what_does_not_die_is_remembered_by_the_new_program() {
+    let name = "root_what_does_not_die_is_remembered_by_the_new_program";
+    let Some(mut board) = Board::new(name, &[service("web", IDLE, r#""stop": { "timeout": "0s" },"#)]) else { return };
+    board.up();
+    board.until_running("web");
+    let (groups, pid) = (board.groups("web"), board.field("web", "pid"));
+    // Frozen in a group that coracle did not make, it dies only once it is thawed.
+    let Some(freezer) = groups.iter().find(|dir| dir.join("freezer.state").exists()) else {
+        println!("skip: {name}: no v1 freezer");
+        return;
+    };
+    let inner = freezer.join("frozen");
+    fs::create_dir(&inner).unwrap();
+    fs::write(inner.join("tasks"), &pid).unwrap();
+    fs::write(inner.join("freezer.state"), "FROZEN").unwrap();
+    board.says(&["restart", "web"]);
+    let next = board.field("web", "pid");
+    assert_ne!(next, pid);
+    for _ in 0..2 {
+        assert!(board.coracle(&["upgrade", env!("CARGO_BIN_EXE_coracle")]).status.success(), "{}", board.report());
+        assert_eq!(board.field("web", "pid"), next);
+        assert!(!board.report().contains("could be removed"), "{}", board.report());
+        assert!(fs::exists(format!("/proc/{pid}")).unwrap() && groups.iter().all(|dir| dir.exists()));
+    }
+    fs::write(inner.join("freezer.state"), "THAWED").unwrap();
+    // Its end is noticed, and nothing of it stays.
+    board.until("nothing is left of it", |_| groups.iter().all(|dir| !dir.exists()));
+    let left = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("left-");
+    let entries = fs::read_dir(board.path("run/services/web")).unwrap().flatten();
+    assert!(!entries.into_iter().any(left));
+    board.down();
+    assert!(!board.path("run").exists());
+}

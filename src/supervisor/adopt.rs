@@ -17,7 +17,7 @@ use super::prober;
 use super::run::Supervisor;
 use super::saved::{self, Saved};
 use super::service::Phase;
-use super::slot::{self, Live};
+use super::slot::{self, Left, Live};
 use super::steps::Material;
 use super::wire::ToInit;
 use crate::base::units::Millis;
@@ -62,17 +62,20 @@ impl Supervisor<'_> {
             let same = |saved: &Saved| (0..2).any(|word| saved.config[word] != 0 && saved.config[word] == words[word]);
             let same = saved.as_ref().is_some_and(same);
             let kills = saved.as_ref().map(|saved| saved.oom_kills);
+            self.state.adopt_booked(saved.as_ref().map_or(Millis(0), |saved| saved.booked));
             let service = saved.map(|saved| (saved.service, same));
             self.state.adopt(&self.plan, index, service, found, self.now, &mut actions);
             self.settle_in(index, found, same, kills);
         }
         actions.drain().for_each(|action| self.perform(action));
         self.actions = actions;
+        self.adopt_left();
         // Children that ended before there was a signal for it.
         self.reap();
         // Of all groups those are kept that an instance is in, or a next one will be.
         let mut held: Vec<String> = unwanted.iter().map(|record| record.cgroup.clone()).collect();
-        for group in self.slots.iter().filter_map(|slot| slot.group.as_ref()) {
+        let left = self.left.iter().filter_map(|left| left.group.as_ref());
+        for group in self.slots.iter().filter_map(|slot| slot.group.as_ref()).chain(left) {
             held.push(group.record());
         }
         let kept = |name: &str| {
@@ -95,6 +98,22 @@ impl Supervisor<'_> {
         self.handed.clear();
         if !self.run.is_new() {
             (0..self.slots.len()).for_each(|at| self.save(at as Index));
+        }
+    }
+
+    /// Takes over the instances that do not die. The end of an init that is not our child is told by nobody: then its group
+    /// alone is remembered, which is removed once it is empty.
+    fn adopt_left(&mut self) {
+        for (at, service) in self.plan.services.iter().enumerate() {
+            for record in instance::set_aside(self.run.path(), service.name.as_str()) {
+                let (index, number) = (at as Index, record.number);
+                let group = Group::open(&record.cgroup).ok().filter(Group::is_there);
+                let init = if record.init.is_alive() && is_child(record.init.pid) { record.init.pid } else { 0 };
+                if init != 0 {
+                    self.state.adopt_left(index, number);
+                }
+                self.left.push(Left { index, number, init, group });
+            }
         }
     }
 
@@ -283,7 +302,7 @@ impl Supervisor<'_> {
         let words = self.config_words(at);
         let (Some(service), Some(slot)) = (self.state.services().get(at), self.slots.get_mut(at)) else { return };
         let kills = slot.live.as_ref().map_or(0, |live| live.oom_before);
-        let bytes = saved::encode(service, kills, words);
+        let bytes = saved::encode(service, kills, words, self.state.booked());
         let sum = saved::checksum(&bytes);
         if slot.state.is_none() {
             let name = answer::name(&self.plan, index);

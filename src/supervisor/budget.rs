@@ -25,11 +25,21 @@ impl Budget {
         }
         let interval = (60_000 / u64::from(per_minute)).max(1);
         let ahead = Millis(interval.saturating_mul(u64::from(per_minute / 10)));
-        let at = Millis(self.row.0.saturating_sub(ahead.0)).max(now);
         // More places than services are never waited for: what takes one and does not wait puts off nobody for ever.
-        let longest = ahead.plus(Millis(interval.saturating_mul(SERVICES as u64)));
-        self.row = self.row.max(now).plus(Millis(interval)).min(now.plus(longest));
+        let longest = now.plus(ahead).plus(Millis(interval.saturating_mul(SERVICES as u64)));
+        let at = Millis(self.row.min(longest).0.saturating_sub(ahead.0)).max(now);
+        self.row = self.row.max(now).plus(Millis(interval)).min(longest);
         at
+    }
+
+    /// When the row of what is booked ends, for who goes on with it.
+    pub fn row(&self) -> Millis {
+        self.row
+    }
+
+    /// Goes on where a row ended at `row`.
+    pub fn go_on(&mut self, row: Millis) {
+        self.row = self.row.max(row);
     }
 
     /// Whether it is time to tell that restarts are put off: once a minute.
@@ -108,6 +118,17 @@ mod tests {
         }
         let now = Millis(2880 * 30_000);
         assert!(budget.book(1, now).since(now) <= Millis(60_000 * SERVICES as u64));
+    }
+
+    #[test]
+    fn who_goes_on_with_a_row_gives_no_place_twice_and_waits_for_no_absurd_one() {
+        let (mut before, mut after) = (Budget::default(), Budget::default());
+        (0..5).for_each(|_| _ = before.book(1, Millis(1000)));
+        after.go_on(before.row());
+        assert_eq!(after.book(1, Millis(2000)), Millis(301_000));
+        // As of a clock that has begun anew since.
+        after.go_on(Millis(u64::MAX));
+        assert!(after.book(1, Millis(5)) <= Millis(60_005 + 60_000 * SERVICES as u64));
     }
 
     #[test]

@@ -88,6 +88,11 @@ impl State {
         &self.services
     }
 
+    /// When the row of restarts that are booked ends, for the next supervisor.
+    pub fn booked(&self) -> Millis {
+        self.budget.row()
+    }
+
     /// Whether everything is being stopped.
     pub fn is_shutting_down(&self) -> bool {
         self.shutdown

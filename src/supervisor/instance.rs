@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// The version of the record.
 const MAGIC: &str = "coracle-instance 1";
+/// What the name of a record begins with whose instance is waited for no longer.
+const ASIDE: &str = "left-";
 /// Longest record read: 128 environment entries and commands are bounded by the config's 256 KiB.
 const RECORD_BYTES: u64 = 512 * 1024;
 
@@ -193,6 +195,28 @@ impl Instance {
         let text = fs::read_to_string(&path).map_err(|error| bad(error.to_string()))?;
         Instance::parse(&text).map(Some).map_err(bad)
     }
+}
+
+/// The record of instance `number` once it is waited for no longer.
+fn aside(run_dir: &Path, service: &str, number: u32) -> PathBuf {
+    service_dir(run_dir, service).join(format!("{ASIDE}{number}"))
+}
+
+/// Sets the record of instance `number` aside, which does not die.
+pub fn put_aside(run_dir: &Path, service: &str, number: u32) {
+    let _ = fs::rename(path(run_dir, service), aside(run_dir, service, number));
+}
+
+/// Instance `number`, whose record was set aside, is no more.
+pub fn forget_aside(run_dir: &Path, service: &str, number: u32) {
+    let _ = fs::remove_file(aside(run_dir, service, number));
+}
+
+/// The records of a service that were set aside. What cannot be read is of no instance that could be ended.
+pub fn set_aside(run_dir: &Path, service: &str) -> Vec<Instance> {
+    let entries = fs::read_dir(service_dir(run_dir, service)).into_iter().flatten().flatten();
+    let aside = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(ASIDE.as_bytes()));
+    aside.filter_map(|entry| Instance::parse(&fs::read_to_string(entry.path()).ok()?).ok()).collect()
 }
 
 impl Process {

@@ -274,6 +274,7 @@ impl Supervisor<'_> {
         if self.state.services().get(usize::from(index)).is_some_and(|service| !service.is_stuck()) {
             slot.live = None;
             self.left.push(Left { index, number, init, group: slot.group.take() });
+            instance::put_aside(self.run.path(), name, number);
         }
     }
 
@@ -282,7 +283,11 @@ impl Supervisor<'_> {
         self.left.retain(|left| {
             // Only what is empty goes at once: nothing here may wait.
             let empty = left.init == 0 && left.group.as_ref().is_none_or(|group| group.pids().is_empty());
-            !empty || left.group.as_ref().is_some_and(|group| group.remove().is_err())
+            let stays = !empty || left.group.as_ref().is_some_and(|group| group.remove().is_err());
+            if !stays {
+                instance::forget_aside(self.run.path(), answer::name(&self.plan, left.index), left.number);
+            }
+            stays
         });
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
         if slot.live.as_ref().is_none_or(|live| live.number != number) {

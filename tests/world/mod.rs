@@ -118,6 +118,7 @@ impl World {
         self.at_once.clear();
         // Nobody waits for them any more.
         self.left.clear();
+        let booked = self.state.booked();
         self.state = State::new(&self.plan, self.random.below(1 << 30) as u32);
         let changed = self.random.one_in(6).then(|| self.random.below(written.len() as u64) as usize);
         if let Some(at) = changed {
@@ -127,7 +128,9 @@ impl World {
         }
         let mut ended = Vec::new();
         for (index, service) in written.iter().enumerate() {
-            let service = saved::decode(&saved::encode(service, 0, [1; 2])).unwrap().service;
+            let saved = saved::decode(&saved::encode(service, 0, [1; 2], booked)).unwrap();
+            self.state.adopt_booked(saved.booked);
+            let service = saved.service;
             let (at, same) = (index as Index, changed != Some(index));
             self.tracks[index].hold = service.hold;
             if let Some(body) = self.alive.get_mut(&at) {

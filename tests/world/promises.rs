@@ -255,9 +255,10 @@ impl World {
             Phase::Backoff => {
                 let deadline = service.deadline.unwrap_or_else(|| panic!("{at} is never started again: {service:?}"));
                 let own = policy.max_delay.max(policy.delay).max(Millis(10));
-                // All restarts of the board before its own, each in its place.
+                // What is booked before its own, each in its place: also what did not wait for its own, under supervisors
+                // that have died since. It is never more than a device may have services.
                 let turn = 60_000u64.checked_div(self.plan.device.restarts_per_minute.into()).unwrap_or(0);
-                let row = Millis(turn * 2 * SERVICES);
+                let row = Millis(turn * (coracle::base::limits::SERVICES as u64 + 1));
                 let held = self.tracks[at].held.max(self.late).max(service.since);
                 assert!(
                     deadline <= held.plus(own).plus(row),
@@ -303,6 +304,3 @@ impl World {
         assert!(body.is_none_or(|body| body.number == service.number));
     }
 }
-
-/// Services of a random plan, at most.
-const SERVICES: u64 = 8;

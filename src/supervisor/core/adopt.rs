@@ -29,6 +29,17 @@ pub enum Found {
 }
 
 impl State {
+    /// Restarts are booked up to `row`.
+    pub fn adopt_booked(&mut self, row: Millis) {
+        self.budget.go_on(row);
+    }
+
+    /// Instance `number` of service `index` does not die, and is waited for no longer.
+    pub fn adopt_left(&mut self, index: Index, number: Number) {
+        // Beyond those that are counted it only is no longer waited for.
+        let _ = self.left.push((index, number));
+    }
+
     /// Takes over service `index`, before [`super::Event::Boot`]. `saved` is the last word about it, and whether its config
     /// is still the same. Without it, and without an instance, nobody has started the service yet. Whoever finds no running
     /// instance where the state has one then, tells of its end as of any other.
