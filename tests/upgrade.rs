@@ -181,3 +181,65 @@ fn root_what_does_not_die_is_remembered_by_the_new_program() {
     board.down();
     assert!(!board.path("run").exists());
 }
+
+/// A program of another version: `scripts/next` makes it of this source.
+const NEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/next/coracle");
+
+/// The numbers that the saved state of `service` has, as the head of its file counts them, and what is behind those that
+/// this version knows.
+fn state(board: &busybox_board::board::Board, service: &str) -> (usize, Vec<u8>) {
+    use coracle::supervisor::saved;
+    let bytes = fs::read(board.path("run/services").join(service).join(saved::NAME)).unwrap();
+    assert!(saved::decode(&bytes).is_some(), "{bytes:?}");
+    (usize::from(bytes[5]), bytes[saved::RECORD_BYTES.min(bytes.len())..].to_vec())
+}
+
+/// This version comes after the other one as well as before it: it meets what a later one has kept, and goes back to it.
+#[test]
+fn root_two_versions_take_over_from_each_other_and_nothing_is_lost() {
+    let name = "root_two_versions_take_over_from_each_other_and_nothing_is_lost";
+    let port = port();
+    let idle = format!(
+        r#""sockets": [ {{ "tcp": "127.0.0.1:{port}" }} ], "restart": {{ "delay": "1h", "max_delay": "1h" }},"#
+    );
+    let counts = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"];
+    let services =
+        [service("web", &counts, ""), service("frozen", IDLE, ""), service("idle", &["sh", "-c", "exit 3"], &idle)];
+    if !fs::exists(NEXT).unwrap() {
+        return println!("skip: {name}: no {NEXT} (scripts/next)");
+    }
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    board.until_running("web");
+    board.says(&["kill", "--signal", "KILL", "web"]);
+    board.until("it runs again", |board| {
+        board.field("web", "restarts") == "1" && board.field("web", "state") == "running"
+    });
+    board.until_running("frozen");
+    board.says(&["pause", "frozen"]);
+    board.until("it waits", |board| board.field("idle", "state") == "backoff");
+    let (pid, own) = (board.field("web", "pid"), env!("CARGO_BIN_EXE_coracle"));
+    let known = state(&board, "web").0;
+    for (round, program) in [NEXT, own, NEXT, own].into_iter().enumerate() {
+        let output = board.coracle(&["upgrade", program]);
+        assert!(output.status.success(), "{program}: {}\n{}", said(&output), board.report());
+        assert_eq!((board.field("web", "pid"), board.field("web", "restarts")), (pid.clone(), "1".into()));
+        assert_eq!((board.field("frozen", "state"), board.field("idle", "state")), ("paused".into(), "backoff".into()));
+        // Each writes as many numbers as it knows; what only the later one knows nobody takes away.
+        let more = [0x5eed_u64, 7].iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let counted = if program == NEXT { known + 2 } else { known };
+        for service in ["web", "frozen", "idle"] {
+            assert_eq!(state(&board, service), (counted, more.clone()), "{service} in round {round}");
+        }
+    }
+    // They go on as their own.
+    board.says(&["unpause", "frozen"]);
+    board.says(&["start", "idle"]);
+    board.says(&["kill", "--signal", "KILL", "web"]);
+    board.until("it runs once more", |board| board.field("web", "restarts") == "2");
+    let log = board.says(&["logs", "web"]);
+    let lines: Vec<u32> = log.lines().filter_map(|line| line.split_once("out  line ")?.1.parse().ok()).collect();
+    let whole = |two: &[u32]| two[1] == two[0] + 1 || two[1] == 1;
+    assert!(lines.windows(2).all(whole), "a line is lost: {lines:?}");
+    board.down();
+}
