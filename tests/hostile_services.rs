@@ -4,7 +4,7 @@
 mod busybox_board;
 
 use busybox_board::{Board, said, service};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -252,4 +252,99 @@ fn root_what_one_user_uses_up_another_still_gets() {
     follow.kill().unwrap();
     follow.wait().unwrap();
     assert!(said(&board.coracle(&["ps"])).contains("running"));
+}
+
+/// A file system whose files nobody ever answers for: who asks for one waits in the kernel, and SIGKILL does not end that
+/// (fuse(4); the kernel takes no request back that was read).
+struct Silent(std::path::PathBuf);
+
+impl Silent {
+    fn mount(dir: std::path::PathBuf) -> Option<Silent> {
+        use nix::mount::{MsFlags, mount};
+        use std::os::fd::AsRawFd as _;
+        let device = std::fs::File::options().read(true).write(true).open("/dev/fuse").ok()?;
+        std::fs::create_dir_all(&dir).unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
+        mount(Some("silent"), &dir, Some("fuse"), MsFlags::empty(), Some(options.as_str())).ok()?;
+        std::thread::spawn(move || {
+            let mut request = vec![0; 1 << 20];
+            while (&device).read(&mut request).is_ok() {
+                let word = |at: usize| u32::from_le_bytes(request[at..at + 4].try_into().unwrap());
+                let mut body = vec![0_u8; 0];
+                match word(4) {
+                    // LOOKUP, FORGET
+                    1 | 2 => continue,
+                    // GETATTR: a folder that everyone may read, which stays so for long
+                    3 => {
+                        body.resize(104, 0);
+                        body[0] = 255;
+                        body[16] = 1;
+                        body[76..80].copy_from_slice(&0o040_755_u32.to_le_bytes());
+                        body[80] = 2;
+                    }
+                    // INIT: version 7.31, writes of 4 KiB
+                    26 => {
+                        body.resize(64, 0);
+                        (body[0], body[4], body[21]) = (7, 31, 16);
+                    }
+                    _ => {}
+                }
+                let error = if body.is_empty() { -nix::libc::ENOSYS } else { 0 };
+                let mut answer = (16 + body.len() as u32).to_le_bytes().to_vec();
+                answer.extend(error.to_le_bytes());
+                answer.extend(&request[8..16]);
+                answer.extend(body);
+                let _ = (&device).write_all(&answer);
+            }
+        });
+        Some(Silent(dir))
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        use nix::mount::{MntFlags, umount2};
+        let _ = umount2(&self.0, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn root_a_service_that_waits_in_the_kernel_for_good_keeps_nobody_waiting() {
+    let name = "root_a_service_that_waits_in_the_kernel_for_good_keeps_nobody_waiting";
+    let folder = tempfile::tempdir().unwrap();
+    let Some(silent) = Silent::mount(folder.path().join("silent")) else {
+        return println!("skip: {name}: no file system in user space (CONFIG_FUSE_FS)");
+    };
+    let mount = format!(r#""mounts": [ {{ "type": "bind", "source": {:?}, "target": "/data" }} ],"#, silent.0);
+    let stuck = service("stuck", &["sh", "-c", "echo up; cat /data/file; exit 1"], &mount);
+    let Some(mut board) = Board::new(name, &[server(), stuck]) else { return };
+    board.up();
+    board.until_running("stuck");
+    let address = address(&board);
+    let (pid, init, groups) = (board.field("stuck", "pid"), board.field("stuck", "init"), board.groups("stuck"));
+    let stat = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let waiting = || {
+        let listed = std::fs::read_to_string(groups[0].join("cgroup.procs")).unwrap_or_default();
+        let asks = |pid: &&str| stat(pid).contains("(cat) S ");
+        listed.lines().find(asks).map(str::to_owned)
+    };
+    board.until("it asks", |_| waiting().is_some());
+    let cat = waiting().unwrap();
+    let server = board.field("server", "pid");
+    board.says(&["kill", "--signal", "KILL", "stuck"]);
+    let again = |board: &busybox_board::board::Board| {
+        board.field("stuck", "state") == "running" && board.field("stuck", "pid") != pid
+    };
+    ask_until(&board, &address, "a service that cannot be killed", |board| again(board));
+    let named = format!("stuck does not die: init {init} and processes [{cat}] are stuck");
+    assert!(board.report().contains(&named), "{}", board.report());
+    assert!(stat(&cat).contains("(cat) D "), "it is not stuck: {:?}", stat(&cat));
+    let fresh = board.groups("stuck");
+    assert!(fresh.iter().all(|dir| !groups.contains(dir) && dir.exists()), "{fresh:?}");
+    assert_eq!(board.field("server", "pid"), server);
+    // What waited dies once nobody can answer any more, and nothing of it stays.
+    drop(silent);
+    board.until("its end", |_| !std::fs::exists(format!("/proc/{cat}")).unwrap());
+    board.until("nothing is left of it", |_| groups.iter().all(|dir| !dir.exists()));
+    board.down();
 }
