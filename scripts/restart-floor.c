@@ -94,7 +94,12 @@ int main(int argc, char **argv) {
     while (wait(0) > 0 || errno == EINTR) {}
     for (int i = 0; i < count; i++) {
         memcpy(groups, services[i].groups, sizeof groups);
-        drop_groups();
+        /* On the host what an init has left ends a moment after it. */
+        for (int look = 0; look < 100; look++) {
+            drop_groups();
+            if (access(groups[0], F_OK) < 0) break;
+            usleep(10000);
+        }
     }
     return 0;
 }
