@@ -33,7 +33,7 @@ impl Bench {
         self.server.serve(self.now);
         let mut requests = Vec::new();
         while let Some(request) = self.server.next_request() {
-            self.server.done(request.client, &DoneLine::ok(request.id, "fine"), self.now);
+            self.server.done(request.client, &DoneLine::ok(request.id, &"fine"), self.now);
             requests.push(request);
         }
         while let Some(client) = self.server.next_gone() {
@@ -80,7 +80,7 @@ fn a_client_that_closes_its_half_still_gets_its_answer() {
     bench.serve();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    assert_eq!(parse_answer::<DoneLine>(text.as_bytes()).unwrap(), DoneLine::ok(1, "fine"));
+    assert_eq!(parse_answer::<DoneLine>(text.as_bytes()).unwrap(), DoneLine::ok(1, &"fine"));
     assert_eq!(bench.gone, [1]);
 }
 
@@ -115,8 +115,8 @@ fn a_half_message_is_dropped_after_a_while_and_one_that_waits_is_not() {
     bench.now = PATIENCE.plus(Millis(1));
     bench.serve();
     assert_eq!(bench.gone, [1]);
-    bench.server.done(request.client, &DoneLine::ok(1, "late"), bench.now);
-    assert_eq!(answers(&waiting).next().unwrap(), DoneLine::ok(1, "late"));
+    bench.server.done(request.client, &DoneLine::ok(1, &"late"), bench.now);
+    assert_eq!(answers(&waiting).next().unwrap(), DoneLine::ok(1, &"late"));
 }
 
 #[test]

@@ -68,11 +68,11 @@ pub fn run(args: &PsArgs) -> u8 {
 /// A service that runs without a supervisor, from its instance record.
 pub(super) fn unsupervised(run_dir: &Path, service: &str) -> Option<ServiceLine> {
     let instance = Instance::read(run_dir, service).ok()??;
-    let reason = crate::control::wire::cut("nobody supervises it");
+    let reason = crate::control::wire::cut(&"nobody supervises it");
     instance.init.is_alive().then(|| ServiceLine {
         id: 0,
         kind: crate::control::wire::Kind::Service,
-        name: crate::control::wire::cut(service),
+        name: crate::control::wire::cut(&service),
         state: StateWord::Running,
         health: heapless::String::new(),
         reason,

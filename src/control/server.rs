@@ -9,6 +9,7 @@ use super::wire::{self, DoneLine, REQUEST_BYTES, ServiceLine, Verb};
 use crate::base::exit;
 use crate::base::limits::NAME_BYTES;
 use crate::base::units::Millis;
+use crate::sys::heap::HEAP;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt};
@@ -28,6 +29,8 @@ const PENDING: u32 = 32;
 const OUTPUT_BYTES: usize = 64 * 1024;
 /// Room that an answer's line usually needs.
 const LINE_BYTES: usize = 512;
+/// Room for an answer that is there from the start. A longer one needs more only while the client does not read.
+const ROOM: usize = 4096;
 /// Room for answers that is kept for the next one.
 const ROOM_KEPT: usize = 16 * 1024;
 /// The listener's mark in the epoll set; connections count from 1.
@@ -72,7 +75,7 @@ pub struct Server {
     clients: Vec<Client>,
     last: u32,
     gone: Vec<u32>,
-    /// Room for answers that a closed connection has left for the next one.
+    /// Room for answers, while no client has it: one that waits for an answer has none.
     spare: Vec<u8>,
     /// No file descriptor is left for another connection; tried again then.
     full_until: Option<Millis>,
@@ -106,10 +109,10 @@ impl Server {
         Ok(Server {
             epoll,
             listener,
-            clients: Vec::new(),
+            clients: Vec::with_capacity(CLIENTS),
             last: 0,
-            gone: Vec::new(),
-            spare: Vec::new(),
+            gone: Vec::with_capacity(CLIENTS),
+            spare: Vec::with_capacity(ROOM),
             full_until: None,
             refused: 0,
         })
@@ -197,10 +200,10 @@ impl Server {
                     }
                     Ok((id, Err(_))) => {
                         let why = "no service has a name that long";
-                        client.push(&DoneLine::failed(id, exit::NO_SUCH_SERVICE, why));
+                        client.push(&DoneLine::failed(id, exit::NO_SUCH_SERVICE, &why));
                     }
                     Err(why) => {
-                        client.push(&DoneLine::failed(0, exit::USAGE, why));
+                        client.push(&DoneLine::failed(0, exit::USAGE, &why));
                         client.deaf = true;
                         client.input.clear();
                     }
@@ -216,27 +219,41 @@ impl Server {
         self.gone.pop()
     }
 
+    /// The connection, with room for an answer.
+    fn client(&mut self, number: u32) -> Option<&mut Client> {
+        let client = self.clients.iter_mut().find(|known| known.number == number)?;
+        if client.output.capacity() == 0 {
+            core::mem::swap(&mut client.output, &mut self.spare);
+        }
+        Some(client)
+    }
+
     /// Sends one line of an answer; a client that is gone misses it.
     pub fn send(&mut self, client: u32, line: &ServiceLine) {
-        if let Some(client) = self.clients.iter_mut().find(|known| known.number == client) {
+        if let Some(client) = self.client(client) {
             client.push(line);
         }
     }
 
     /// Sends `text`, which ends with a newline, as it is.
     pub fn send_text(&mut self, client: u32, text: &str) {
-        if let Some(client) = self.clients.iter_mut().find(|known| known.number == client) {
-            client.output.extend_from_slice(text.as_bytes());
+        let Some(client) = self.client(client) else { return };
+        for part in text.as_bytes().chunks(ROOM / 2) {
+            client.make_room(part.len());
+            client.output.extend_from_slice(part);
         }
     }
 
     /// Sends the last line of an answer.
     pub fn done(&mut self, client: u32, line: &DoneLine, now: Millis) {
-        if let Some(client) = self.clients.iter_mut().find(|known| known.number == client) {
+        if let Some(client) = self.client(client) {
             client.pending = client.pending.saturating_sub(1);
             client.active = now;
             client.push(line);
+        }
+        for client in &mut self.clients {
             client.flush(&self.epoll);
+            give_back(&mut client.output, &mut self.spare);
         }
         self.drop_where(&Client::is_finished);
     }
@@ -257,11 +274,11 @@ impl Server {
                 }
             };
             self.last = self.last.checked_add(1).unwrap_or(1);
-            let mut client = Client::new(self.last, stream, core::mem::take(&mut self.spare), now);
+            let mut client = Client::new(self.last, stream, now);
             match client.refusal(self.clients.len()) {
                 Some(why) => {
                     self.refused = self.refused.saturating_add(1);
-                    client.push(&DoneLine::failed(0, exit::FAILED, why));
+                    client.push(&DoneLine::failed(0, exit::FAILED, &why));
                     client.write_out();
                 }
                 None => {
@@ -297,28 +314,28 @@ impl Server {
             if drop {
                 let _ = epoll.delete(&client.stream);
                 gone.push(client.number);
-                keep_room(spare, &mut client.output);
+                client.output.clear();
+                give_back(&mut client.output, spare);
             }
             !drop
         });
     }
 }
 
-/// Keeps the room of `output` for another one, unless there is as much already.
-fn keep_room(spare: &mut Vec<u8>, output: &mut Vec<u8>) {
-    if (spare.capacity() + 1..=ROOM_KEPT).contains(&output.capacity()) {
-        output.clear();
+/// Gives the room of an answer that is sent back, unless there is as much already.
+fn give_back(output: &mut Vec<u8>, spare: &mut Vec<u8>) {
+    if output.is_empty() && (spare.capacity() + 1..=ROOM_KEPT).contains(&output.capacity()) {
         core::mem::swap(spare, output);
     }
 }
 
 impl Client {
-    fn new(number: u32, stream: UnixStream, output: Vec<u8>, now: Millis) -> Client {
+    fn new(number: u32, stream: UnixStream, now: Millis) -> Client {
         Client {
             number,
             stream,
             input: heapless::Vec::new(),
-            output,
+            output: Vec::new(),
             sent: 0,
             pending: 0,
             deaf: false,
@@ -370,13 +387,22 @@ impl Client {
         if self.input.is_full() && !self.input.contains(&b'\n') {
             self.input.clear();
             self.deaf = true;
-            self.push(&DoneLine::failed(0, exit::USAGE, "a request line has at most 512 bytes"));
+            self.push(&DoneLine::failed(0, exit::USAGE, &"a request line has at most 512 bytes"));
             self.write_out();
         }
     }
 
+    /// Makes room for so many bytes more: what the socket takes by now needs none.
+    fn make_room(&mut self, bytes: usize) {
+        if self.output.capacity() - self.output.len() < bytes {
+            self.write_out();
+            // It may outlive the work that the answer is.
+            HEAP.lasting(|| self.output.reserve(bytes));
+        }
+    }
+
     fn push(&mut self, line: &dyn fmt::Display) {
-        self.output.reserve(LINE_BYTES);
+        self.make_room(LINE_BYTES);
         // A vector takes everything.
         let _ = write!(self.output, "{line}");
     }

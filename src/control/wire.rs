@@ -14,7 +14,8 @@ use crate::base::exit;
 use crate::base::json::fill::{Slot as _, Unknown, fill};
 use crate::base::json::{Quoted, decode};
 use crate::{objects, words};
-use core::fmt;
+use core::fmt::{self, Write as _};
+use heapless::string::StringView;
 
 /// The version of this protocol; a request of another version is refused with a `done` line that says so.
 pub const VERSION: u8 = 1;
@@ -313,29 +314,36 @@ impl fmt::Display for DoneLine {
 
 impl DoneLine {
     /// The answer `ok`.
-    pub fn ok(id: u32, message: &str) -> DoneLine {
+    pub fn ok(id: u32, message: &dyn fmt::Display) -> DoneLine {
         DoneLine { id, kind: Kind::Done, ok: true, code: exit::OK, message: cut(message) }
     }
 
     /// The answer that it failed.
-    pub fn failed(id: u32, code: u8, message: &str) -> DoneLine {
+    pub fn failed(id: u32, code: u8, message: &dyn fmt::Display) -> DoneLine {
         DoneLine { id, kind: Kind::Done, ok: false, code, message: cut(message) }
     }
 }
 
-/// `text` as far as it fits, ending in `…` if it does not.
-pub fn cut<const N: usize>(text: &str) -> heapless::String<N> {
-    if let Ok(whole) = heapless::String::try_from(text) {
-        return whole;
-    }
-    let mut end = N.saturating_sub('…'.len_utf8());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
+/// What `text` says, as far as it fits, ending in `…` if it does not.
+pub fn cut<const N: usize>(text: &dyn fmt::Display) -> heapless::String<N> {
     let mut short = heapless::String::new();
-    let _ = short.push_str(text.get(..end).unwrap_or(""));
-    let _ = short.push('…');
+    write_cut(short.as_mut_view(), text);
     short
+}
+
+fn write_cut(short: &mut StringView, text: &dyn fmt::Display) {
+    if write!(Cut(short), "{text}").is_err() {
+        while short.push('…').is_err() && short.pop().is_some() {}
+    }
+}
+
+/// Takes what fits, and fails beyond.
+struct Cut<'a>(&'a mut StringView);
+
+impl fmt::Write for Cut<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| self.0.push(c).map_err(|_| fmt::Error))
+    }
 }
 
 const NO_REQUEST: &str = "this is no request: one JSON object with v, id, verb, service and signal, on one line";
@@ -494,7 +502,7 @@ mod tests {
 
     #[test]
     fn answers_survive_quotes_and_newlines() {
-        let line = DoneLine::failed(3, 1, "exec of \"x\\y\" failed:\nno such file — ende");
+        let line = DoneLine::failed(3, 1, &"exec of \"x\\y\" failed:\nno such file — ende");
         let text = line.to_string();
         assert_eq!(text.lines().count(), 1);
         let head: Head = parse_answer(text.as_bytes()).unwrap();
@@ -504,9 +512,9 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_between_characters() {
-        let text: heapless::String<8> = cut("äääääääää");
+        let text: heapless::String<8> = cut(&"äääääääää");
         assert_eq!(text.as_str(), "ää…");
-        let text: heapless::String<8> = cut("short");
+        let text: heapless::String<8> = cut(&"short");
         assert_eq!(text.as_str(), "short");
     }
 

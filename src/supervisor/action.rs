@@ -114,6 +114,11 @@ pub enum Refusal {
 pub struct Actions(Vec<Action>);
 
 impl Actions {
+    /// None, with room for so many.
+    pub fn with_room(count: usize) -> Actions {
+        Actions(Vec::with_capacity(count))
+    }
+
     /// Appends one.
     pub fn push(&mut self, action: Action) {
         self.0.push(action);

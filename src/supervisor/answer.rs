@@ -164,17 +164,17 @@ pub fn service_line(
     ServiceLine {
         id,
         kind: Kind::Service,
-        name: cut(name(plan, index)),
+        name: cut(&name(plan, index)),
         state: state_word(service),
         health: match configured {
-            Some(configured) if service.has_instance() => cut(service.health.word(&configured.health)),
+            Some(configured) if service.has_instance() => cut(&service.health.word(&configured.health)),
             _ => heapless::String::new(),
         },
-        reason: cut(&match service.hold {
-            Some(until) => format!("HANDS OFF for {}; {}", until.since(now), Why(plan, index, service)),
-            None => Why(plan, index, service).to_string(),
-        }),
-        image: cut(configured.and_then(plan::Service::image).unwrap_or_default()),
+        reason: match service.hold {
+            Some(until) => cut(&format_args!("HANDS OFF for {}; {}", until.since(now), Why(plan, index, service))),
+            None => cut(&Why(plan, index, service)),
+        },
+        image: cut(&configured.and_then(plan::Service::image).unwrap_or_default()),
         pid: pids.0,
         init: pids.1,
         age_ms: now.since(service.since).0,
@@ -184,37 +184,47 @@ pub fn service_line(
     }
 }
 
+/// How service `.2` stands, and why.
+struct Standing<'a>(&'a Plan, &'a [Service], Index);
+
+impl fmt::Display for Standing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Standing(plan, services, index) = *self;
+        let Some(service) = services.get(usize::from(index)) else { return f.write_str("it is not known") };
+        write!(f, "{} is {}", name(plan, index), state_word(service).as_str())?;
+        match service.reason {
+            Reason::None => Ok(()),
+            _ => write!(f, ": {}", Why(plan, index, service)),
+        }
+    }
+}
+
 /// The last line of an answer.
 pub fn done_line(id: u32, plan: &Plan, services: &[Service], verdict: Verdict) -> DoneLine {
-    let failed = |text: &str| DoneLine::failed(id, exit::FAILED, text);
-    let standing = |index: Index| {
-        let Some(service) = services.get(usize::from(index)) else { return "it is not known".to_owned() };
-        let (word, why) = (state_word(service).as_str(), Why(plan, index, service).to_string());
-        let because = if why.is_empty() { String::new() } else { format!(": {why}") };
-        format!("{} is {word}{because}", name(plan, index))
-    };
+    let ok = |text: fmt::Arguments<'_>| DoneLine::ok(id, &text);
+    let failed = |text: fmt::Arguments<'_>| DoneLine::failed(id, exit::FAILED, &text);
+    let standing = |index: Index| Standing(plan, services, index);
     match verdict {
-        Verdict::Done(index) => DoneLine::ok(id, &standing(index)),
-        Verdict::Sent(index) => DoneLine::ok(id, &format!("the signal was sent to {}", name(plan, index))),
-        Verdict::OnHold(index, true) => DoneLine::ok(id, &format!("hands off {}", name(plan, index))),
-        Verdict::OnHold(index, false) => DoneLine::ok(id, &format!("{} is supervised again", name(plan, index))),
-        Verdict::Failed(index) => failed(&standing(index)),
-        Verdict::Refused(index, refusal) => failed(&match refusal {
-            Refusal::NotRunning => format!("{}, so there is nothing to act on", standing(index)),
-            Refusal::AlreadyPaused => format!("{} is paused already", name(plan, index)),
-            Refusal::NotPaused => format!("{} is not paused", name(plan, index)),
-            Refusal::ShuttingDown => "the supervisor is ending and starts nothing any more".to_owned(),
-        }),
+        Verdict::Done(index) => ok(format_args!("{}", standing(index))),
+        Verdict::Sent(index) => ok(format_args!("the signal was sent to {}", name(plan, index))),
+        Verdict::OnHold(index, true) => ok(format_args!("hands off {}", name(plan, index))),
+        Verdict::OnHold(index, false) => ok(format_args!("{} is supervised again", name(plan, index))),
+        Verdict::Failed(index) => failed(format_args!("{}", standing(index))),
+        Verdict::Refused(index, refusal) => match refusal {
+            Refusal::NotRunning => failed(format_args!("{}, so there is nothing to act on", standing(index))),
+            Refusal::AlreadyPaused => failed(format_args!("{} is paused already", name(plan, index))),
+            Refusal::NotPaused => failed(format_args!("{} is not paused", name(plan, index))),
+            Refusal::ShuttingDown => failed(format_args!("the supervisor is ending and starts nothing any more")),
+        },
         Verdict::Overtaken(index) => {
-            failed(&format!("a later request was the opposite of this one; {}", standing(index)))
+            failed(format_args!("a later request was the opposite of this one; {}", standing(index)))
         }
-        Verdict::Settled => DoneLine::ok(id, "everything runs"),
-        Verdict::SettledWithout => {
-            let count = services.iter().filter(|service| service.is_missing()).count();
-            let what = if count == 1 { "1 service does" } else { &format!("{count} services do") };
-            failed(&format!("{what} not run"))
-        }
-        Verdict::Ended => DoneLine::ok(id, "everything is stopped"),
-        Verdict::Busy => failed("too many requests wait already (64); try again in a moment"),
+        Verdict::Settled => ok(format_args!("everything runs")),
+        Verdict::SettledWithout => match services.iter().filter(|service| service.is_missing()).count() {
+            1 => failed(format_args!("1 service does not run")),
+            count => failed(format_args!("{count} services do not run")),
+        },
+        Verdict::Ended => ok(format_args!("everything is stopped")),
+        Verdict::Busy => failed(format_args!("too many requests wait already (64); try again in a moment")),
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::plan::{Plan, Service};
 use crate::sandbox::usb;
+use crate::sys::heap::HEAP;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -43,7 +44,7 @@ impl Awaited {
             let Some(wanted) = name else { return };
             if let Ok(watch) = inotify.add_watch(folder, APPEARS | AddWatchFlags::IN_ONLYDIR) {
                 if !self.names.iter().any(|(known, name, _)| *known == watch && name == wanted) {
-                    self.names.push((watch, wanted.to_owned(), folder.to_owned()));
+                    HEAP.lasting(|| self.names.push((watch, wanted.to_owned(), folder.to_owned())));
                 }
                 return;
             }

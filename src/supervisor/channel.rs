@@ -5,7 +5,7 @@ use super::answer;
 use super::event::{Index, InstanceEvent};
 use super::instance::{Instance, Process};
 use super::run::Supervisor;
-use super::slot::{self, Launch};
+use super::slot;
 use super::wire::{FromInit, MESSAGE_BYTES};
 use crate::plan::Root;
 use crate::sys::Errno;
@@ -110,31 +110,25 @@ impl Supervisor<'_> {
         };
         let Some(live) = &mut slot.live else { return };
         live.main = main.pid;
-        let Some(Launch { record, new_net, .. }) = live.launch.take() else { return self.main_is(index, main) };
-        if new_net {
+        if live.launch.take().is_some_and(|launch| launch.new_net) {
             // Without it every instance has a new one, which only costs time.
             slot.net = File::open(format!("/proc/{}/ns/net", live.init)).ok().map(OwnedFd::from);
         }
-        let init = Process::find(live.init).unwrap_or_default();
-        self.write_record(index, Instance { init, main, ..record });
-    }
-
-    /// An instance that was made before has this main: its record may name another, or its init not yet.
-    fn main_is(&mut self, index: Index, main: Process) {
-        let Some(live) = self.slots.get(usize::from(index)).and_then(|slot| slot.live.as_ref()) else { return };
+        // Its record was written before it had processes, or names another main.
         let (number, init) = (live.number, Process::find(live.init).unwrap_or_default());
         match Instance::read(self.run.path(), answer::name(&self.plan, index)) {
             Ok(Some(record)) if record.number == number && (record.init, record.main) != (init, main) => {
-                self.write_record(index, Instance { init, main, ..record });
+                let record = Instance { init, main, ..record };
+                self.write_record(&record);
             }
             _ => {}
         }
     }
 
-    fn write_record(&mut self, index: Index, record: Instance) {
+    /// Writes the record of an instance, or tells that it cannot.
+    pub(super) fn write_record(&mut self, record: &Instance) {
         if let Err(error) = record.write(self.run.path()) {
-            let name = answer::name(&self.plan, index);
-            self.report.line(format_args!("the record of {name} cannot be written: {error}"));
+            self.report.line(format_args!("the record of {} cannot be written: {error}", record.service));
         }
     }
 }

@@ -107,6 +107,26 @@ impl Event {
     }
 }
 
+impl Event {
+    /// The sentence that it carries.
+    pub fn sentence(&mut self) -> Option<&mut Box<str>> {
+        match self {
+            Event::Held(_, why)
+            | Event::Awaits(_, why)
+            | Event::Skipped(_, why)
+            | Event::ImageFailed(_, why)
+            | Event::Instance(
+                ..,
+                InstanceEvent::SpawnFailed(why)
+                | InstanceEvent::MainFailed(why)
+                | InstanceEvent::Troubled(why)
+                | InstanceEvent::Frozen(Err(why)),
+            ) => Some(why),
+            _ => None,
+        }
+    }
+}
+
 /// What happened to an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstanceEvent {

@@ -10,6 +10,7 @@ use crate::image::store::{Store, is_rootfs};
 use crate::image::worker::{self, Job, Started, Step, Worker};
 use crate::plan::{Device, Service};
 use crate::sandbox::prepare::has_overlayfs;
+use crate::sys::heap::HEAP;
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -48,7 +49,7 @@ impl Images {
     /// A sentence.
     pub fn store(&mut self, device: &Device) -> Result<&Store, String> {
         if self.store.is_none() {
-            self.store = Some(Store::of(device).map_err(|error| error.to_string())?);
+            self.store = Some(HEAP.lasting(|| Store::of(device)).map_err(|error| error.to_string())?);
         }
         self.store.as_ref().ok_or_else(|| "there is no store".to_owned())
     }

@@ -15,7 +15,7 @@ use crate::plan::{
 use crate::sandbox::cgroup::Controller;
 use crate::sandbox::prepare::has_overlayfs;
 use crate::sys::heap::HEAP;
-use core::fmt::Display;
+use core::fmt::{Display, Write as _};
 use twox_hash::XxHash64;
 
 /// A JSON object being written, with the objects in it.
@@ -38,10 +38,10 @@ impl Object {
     }
 
     fn put(&mut self, key: &str, value: &dyn Display, quoted: bool) -> &mut Object {
-        let value = value.to_string();
         match quoted {
-            true => quote(self.key(key), &value),
-            false => self.key(key).push_str(&value),
+            true => quote(self.key(key), &value.to_string()),
+            // A string takes everything.
+            false => drop(write!(self.key(key), "{value}")),
         }
         self
     }
@@ -161,10 +161,17 @@ pub(super) fn body(supervisor: &Supervisor, index: Index) -> String {
 /// The object for the board: the device's part of the config, and what this kernel can enforce.
 pub(super) fn device(supervisor: &Supervisor) -> String {
     let (device, board) = (&supervisor.plan.device, &supervisor.board);
+    let (allocations, workspace) = HEAP.allocations();
     let mut object = Object::new();
     object
         .raw("supervisor", std::process::id())
-        .raw("allocations", HEAP.allocations())
+        .raw("allocations", allocations)
+        .open("workspace")
+        .raw("bytes", workspace.bytes)
+        .raw("most", workspace.most)
+        .raw("blocks", workspace.blocks)
+        .raw("held", workspace.held)
+        .close()
         .text("run_dir", supervisor.run.path().display())
         .list("images", &device.images)
         .text("state", &device.state)

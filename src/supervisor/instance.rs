@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::sys::folder;
-use std::fmt::{Display, Write as _};
+use std::fmt::{self, Display, Write as _};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -84,13 +84,8 @@ impl Instance {
         let mut line = |key: &str, value: &dyn Display| {
             text.push_str(key);
             text.push(' ');
-            for (number, part) in value.to_string().split('\\').enumerate() {
-                text.push_str(if number == 0 { "" } else { "\\\\" });
-                for (number, part) in part.split('\n').enumerate() {
-                    text.push_str(if number == 0 { "" } else { "\\n" });
-                    text.push_str(part);
-                }
-            }
+            // A string takes everything.
+            let _ = write!(Line(&mut text), "{value}");
             text.push('\n');
         };
         line("service", &self.service);
@@ -251,6 +246,22 @@ fn stat(pid: i32) -> Option<(Process, char)> {
     let rest = text.rsplit_once(')')?.1.strip_prefix(' ')?;
     let start = rest.split(' ').nth(19)?.parse().ok()?;
     Some((Process { pid, start }, rest.chars().next()?))
+}
+
+/// The rest of a line: what would end it is escaped.
+struct Line<'a>(&'a mut String);
+
+impl fmt::Write for Line<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for (number, part) in text.split('\\').enumerate() {
+            self.0.push_str(if number == 0 { "" } else { "\\\\" });
+            for (number, part) in part.split('\n').enumerate() {
+                self.0.push_str(if number == 0 { "" } else { "\\n" });
+                self.0.push_str(part);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn number(text: &str) -> Option<u32> {

@@ -257,7 +257,7 @@ impl Supervisor<'_> {
         if let Err(error) = record.write(self.run.path()) {
             self.report.line(format_args!("the record of {} cannot be written: {error}", service.name));
         }
-        let launch = Some(Launch { record, new_net: spec.net == Net::New, spec: Some(spec) });
+        let launch = Some(Launch { new_net: spec.net == Net::New, spec: Some(spec) });
         slot.live = Some(Live { launch, oom, oom_before, ..Live::new(number, 0, 0, stop_signal) });
         Ok(outlets)
     }
@@ -398,7 +398,7 @@ impl Supervisor<'_> {
         let pids = live.map_or((0, 0), |live| (live.main, live.init));
         let mut line = answer::service_line(token.id, &self.plan, index, service, pids, self.now);
         if line.reason.is_empty() {
-            line.reason = cut(live.map_or("", |live| &live.status));
+            line.reason = cut(&live.map_or("", |live| &live.status));
         }
         self.server.send(token.client, &line);
     }

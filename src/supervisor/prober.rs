@@ -14,6 +14,7 @@ use crate::base::units::{Bytes, Millis};
 use crate::image::config::HealthCheck;
 use crate::plan::{Device, Health, Network, Probe, Role, Service, Times, Url};
 use crate::sandbox::cgroup::Tree;
+use crate::sys::heap::HEAP;
 use crate::sys::path::{Links, open, open_beneath, terminated};
 use crate::sys::process::{NEW_NET, enter};
 use core::fmt::Write as _;
@@ -159,7 +160,7 @@ impl Supervisor<'_> {
         let service = self.plan.services.get(at);
         let (Some(service), Some(slot)) = (service, self.slots.get_mut(at)) else { return Err(Fault::Errno(EIO)) };
         let (Some(check), Some(live)) = (service.check(role), &slot.live) else { return Err(Fault::Errno(EIO)) };
-        let probing = slot.probing.get_or_insert_default();
+        let probing = HEAP.lasting(|| slot.probing.get_or_insert_default());
         probing.role = role;
         let socket = match &check.probe {
             Probe::Tcp(address) | Probe::Http(Url { address, .. }, _) => {
@@ -202,6 +203,7 @@ pub(super) fn equip(
     if memory(service) == Bytes(0) {
         return Ok(None);
     }
+    let probing = HEAP.lasting(|| probing.get_or_insert_default());
     let asks_image = service.health.iter().any(|check| check.probe == Probe::Image);
     let lacks = "its image has no HEALTHCHECK: write \"exec\" in place of \"image\" under \"health\"";
     let (words, times) = match own {
@@ -209,7 +211,6 @@ pub(super) fn equip(
         None => return Err(lacks.into()),
         Some(own) => (&*own.command, Some(own.times)),
     };
-    let probing = probing.get_or_insert_default();
     if probing.command.is_none() {
         probing.command = Some(Command::new((device, service), words, tree)?);
     }

@@ -24,13 +24,13 @@ impl Supervisor<'_> {
         let named = !request.service.is_empty();
         if request.verb == Verb::Inspect && index.is_none() && request.service == "device" {
             self.server.send_text(request.client, &inspect_line(request.id, &inspect::device(self)));
-            return self.server.done(request.client, &DoneLine::ok(request.id, ""), self.now);
+            return self.server.done(request.client, &DoneLine::ok(request.id, &""), self.now);
         }
         let Some(index) = index.map(|index| index as Index).or((!named).then_some(Index::MAX)) else {
             let near =
                 did_you_mean(&request.service, &mut self.plan.services.iter().map(|service| service.name.as_str()));
             let hint = near.map_or(String::new(), |near| format!(": did you mean {near:?}?"));
-            let sentence = format!("there is no service {:?} in the config{hint}", request.service.as_str());
+            let sentence = format_args!("there is no service {:?} in the config{hint}", request.service.as_str());
             let line = DoneLine::failed(request.id, exit::NO_SUCH_SERVICE, &sentence);
             return self.server.done(request.client, &line, self.now);
         };
@@ -55,13 +55,13 @@ impl Supervisor<'_> {
             Verb::Upgrade => return self.upgrade(token),
             Verb::Wait => return self.events.push_back(Event::WaitSettled(token)),
             _ if !named => {
-                let line = DoneLine::failed(request.id, exit::USAGE, "this request names no service");
+                let line = DoneLine::failed(request.id, exit::USAGE, &"this request names no service");
                 return self.server.done(request.client, &line, self.now);
             }
             Verb::Inspect => {
                 let body = inspect::body(self, index);
                 self.server.send_text(request.client, &inspect_line(request.id, &body));
-                return self.server.done(request.client, &DoneLine::ok(request.id, ""), self.now);
+                return self.server.done(request.client, &DoneLine::ok(request.id, &""), self.now);
             }
             Verb::Steps => {
                 let line = match self.steps(index) {
@@ -69,14 +69,14 @@ impl Supervisor<'_> {
                         let mut body = String::new();
                         quote(&mut body, &steps);
                         self.server.send_text(request.client, &inspect_line(request.id, &body));
-                        DoneLine::ok(request.id, "")
+                        DoneLine::ok(request.id, &"")
                     }
                     Err(why) => DoneLine::failed(request.id, exit::FAILED, &why),
                 };
                 return self.server.done(request.client, &line, self.now);
             }
             Verb::Kill if !(1..=64).contains(&request.signal) => {
-                let line = DoneLine::failed(request.id, exit::USAGE, "a signal is a number from 1 to 64");
+                let line = DoneLine::failed(request.id, exit::USAGE, &"a signal is a number from 1 to 64");
                 return self.server.done(request.client, &line, self.now);
             }
             Verb::Start => Order::Start,
@@ -101,13 +101,13 @@ impl Supervisor<'_> {
                 }
                 _ => "this supervisor is not the board's first process: ask that one",
             };
-            let line = DoneLine::failed(request.id, exit::FAILED, sentence);
+            let line = DoneLine::failed(request.id, exit::FAILED, &sentence);
             return self.server.done(request.client, &line, self.now);
         }
         match end {
             // Whoever waits hears when nothing is left.
             End::Exit => self.events.push_back(Event::Shutdown(Some(token))),
-            _ => self.server.done(request.client, &DoneLine::ok(request.id, end.words()), self.now),
+            _ => self.server.done(request.client, &DoneLine::ok(request.id, &end.words()), self.now),
         }
         self.stop_all(end, "on request");
     }

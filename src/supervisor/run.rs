@@ -38,6 +38,7 @@ use crate::control::wire::SOCKET;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::Tree;
 use crate::sys::board::{self, SEED_BYTES};
+use crate::sys::heap::HEAP;
 use crate::sys::stack;
 use crate::sys::wait::{ended_child, wait_for};
 use nix::errno::Errno;
@@ -55,6 +56,9 @@ use std::rc::Rc;
 
 /// Whom an answer goes to that the keeper asked for; connections count from 1.
 pub(super) const KEEPER: Token = Token { client: 0, id: 0 };
+
+/// Events, and actions of one of them, for which there is room from the start. More make room for as many for good.
+const EVENTS: usize = 32;
 
 /// The supervisor of one run directory.
 pub struct Supervisor<'k> {
@@ -175,7 +179,7 @@ impl<'k> Supervisor<'k> {
             slots: plan.services.iter().map(|_| Slot::default()).collect(),
             left: Vec::new(),
             plan,
-            events: VecDeque::new(),
+            events: VecDeque::with_capacity(EVENTS),
             run,
             tree,
             board,
@@ -190,7 +194,7 @@ impl<'k> Supervisor<'k> {
             now: monotonic(),
             complete: false,
             lacking: None,
-            actions: Actions::default(),
+            actions: Actions::with_room(EVENTS),
             prints,
             ending: None,
             origin,
@@ -221,6 +225,8 @@ impl<'k> Supervisor<'k> {
         self.events.push_back(Event::Boot);
         self.events.push_back(Event::WaitSettled(KEEPER));
         let mut ready = [EpollEvent::empty(); 32];
+        // What a turn takes, it gives back, but for what is made to last.
+        HEAP.work(true);
         loop {
             self.settle();
             let end = |supervisor: &mut Self| supervisor.end.take().unwrap_or(End::Exit);
@@ -234,12 +240,14 @@ impl<'k> Supervisor<'k> {
                 return Ok(end(&mut self));
             }
             self.arm();
+            HEAP.work(false);
             let count = match self.epoll.wait(&mut ready, EpollTimeout::NONE) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
                 Err(errno) => return Err(format!("cannot wait for events: {}", errno.desc())),
             };
             self.now = monotonic();
+            HEAP.work(true);
             for event in ready.iter().take(count) {
                 self.attend(Source::of(event.data()));
             }
@@ -269,7 +277,11 @@ impl<'k> Supervisor<'k> {
     /// Takes in and does everything that can be done now.
     fn settle(&mut self) {
         loop {
-            while let Some(event) = self.events.pop_front() {
+            while let Some(mut event) = self.events.pop_front() {
+                if let Some(sentence) = event.sentence() {
+                    // It becomes part of the service's state.
+                    *sentence = HEAP.lasting(|| sentence.clone());
+                }
                 self.touch(event.service());
                 step(&self.plan, &mut self.state, event, self.now, &mut self.actions);
                 let mut actions = std::mem::take(&mut self.actions);

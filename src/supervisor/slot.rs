@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::event::{Index, Number, Status};
-use super::instance::{Instance, Process};
+use super::instance::Process;
 use super::leftover::Handle;
 use super::notify::{Counts, Line};
 use super::prober::Probing;
@@ -26,7 +26,7 @@ pub struct Slot {
     pub net: Option<OwnedFd>,
     /// Its listening sockets, from its first start until it is stopped.
     pub sockets: Sockets,
-    /// Its probes, from the first one on.
+    /// Its probes, from its first start on.
     pub probing: Option<Box<Probing>>,
     /// Its running instance.
     pub live: Option<Live>,
@@ -88,8 +88,6 @@ pub struct Live {
 /// page that is written meanwhile is copied first.
 #[derive(Debug)]
 pub struct Launch {
-    /// The record to write, less the processes.
-    pub record: Instance,
     /// What the start was made from; `None`: another start has begun since.
     pub spec: Option<Spec>,
     /// Whether it has a network namespace of its own that is new.

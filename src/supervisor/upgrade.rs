@@ -87,7 +87,7 @@ impl Supervisor<'_> {
         let token = upgrade.token;
         if wait_for(pid) == Ok(0) {
             upgrade.agreed = true;
-            let line = DoneLine::ok(token.id, "the new program takes over");
+            let line = DoneLine::ok(token.id, &"the new program takes over");
             self.server.done(token.client, &line, self.now);
             return true;
         }

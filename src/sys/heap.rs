@@ -5,9 +5,14 @@
 //! sizes of 16 bytes times a power of two; a freed block goes to a list of its size and is used again from there, so a
 //! steady state neither grows nor maps. What does not fit (blocks above 1 MiB, or a full region) comes from the C
 //! library.
+//!
+//! The front of the region is the [`Workspace`]: while it is open ([`Heap::work`]), blocks come from there instead, and are
+//! counted apart. A block of the heap's stays one when it grows, also then.
 
+use super::workspace::{Tally, Workspace};
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
+use core::fmt::Write as _;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::alloc::System;
 
@@ -17,6 +22,8 @@ pub static HEAP: Heap = Heap::new();
 
 /// Address space of the region; memory is taken as it is touched.
 const REGION_BYTES: usize = 32 << 20;
+/// Its front, for passing work: twenty times what the start of a plain container takes.
+const WORKSPACE_BYTES: usize = 256 << 10;
 /// The smallest block.
 const SMALLEST: usize = 16;
 /// Sizes: 16 bytes to 1 MiB.
@@ -27,16 +34,18 @@ const PAGE: usize = 4096;
 pub struct Heap {
     locked: AtomicBool,
     allocations: AtomicU64,
+    sealed: AtomicBool,
     inner: UnsafeCell<Inner>,
 }
 
 struct Inner {
     base: usize,
-    /// Bytes handed out from the front of the region so far.
+    /// Bytes handed out from behind the workspace so far.
     used: usize,
     /// Freed blocks of each size: the first, whose first word holds the next.
     free: [usize; SIZES],
     wiped: bool,
+    workspace: Workspace<WORKSPACE_BYTES>,
 }
 
 // SAFETY: `inner` is only touched between `lock` and `unlock`.
@@ -45,18 +54,55 @@ unsafe impl Sync for Heap {}
 impl Heap {
     /// An empty heap, which maps its region at the first allocation.
     pub const fn new() -> Heap {
-        let inner = Inner { base: 0, used: 0, free: [0; SIZES], wiped: false };
-        Heap { locked: AtomicBool::new(false), allocations: AtomicU64::new(0), inner: UnsafeCell::new(inner) }
+        let inner = Inner { base: 0, used: 0, free: [0; SIZES], wiped: false, workspace: Workspace::new() };
+        Heap {
+            locked: AtomicBool::new(false),
+            allocations: AtomicU64::new(0),
+            sealed: AtomicBool::new(false),
+            inner: UnsafeCell::new(inner),
+        }
     }
 
-    /// Allocations since the start of the process, or since [`Heap::seal`].
-    pub fn allocations(&self) -> u64 {
-        self.allocations.load(Ordering::Relaxed)
+    /// Allocations since the start of the process, or since [`Heap::seal`], and what the workspace was used for.
+    pub fn allocations(&self) -> (u64, Tally) {
+        (self.allocations.load(Ordering::Relaxed), self.with(|inner| inner.workspace.tally()))
     }
 
-    /// Start-up is over: what is allocated from now on is counted from zero. Nothing is refused.
+    /// Begins or ends a stretch of passing work: until its end, blocks come from the workspace.
+    pub fn work(&self, begins: bool) {
+        self.with(|inner| if begins { inner.workspace.begin() } else { inner.workspace.open = false });
+    }
+
+    /// Makes something that is to last longer than the work that needs it: its blocks come from the heap, and are no surprise.
+    pub fn lasting<T>(&self, make: impl FnOnce() -> T) -> T {
+        let open = self.with(|inner| core::mem::take(&mut inner.workspace.open));
+        let sealed = self.sealed.swap(false, Ordering::Relaxed);
+        let made = make();
+        self.sealed.store(sealed, Ordering::Relaxed);
+        self.with(|inner| inner.workspace.open = open);
+        made
+    }
+
+    /// Start-up is over: what is allocated from now on is counted from zero. Nothing is refused; a debug build says aloud what nobody expects.
     pub fn seal(&self) {
         self.allocations.store(0, Ordering::Relaxed);
+        self.sealed.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts what is taken from the heap.
+    fn count(&self, layout: Layout) {
+        self.allocations.fetch_add(1, Ordering::Relaxed);
+        if cfg!(debug_assertions) && self.sealed.load(Ordering::Relaxed) {
+            let mut text = heapless::String::<80>::new();
+            let _ = writeln!(text, "coracle: {} bytes are taken from a heap that is sealed", layout.size());
+            // Opened anew, to write behind what others have written there.
+            // SAFETY: a literal that ends in NUL, the bytes of a live string, and a descriptor of this function's own.
+            unsafe {
+                let fd = libc::open(c"/proc/self/fd/2".as_ptr(), libc::O_WRONLY | libc::O_APPEND | libc::O_NONBLOCK);
+                libc::write(fd, text.as_ptr().cast(), text.len());
+                libc::close(fd);
+            }
+        }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
@@ -85,8 +131,9 @@ impl Heap {
     /// Leaves the region as it is, and begins another one with the next allocation. What lies in the one before may be read, and
     /// never be freed, until [`Heap::give_back`].
     pub fn begin_anew(&self) -> (usize, usize) {
+        self.sealed.store(false, Ordering::Relaxed);
         self.with(|inner| {
-            inner.free = [0; SIZES];
+            (inner.free, inner.workspace) = ([0; SIZES], Workspace::new());
             (core::mem::take(&mut inner.base), core::mem::take(&mut inner.used))
         })
     }
@@ -94,7 +141,7 @@ impl Heap {
     /// Gives the region of [`Heap::begin_anew`] back (madvise(2) MADV_DONTNEED). Nothing in it may be touched again.
     pub fn give_back(&self, (base, used): (usize, usize)) {
         // SAFETY: the range is a mapping of this heap's own, and the caller gives up all blocks in it.
-        unsafe { libc::madvise(base as *mut _, used.next_multiple_of(PAGE), libc::MADV_DONTNEED) };
+        unsafe { give_back(base, used) };
     }
 
     /// Gives every page of the region back (madvise(2) MADV_DONTNEED). From then on the process must neither touch nor
@@ -104,7 +151,7 @@ impl Heap {
             inner.wiped = true;
             if inner.base != 0 {
                 // SAFETY: the range is this heap's own mapping, and the caller gives up all blocks in it.
-                unsafe { libc::madvise(inner.base as *mut _, inner.used.next_multiple_of(PAGE), libc::MADV_DONTNEED) };
+                unsafe { give_back(inner.base, inner.used) };
             }
         });
     }
@@ -116,6 +163,15 @@ impl Default for Heap {
     }
 }
 
+/// madvise(2) MADV_DONTNEED for a region of which so much was used.
+///
+/// # Safety
+/// It is one of a heap's, and no block of it is touched again.
+unsafe fn give_back(base: usize, used: usize) {
+    // SAFETY: as the caller promises.
+    unsafe { libc::madvise(base as *mut _, WORKSPACE_BYTES + used.next_multiple_of(PAGE), libc::MADV_DONTNEED) };
+}
+
 /// The list that a block of this layout belongs to; `None` for one that is too large.
 fn size_index(layout: Layout) -> Option<usize> {
     // The number of bits of how many of the smallest blocks it takes, less one.
@@ -125,6 +181,21 @@ fn size_index(layout: Layout) -> Option<usize> {
 }
 
 impl Inner {
+    /// A block of the workspace, or null where that is closed or has no room.
+    fn take_passing(&mut self, layout: Layout) -> *mut u8 {
+        if !self.workspace.open || self.wiped || layout.align() > PAGE || !self.is_mapped() {
+            return core::ptr::null_mut();
+        }
+        let at = self.workspace.take(layout.size(), layout.align());
+        at.map_or(core::ptr::null_mut(), |at| (self.base + at) as *mut u8)
+    }
+
+    /// The place of a block in the workspace.
+    fn place(&self, block: *mut u8) -> Option<usize> {
+        let at = (block as usize).checked_sub(self.base).filter(|_| self.base != 0)?;
+        (at < WORKSPACE_BYTES).then_some(at)
+    }
+
     /// A block of list `index`, or null where the region has no room.
     fn take(&mut self, index: usize) -> *mut u8 {
         if self.wiped {
@@ -136,13 +207,27 @@ impl Inner {
             *first = unsafe { block.read() };
             return block.cast();
         }
+        if !self.is_mapped() {
+            return core::ptr::null_mut();
+        }
+        let bytes = SMALLEST << index;
+        let start = self.used.next_multiple_of(bytes.min(PAGE));
+        if WORKSPACE_BYTES + start + bytes > REGION_BYTES {
+            return core::ptr::null_mut();
+        }
+        self.used = start + bytes;
+        (self.base + WORKSPACE_BYTES + start) as *mut u8
+    }
+
+    /// Whether there is a region; it is mapped the first time.
+    fn is_mapped(&mut self) -> bool {
         if self.base == 0 {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
             let rights = libc::PROT_READ | libc::PROT_WRITE;
             // SAFETY: a new mapping, wherever the kernel puts it.
             let region = unsafe { libc::mmap(core::ptr::null_mut(), REGION_BYTES, rights, flags, -1, 0) };
             if region == libc::MAP_FAILED {
-                return core::ptr::null_mut();
+                return false;
             }
             // A kernel set to make huge pages of its own accord would some day make one of the few pages in use, 2 MiB large.
             // One that knows no huge pages refuses, which is as well.
@@ -150,13 +235,7 @@ impl Inner {
             unsafe { libc::madvise(region, REGION_BYTES, libc::MADV_NOHUGEPAGE) };
             self.base = region as usize;
         }
-        let bytes = SMALLEST << index;
-        let start = self.used.next_multiple_of(bytes.min(PAGE));
-        if start + bytes > REGION_BYTES {
-            return core::ptr::null_mut();
-        }
-        self.used = start + bytes;
-        (self.base + start) as *mut u8
+        true
     }
 
     fn holds(&self, block: *mut u8) -> bool {
@@ -164,23 +243,36 @@ impl Inner {
     }
 }
 
-// SAFETY: every block has the size of its list, at least the layout's, and lies at a multiple of the smaller of that and
-// a page, which is at least the layout's alignment; no block is handed out twice before it is freed.
-unsafe impl GlobalAlloc for Heap {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.allocations.fetch_add(1, Ordering::Relaxed);
+impl Heap {
+    /// A block of the heap's own.
+    fn take(&self, layout: Layout) -> *mut u8 {
+        self.count(layout);
         let index = size_index(layout);
         let (block, wiped) =
             self.with(|inner| (index.map_or(core::ptr::null_mut(), |index| inner.take(index)), inner.wiped));
         if !block.is_null() || wiped {
             return block;
         }
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the layouts that come here are those of callers who promise that they are valid and not empty.
         unsafe { System.alloc(layout) }
+    }
+}
+
+// SAFETY: a block of the workspace has its layout's size and lies at a multiple of its alignment, and no other that lives
+// overlaps it (`Workspace`). Every other block has the size of its list, at least the layout's, and lies at a multiple of the
+// smaller of that and a page, which is at least the layout's alignment; no block is handed out twice before it is freed.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let block = self.with(|inner| inner.take_passing(layout));
+        if block.is_null() { self.take(layout) } else { block }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let ours = self.with(|inner| {
+            if let Some(at) = inner.place(block) {
+                inner.workspace.give(at, layout.size());
+                return true;
+            }
             let ours = inner.holds(block);
             if let Some(first) =
                 size_index(layout).filter(|_| ours && !inner.wiped).and_then(|at| inner.free.get_mut(at))
@@ -200,18 +292,21 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         // SAFETY: the caller promises a size that does not overflow with the alignment.
         let wanted = unsafe { Layout::from_size_align_unchecked(bytes, layout.align()) };
-        let ours = self.with(|inner| inner.holds(block));
-        if ours && size_index(layout) == size_index(wanted) {
+        let (ours, passing, stays) = self.with(|inner| match inner.place(block) {
+            Some(at) => (true, true, inner.workspace.resize(at, layout.size(), bytes)),
+            None => (inner.holds(block), false, inner.holds(block) && size_index(layout) == size_index(wanted)),
+        });
+        if stays {
             return block;
         }
         if !ours && size_index(wanted).is_none() {
-            self.allocations.fetch_add(1, Ordering::Relaxed);
+            self.count(wanted);
             // SAFETY: it came from there and stays there.
             return unsafe { System.realloc(block, layout, bytes) };
         }
         // SAFETY: both blocks are live and do not overlap; as many bytes are copied as both have.
         unsafe {
-            let new = self.alloc(wanted);
+            let new = if passing { self.alloc(wanted) } else { self.take(wanted) };
             if !new.is_null() {
                 core::ptr::copy_nonoverlapping(block, new, layout.size().min(bytes));
                 self.dealloc(block, layout);
@@ -247,7 +342,7 @@ mod tests {
         }
         let layout = Layout::from_size_align(17, 8).unwrap();
         // SAFETY: a plain layout.
-        let (again, counted) = (unsafe { heap.alloc(layout) }, heap.allocations());
+        let (again, counted) = (unsafe { heap.alloc(layout) }, heap.allocations().0);
         assert_eq!((again, counted), (blocks[1].0, 8));
     }
 

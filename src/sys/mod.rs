@@ -24,6 +24,7 @@ mod unwind;
 pub mod wait;
 mod walk;
 pub mod watchdog;
+pub mod workspace;
 pub mod xattr;
 
 use core::fmt;

@@ -76,7 +76,9 @@ impl Board {
 
     /// Starts a supervisor in the foreground.
     pub fn spawn(&mut self) {
-        let log = fs::File::create(self.path("report")).unwrap();
+        fs::File::create(self.path("report")).unwrap();
+        // Whatever writes to it, nothing overwrites what something else wrote.
+        let log = fs::OpenOptions::new().append(true).open(self.path("report")).unwrap();
         let mut command = self.command(&["up", "-c"]);
         command.arg(self.path("config.json")).stderr(log).stdout(Stdio::null());
         self.supervisor = Some(command.spawn().unwrap());

@@ -10,6 +10,7 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io::Read as _;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Wait between two looks at a state that the kernel reaches on its own, and how many looks before giving up.
@@ -32,7 +33,7 @@ pub struct Dir {
 /// One service's cgroup: its folders in all hierarchies. Dropping it leaves the kernel's group alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Group {
-    pub(super) dirs: Vec<Dir>,
+    pub(super) dirs: Rc<Vec<Dir>>,
     pub(super) missing: FeatureSet,
 }
 
@@ -81,7 +82,7 @@ impl Group {
     /// The group's folders as one line without newlines, for [`Group::open`] in another process.
     pub fn record(&self) -> String {
         let mut record = String::new();
-        for dir in &self.dirs {
+        for dir in &*self.dirs {
             let tab = if record.is_empty() { "" } else { "\t" };
             let _ = write!(record, "{tab}{}:", dir.version);
             for (place, controller) in dir.controllers.each().enumerate() {
@@ -112,7 +113,7 @@ impl Group {
             }
             dirs.push(Dir { version, controllers: Controllers::of_v1(names), path: path.to_string() });
         }
-        Ok(Group { dirs, missing: FeatureSet::default() })
+        Ok(Group { dirs: dirs.into(), missing: FeatureSet::default() })
     }
 
     /// The folder that `controller` is in.
@@ -128,7 +129,7 @@ impl Group {
     /// Opens what a process needs to enter the group. All descriptors are close-on-exec.
     pub fn join(&self) -> Result<Join> {
         let mut join = Join { into: None, tasks: Vec::with_capacity(self.dirs.len()) };
-        for dir in &self.dirs {
+        for dir in &*self.dirs {
             let opened = |name: &str, flags: OFlag| {
                 let opened = file::open(&dir.path, name, flags).map(OwnedFd::from);
                 opened.map_err(|errno| Error::failed_in("open", &dir.path, name, errno))
@@ -270,7 +271,7 @@ impl Group {
     /// Removes the group's folders. Waits up to 50 ms for processes that are ending; one that stays is an error,
     /// and the call can be repeated later.
     pub fn remove(&self) -> Result<()> {
-        for dir in &self.dirs {
+        for dir in &*self.dirs {
             remove_tree(&dir.path)?;
         }
         Ok(())
@@ -311,10 +312,10 @@ mod tests {
     #[test]
     fn a_record_reads_back_and_damage_is_refused() {
         let group = Group {
-            dirs: vec![
+            dirs: Rc::new(vec![
                 Dir { version: 1, controllers: Controllers::of_v1("memory"), path: "/sys/fs/cgroup/memory/a:b".into() },
                 Dir { version: 2, controllers: Controllers::of_v1("blkio,freezer"), path: "/x/y".into() },
-            ],
+            ]),
             ..Group::default()
         };
         assert_eq!(Group::open(&group.record()), Ok(group));
@@ -327,7 +328,7 @@ mod tests {
     #[test]
     fn a_vanished_group_is_empty_and_gone() {
         let dirs = vec![Dir { version: 2, controllers: Controllers::default(), path: "/nonexistent/group".into() }];
-        let group = Group { dirs, ..Group::default() };
+        let group = Group { dirs: Rc::new(dirs), ..Group::default() };
         assert!(group.is_empty() && group.pids().is_empty() && group.remove().is_ok());
         assert_eq!(group.freeze(true).unwrap_err().feature(), Some(Feature::Freezer));
     }

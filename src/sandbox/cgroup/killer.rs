@@ -142,7 +142,7 @@ mod tests {
             controllers: super::super::Controllers::of_v1("memory"),
             path,
         }];
-        let group = Group { dirs, ..Group::default() };
+        let group = Group { dirs: dirs.into(), ..Group::default() };
         group.killer().unwrap().kill();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&listed.wait().unwrap()), Some(libc::SIGKILL));
         assert_eq!(canary.try_wait().unwrap(), None, "a stranger was killed");

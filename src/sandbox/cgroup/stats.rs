@@ -38,7 +38,7 @@ impl Group {
     /// Reads what the group uses.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats { oom_kills: self.oom_kills(), frozen: self.frozen(), ..Stats::default() };
-        for dir in &self.dirs {
+        for dir in &*self.dirs {
             let has = |controller| dir.controllers.has(controller);
             match dir.version {
                 2 => {
@@ -140,7 +140,7 @@ mod tests {
         }
         let path = folder.path().to_str().unwrap().to_string();
         let controllers = Controllers::which(|_| true);
-        (folder, Group { dirs: vec![Dir { version, controllers, path }], ..Group::default() })
+        (folder, Group { dirs: vec![Dir { version, controllers, path }].into(), ..Group::default() })
     }
 
     #[test]

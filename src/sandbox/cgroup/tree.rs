@@ -6,11 +6,16 @@ use super::limits::{IoDevice, Setting};
 use super::{Controller, Controllers, DeviceRule, Error, Result, file, limits, v1, v2};
 use crate::plan::{Feature, FeatureSet, Limits, Memory};
 use crate::sys::Errno;
+use crate::sys::heap::HEAP;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::rc::Rc;
 
 /// The environment variable that names, on v2, the group to work beneath instead of this process's own: an absolute path as
 /// `/proc/PID/cgroup` writes it. It is made if it is not there. For an init that needs this process's group for itself.
 pub const VARIABLE: &str = "CORACLE_CGROUP";
+
+/// Groups whose folders are kept in mind: two of each of 128 services. Beyond, it begins anew.
+const LATELY: usize = 256;
 
 /// How a group is made, beside its limits.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,6 +53,8 @@ pub struct Tree {
     /// Where groups are made in v2, once that is known.
     unified: Option<v2::Base>,
     prepared: Vec<String>,
+    /// The folders of the groups that there were lately.
+    lately: Vec<Rc<Vec<Dir>>>,
 }
 
 impl Tree {
@@ -120,6 +127,7 @@ impl Tree {
             page: u64::try_from(page).unwrap_or(4096),
             unified: None,
             prepared: Vec::new(),
+            lately: Vec::new(),
         }
     }
 
@@ -174,7 +182,23 @@ impl Tree {
             let _ = group.remove();
             return Err(error);
         }
+        group.dirs = self.kept(&group.dirs);
         Ok(group)
+    }
+
+    /// The folders of a group as they are kept: a service that stops and starts has the same again.
+    fn kept(&mut self, dirs: &Vec<Dir>) -> Rc<Vec<Dir>> {
+        if let Some(known) = self.lately.iter().find(|known| ***known == *dirs) {
+            return known.clone();
+        }
+        HEAP.lasting(|| {
+            if self.lately.len() >= LATELY {
+                self.lately.clear();
+            }
+            let dirs = Rc::new(dirs.clone());
+            self.lately.push(dirs.clone());
+            dirs
+        })
     }
 
     fn make(
@@ -219,7 +243,7 @@ impl Tree {
                 2 => {
                     let base = match self.unified.take() {
                         Some(base) => base,
-                        None => v2::Base::find(place, &self.prefix, controllers)?,
+                        None => HEAP.lasting(|| v2::Base::find(place, &self.prefix, controllers))?,
                     };
                     let base = self.unified.insert(base);
                     for (controller, error) in base.enable(controllers)? {
@@ -233,7 +257,7 @@ impl Tree {
                         let path = format!("{}/{folder}", place.own);
                         if !self.prepared.contains(&path) {
                             v1::prepare_folder(&path, place.controllers)?;
-                            self.prepared.push(path);
+                            HEAP.lasting(|| self.prepared.push(path.clone()));
                         }
                     }
                     &place.own
@@ -251,7 +275,10 @@ impl Tree {
             if place.version == 1 && controllers.has(Controller::Cpuset) {
                 v1::inherit_cpuset(&path)?;
             }
-            group.dirs.push(Dir { version: place.version, controllers, path });
+            // Nobody else has it yet.
+            if let Some(dirs) = Rc::get_mut(&mut group.dirs) {
+                dirs.push(Dir { version: place.version, controllers, path });
+            }
         }
         Ok(reused)
     }
@@ -264,7 +291,7 @@ impl Tree {
         options: &Options,
     ) -> Result<()> {
         let mut missing = group.missing;
-        for dir in &group.dirs {
+        for dir in &*group.dirs {
             let reset = reused.contains(&dir.path);
             let settings = match dir.version {
                 2 => limits::v2(limits, io, reset),
@@ -319,7 +346,7 @@ impl Tree {
                 dirs.push(Dir { version: place.version, controllers: place.controllers, path });
             }
         }
-        (!dirs.is_empty()).then(|| Group { dirs, missing: FeatureSet::default() })
+        (!dirs.is_empty()).then(|| Group { dirs: dirs.into(), missing: FeatureSet::default() })
     }
 
     fn base_of<'a>(&'a self, place: &'a Hierarchy) -> &'a str {

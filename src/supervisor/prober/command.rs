@@ -16,6 +16,7 @@ use crate::supervisor::fault::Fault;
 use crate::supervisor::guest::{Inside, guest};
 use crate::supervisor::instance::Instance;
 use crate::supervisor::notify::{LINE_BYTES, Line};
+use crate::sys::heap::HEAP;
 use crate::sys::process::{Forked, clone, close_all_but, die_with_parent, exit_now};
 use crate::sys::title;
 use crate::sys::wait::{send_signal, wait_for};
@@ -65,7 +66,8 @@ impl Command {
         let name = format!("{}+probe", service.name);
         let group = tree.create(&name, &limits, &devices::rules(service), &options)?;
         let killer = group.killer()?;
-        Ok(Command { words: image.to_vec(), group, killer, visitor: 0, given_up: false, said: Line::new() })
+        let words = HEAP.lasting(|| image.to_vec());
+        Ok(Command { words, group, killer, visitor: 0, given_up: false, said: Line::new() })
     }
 
     /// Starts it in the instance that the record in `run` tells of, while there is no visitor; gives the pipe that it says
