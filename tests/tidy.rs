@@ -81,7 +81,8 @@ fn unsafe_code_stays_in_sys() {
 
 #[test]
 fn nothing_can_signal_more_than_one_process_but_the_init_of_a_pid_namespace() {
-    // `sys::wait::send_signal` refuses numbers that mean many, and `sys::stack::OwnPids` is proof of a namespace.
+    // `sys::wait::send_signal` refuses numbers that mean many, `sys::stack::OwnPids` is proof of a namespace, and `sys::abort`
+    // has the calling thread's own number from the kernel.
     let words =
         ["signal::kill", "libc::kill(", "killpg", "SYS_kill", "SYS_tgkill", "kill(-1", "signal(-1", "pthread_kill"];
     let mut found = Vec::new();
@@ -95,6 +96,7 @@ fn nothing_can_signal_more_than_one_process_but_the_init_of_a_pid_namespace() {
     assert_eq!(
         found,
         [
+            "src/sys/abort.rs: unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::syscall(libc::SYS_gettid), libc::SIGABRT) }",
             "src/sys/stack.rs: super::check(libc::c_long::from(unsafe { libc::kill(-1, signal) })).map(drop)",
             "src/sys/wait.rs: check(libc::c_long::from(unsafe { libc::kill(pid, signal) })).map(drop)",
         ]

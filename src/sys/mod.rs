@@ -2,6 +2,7 @@
 //! allocation. Each wrapper's doc opens with the C call, its man page and the first kernel version.
 #![allow(unsafe_code)]
 
+mod abort;
 pub mod board;
 pub mod bpf;
 pub mod caps;

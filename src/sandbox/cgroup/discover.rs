@@ -89,6 +89,13 @@ fn mounted(line: &str) -> Option<(u8, Mounted<'_>)> {
     Some((version, mount))
 }
 
+/// `own`, the text of `/proc/self/cgroup`, as if this process were in `named` on v2.
+pub fn placed(own: &str, named: &str) -> String {
+    let lines =
+        own.lines().map(|line| if line.starts_with("0::") { format!("0::{named}\n") } else { format!("{line}\n") });
+    lines.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +107,12 @@ mod tests {
 
     fn unified(found: &[Hierarchy]) -> Option<&str> {
         found.iter().find(|hierarchy| hierarchy.version == 2).map(|hierarchy| hierarchy.own.as_str())
+    }
+
+    #[test]
+    fn a_group_that_is_named_takes_the_place_of_the_own_one_on_v2_alone() {
+        let placed = placed("4:memory:/a\n0::/system.slice/coracle.service\n", "/services");
+        assert_eq!(placed, "4:memory:/a\n0::/services\n");
     }
 
     #[test]

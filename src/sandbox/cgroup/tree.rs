@@ -1,6 +1,6 @@
 //! The place for groups: finding it, making groups in it, recognising and removing what is left in it.
 
-use super::discover::{Hierarchy, hierarchies, v1_has_all};
+use super::discover::{Hierarchy, hierarchies, placed, v1_has_all};
 use super::group::{Dir, Group, remove_tree};
 use super::limits::{IoDevice, Setting};
 use super::{Controller, Controllers, DeviceRule, Error, Result, file, limits, v1, v2};
@@ -470,13 +470,6 @@ pub(super) fn write(folder: &file::Folder<'_>, setting: &Setting, page: u64) -> 
     Err(Error::not_kept(*feature, &path(), value, &shows))
 }
 
-/// `own`, the text of `/proc/self/cgroup`, as if this process were in `named` on v2.
-fn placed(own: &str, named: &str) -> String {
-    let lines =
-        own.lines().map(|line| if line.starts_with("0::") { format!("0::{named}\n") } else { format!("{line}\n") });
-    lines.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -534,12 +527,6 @@ mod tests {
 
     fn limits() -> Limits {
         Limits::with_memory(Memory::Max(Bytes(24 << 20)))
-    }
-
-    #[test]
-    fn a_group_that_is_named_takes_the_place_of_the_own_one_on_v2_alone() {
-        let placed = placed("4:memory:/a\n0::/system.slice/coracle.service\n", "/services");
-        assert_eq!(placed, "4:memory:/a\n0::/services\n");
     }
 
     #[test]
