@@ -142,10 +142,7 @@ fn root_what_does_not_die_is_named_and_the_next_instance_does_not_wait_for_it() 
         println!("skip: {name}: no v1 freezer");
         return;
     };
-    let inner = freezer.join("frozen");
-    std::fs::create_dir(&inner).unwrap();
-    std::fs::write(inner.join("tasks"), &pid).unwrap();
-    std::fs::write(inner.join("freezer.state"), "FROZEN").unwrap();
+    let inner = busybox_board::freeze(freezer, &pid);
     board.says(&["restart", "web"]);
     assert_ne!(board.field("web", "pid"), pid);
     assert!(board.report().contains("web does not die: init "), "{}", board.report());

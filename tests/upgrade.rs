@@ -25,16 +25,20 @@ fn arrivals(board: &busybox_board::board::Board) -> usize {
     board.report().matches("web runs on and is supervised again").count()
 }
 
-#[test]
-fn root_another_program_takes_over_and_nothing_notices() {
-    let name = "root_another_program_takes_over_and_nothing_notices";
-    let port = port();
+/// One that counts, one to be paused, and one that does not run and listens on `port`.
+fn services(port: u16) -> [String; 3] {
     let idle = format!(
         r#""sockets": [ {{ "tcp": "127.0.0.1:{port}" }} ], "restart": {{ "delay": "1h", "max_delay": "1h" }},"#
     );
     let counts = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"];
-    let services =
-        [service("web", &counts, ""), service("frozen", IDLE, ""), service("idle", &["sh", "-c", "exit 3"], &idle)];
+    [service("web", &counts, ""), service("frozen", IDLE, ""), service("idle", &["sh", "-c", "exit 3"], &idle)]
+}
+
+#[test]
+fn root_another_program_takes_over_and_nothing_notices() {
+    let name = "root_another_program_takes_over_and_nothing_notices";
+    let port = port();
+    let services = services(port);
     let Some(mut board) = Board::new(name, &services) else { return };
     board.up();
     board.until_running("web");
@@ -159,10 +163,7 @@ fn root_what_does_not_die_is_remembered_by_the_new_program() {
         println!("skip: {name}: no v1 freezer");
         return;
     };
-    let inner = freezer.join("frozen");
-    fs::create_dir(&inner).unwrap();
-    fs::write(inner.join("tasks"), &pid).unwrap();
-    fs::write(inner.join("freezer.state"), "FROZEN").unwrap();
+    let inner = busybox_board::freeze(freezer, &pid);
     board.says(&["restart", "web"]);
     let next = board.field("web", "pid");
     assert_ne!(next, pid);
@@ -199,12 +200,7 @@ fn state(board: &busybox_board::board::Board, service: &str) -> (usize, Vec<u8>)
 fn root_two_versions_take_over_from_each_other_and_nothing_is_lost() {
     let name = "root_two_versions_take_over_from_each_other_and_nothing_is_lost";
     let port = port();
-    let idle = format!(
-        r#""sockets": [ {{ "tcp": "127.0.0.1:{port}" }} ], "restart": {{ "delay": "1h", "max_delay": "1h" }},"#
-    );
-    let counts = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"];
-    let services =
-        [service("web", &counts, ""), service("frozen", IDLE, ""), service("idle", &["sh", "-c", "exit 3"], &idle)];
+    let services = services(port);
     if !fs::exists(NEXT).unwrap() {
         return println!("skip: {name}: no {NEXT} (scripts/next)");
     }

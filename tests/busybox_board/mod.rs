@@ -72,5 +72,14 @@ pub fn service(name: &str, words: &[&str], more: &str) -> String {
     format!(r#"{{ "name": "{name}", "image": "root", {limits} {env} {more} "command": [{command}] }}"#)
 }
 
+/// Freezes a process in a group of its own below this one of cgroup v1, where not even SIGKILL ends it; gives that group.
+pub fn freeze(freezer: &Path, pid: &str) -> PathBuf {
+    let inner = freezer.join("frozen");
+    fs::create_dir(&inner).unwrap();
+    fs::write(inner.join("tasks"), pid).unwrap();
+    fs::write(inner.join("freezer.state"), "FROZEN").unwrap();
+    inner
+}
+
 /// What a service does that just runs.
 pub const IDLE: &[&str] = &["sh", "-c", "echo up; while :; do sleep 1; done"];
