@@ -227,7 +227,7 @@ fn root_a_supervisor_that_dies_again_and_again_loses_nothing() {
     let mut reports = String::new();
     for death in 0..deaths {
         // At every point of a start and of what follows.
-        std::thread::sleep(Duration::from_millis(u64::from(death * 37 % 200)));
+        std::thread::sleep(Duration::from_millis(u64::from(death * 37 % 100)));
         board.kill_supervisor();
         reports.push_str(&board.report());
         board.spawn();
