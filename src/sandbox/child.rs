@@ -287,15 +287,16 @@ impl Starting {
     }
 }
 
-/// Forks the first process, which goes on by itself; its parent has time for other things before it asks for the outcome.
+/// Forks the first process. Its parent goes on once the program runs or has failed: what it has to do itself would keep main
+/// waiting where there is one processor, and each page that it writes meanwhile would be copied first.
 pub fn spawn_main(main: &Main, join: Option<&Join>, handed: Handed) -> Result<Starting, Failure> {
     let fork_failed = |errno: nix::Error| Failure::new(Stage::Fork, errno.into(), b"clone");
     let (report, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fork_failed)?;
     let write = out_of_the_way(write, main).map_err(fork_failed)?;
     let into = join.and_then(|join| join.into.as_ref());
-    let forked = match process::clone(0, into.map(AsRawFd::as_raw_fd)) {
+    let forked = match process::clone(process::VFORK, into.map(AsRawFd::as_raw_fd)) {
         // Without clone3 main writes itself into the group, at the price of a grace period of the kernel.
-        Err(Errno(libc::ENOSYS | libc::EINVAL)) if into.is_some() => process::clone(0, None).map(|side| (side, true)),
+        Err(Errno(libc::ENOSYS | libc::EINVAL)) if into.is_some() => process::clone(process::VFORK, None).map(|side| (side, true)),
         side => side.map(|side| (side, false)),
     };
     match forked {
