@@ -172,7 +172,7 @@ fn the_work_of_the_other_tests() {
 fn a_memory_hog_is_killed_at_its_limit_and_counted() {
     let Some(mut place) = Place::new("a_memory_hog_is_killed_at_its_limit", &[Controller::Memory]) else { return };
     let group = place.group("hog", &limits(24 << 20));
-    let event = group.oom_event().unwrap().0.expect("a memory controller");
+    let event = group.oom_event().unwrap().expect("a memory controller");
     let epoll = nix::sys::epoll::Epoll::new(nix::sys::epoll::EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
     use nix::sys::epoll::{EpollEvent, EpollTimeout};
     epoll.add(event.fd(), EpollEvent::new(event.events(), 1)).unwrap();

@@ -296,7 +296,9 @@ pub fn spawn_main(main: &Main, join: Option<&Join>, handed: Handed) -> Result<St
     let into = join.and_then(|join| join.into.as_ref());
     let forked = match process::clone(process::VFORK, into.map(AsRawFd::as_raw_fd)) {
         // Without clone3 main writes itself into the group, at the price of a grace period of the kernel.
-        Err(Errno(libc::ENOSYS | libc::EINVAL)) if into.is_some() => process::clone(process::VFORK, None).map(|side| (side, true)),
+        Err(Errno(libc::ENOSYS | libc::EINVAL)) if into.is_some() => {
+            process::clone(process::VFORK, None).map(|side| (side, true))
+        }
         side => side.map(|side| (side, false)),
     };
     match forked {

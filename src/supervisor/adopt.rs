@@ -149,7 +149,7 @@ impl Supervisor<'_> {
         }
         let running = running && channel.is_some();
         if running {
-            live.oom = slot.group.as_ref().and_then(|group| group.oom_event().ok()?.0);
+            slot.oom = slot.group.as_ref().and_then(|group| group.oom_event().ok()?);
             live.channel = channel;
             if service.network == Network::None {
                 slot.net = File::open(format!("/proc/{}/ns/net", record.init.pid)).ok().map(OwnedFd::from);

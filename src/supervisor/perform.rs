@@ -178,6 +178,7 @@ impl Supervisor<'_> {
                 let fresh = format!("{}+{number}", service.name);
                 let used = kept.is_some() || self.left.iter().any(|left| left.index == index);
                 let name = if used { fresh.as_str() } else { service.name.as_str() };
+                slot.oom = None;
                 if let Some(group) = slot.group.take() {
                     self.left.push(Left { index, number: number.saturating_sub(1), init: 0, group: Some(group) });
                 }
@@ -241,7 +242,10 @@ impl Supervisor<'_> {
         let order = material.order(device, service, slot.net.as_ref(), Some((&group, join)), &notify);
         let mut spec = prepare(order)?;
         spec.closed = vec![self.run.lock_fd(), self.server.listener_fd()];
-        let (oom, oom_before) = group.oom_event()?;
+        if slot.oom.is_none() {
+            slot.oom = group.oom_event()?;
+        }
+        let oom_before = group.oom_kills();
         let killer = match (spec.place, &spec.post_stop) {
             (Place::Container, None) => Killer::default(),
             // A kill of the whole namespace would take the command along that waits for main's end.
@@ -258,7 +262,7 @@ impl Supervisor<'_> {
             self.report.line(format_args!("the record of {} cannot be written: {error}", service.name));
         }
         let launch = Some(Launch { new_net: spec.net == Net::New, spec: Some(spec) });
-        slot.live = Some(Live { launch, oom, oom_before, ..Live::new(number, 0, 0, stop_signal) });
+        slot.live = Some(Live { launch, oom_before, ..Live::new(number, 0, 0, stop_signal) });
         Ok(outlets)
     }
 
@@ -272,7 +276,7 @@ impl Supervisor<'_> {
         self.notes.note(format_args!("given-up/stuck"), name, sentence);
         self.report.line(sentence);
         if self.state.services().get(usize::from(index)).is_some_and(|service| !service.is_stuck()) {
-            slot.live = None;
+            (slot.live, slot.oom) = (None, None);
             self.left.push(Left { index, number, init, group: slot.group.take() });
             instance::put_aside(self.run.path(), name, number);
         }
@@ -366,6 +370,7 @@ impl Supervisor<'_> {
         if let Some(error) = slot.remove_probe() {
             self.report.line(format_args!("{}: {error}", answer::name(&self.plan, index)));
         }
+        slot.oom = None;
         let Some(group) = slot.group.take() else { return };
         if let Err(error) = group.remove() {
             self.report.line(format_args!("{}: {error}", answer::name(&self.plan, index)));

@@ -464,7 +464,8 @@ impl<'k> Supervisor<'k> {
     }
 
     pub(super) fn watch_instance(&mut self, index: Index) {
-        let Some(live) = self.slots.get(usize::from(index)).and_then(|slot| slot.live.as_ref()) else { return };
+        let Some(slot) = self.slots.get(usize::from(index)) else { return };
+        let Some(live) = &slot.live else { return };
         if let (Some(folders), Some(service)) = (&self.folders, self.plan.services.get(usize::from(index))) {
             awaited::devices(folders, service);
         }
@@ -475,7 +476,8 @@ impl<'k> Supervisor<'k> {
         if let Some(pidfd) = live.adopted.as_ref().and_then(|handle| handle.pidfd.as_ref()) {
             let _ = self.epoll.add(pidfd, EpollEvent::new(EpollFlags::EPOLLIN, Source::Init(index).mark()));
         }
-        if let Some(oom) = &live.oom {
+        if let Some(oom) = &slot.oom {
+            // From the second instance on it is there already.
             let _ = self.epoll.add(oom.fd(), EpollEvent::new(oom.events(), Source::Memory(index).mark()));
         }
     }

@@ -22,6 +22,8 @@ use std::path::Path;
 pub struct Slot {
     /// Its group, from its first start to its last end.
     pub group: Option<Group>,
+    /// Ready when that group runs out of memory.
+    pub oom: Option<OomEvent>,
     /// Its network namespace, made by its first instance and entered by every later one.
     pub net: Option<OwnedFd>,
     /// Its listening sockets, from its first start until it is stopped.
@@ -68,8 +70,6 @@ pub struct Live {
     pub channel: Option<OwnedFd>,
     /// What is done and let go once main runs.
     pub launch: Option<Launch>,
-    /// Ready when its group runs out of memory.
-    pub oom: Option<OomEvent>,
     /// Processes of the group that the kernel had killed before this instance.
     pub oom_before: u64,
     /// When to look again whether a shortage of memory has cost a process: v1 tells before it kills.
@@ -112,7 +112,6 @@ impl Live {
             main,
             channel: None,
             launch: None,
-            oom: None,
             oom_before: 0,
             oom_look: None,
             oom_looks: 0,

@@ -222,12 +222,12 @@ impl Group {
         }
     }
 
-    /// What becomes ready when the group runs out of memory, and [`Group::oom_kills`] before that.
+    /// What becomes ready when the group runs out of memory, from now on until it is closed.
     ///
     /// What happened is told by [`Group::oom_kills`]: v2 reports other memory events as well. v1: an eventfd registered with
     /// `memory.oom_control`; v2: `memory.events`, of which the kernel wakes pollers.
-    pub fn oom_event(&self) -> Result<(Option<OomEvent>, u64)> {
-        let Some(dir) = self.dir(Controller::Memory) else { return Ok((None, 0)) };
+    pub fn oom_event(&self) -> Result<Option<OomEvent>> {
+        let Some(dir) = self.dir(Controller::Memory) else { return Ok(None) };
         let failed =
             |name: &str, errno: Errno| Error::failed_in("watch for memory shortage by", &dir.path, name, errno);
         let opened = |name: &str| file::open(&dir.path, name, OFlag::O_RDONLY).map_err(|errno| failed(name, errno));
@@ -235,9 +235,8 @@ impl Group {
             let mut events = opened("memory.events")?;
             // The first event is the first change after a read through this very descriptor; unread it is ready at once.
             let mut text = [0; 512];
-            let length = events.read(&mut text).map_err(|error| failed("memory.events", error.into()))?;
-            let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
-            return Ok((Some(OomEvent::File(events.into())), file::keyed(&text, "oom_kill").unwrap_or(0)));
+            events.read(&mut text).map_err(|error| failed("memory.events", error.into()))?;
+            return Ok(Some(OomEvent::File(events.into())));
         }
         let control = opened("memory.oom_control")?;
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
@@ -245,7 +244,7 @@ impl Group {
         let registration = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
         file::write(&dir.path, "cgroup.event_control", &registration)
             .map_err(|errno| failed("cgroup.event_control", errno))?;
-        Ok((Some(OomEvent::Counter(event.into())), self.oom_kills()))
+        Ok(Some(OomEvent::Counter(event.into())))
     }
 
     /// How many processes of the group the kernel has killed for lack of memory since the group was made.
@@ -260,9 +259,10 @@ impl Group {
         self.dirs.iter().all(|dir| std::path::Path::new(&dir.path).exists())
     }
 
-    /// Whether no process is left in the group.
+    /// Whether no process is left in the group. Who is in one of its v1 folders is in the first, where they all go first.
     pub fn is_empty(&self) -> bool {
-        self.dirs.iter().all(|dir| match dir.version {
+        let looked = self.dirs.iter().enumerate().filter(|(at, dir)| *at == 0 || dir.version == 2);
+        looked.map(|(_, dir)| dir).all(|dir| match dir.version {
             2 => file::read(&dir.path, "cgroup.events").map_or(true, |text| file::keyed(&text, "populated") != Some(1)),
             _ => file::pids(&dir.path).map_or(true, |pids| pids.is_empty()),
         })
