@@ -276,8 +276,10 @@ impl Keeper for First {
         }
     }
 
-    fn hand_over(&mut self, say: Say<'_>) -> Option<String> {
-        self.watchdog.as_mut()?.hand_down(monotonic(), say)
+    fn keep_open(&mut self, open: bool, say: Say<'_>) {
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.keep_open(open, monotonic(), say);
+        }
     }
 
     fn degraded(&self) -> &[String] {

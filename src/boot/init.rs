@@ -62,7 +62,8 @@ pub fn run(words: &[OsString]) -> ! {
     let firmware = choose::firmware(Path::new(path), say);
     let boot = firmware.plan.device.boot.clone();
     let state = PathBuf::from(&*firmware.plan.device.state);
-    first.watchdog = Watchdog::open(boot.watchdog.as_ref(), monotonic(), say);
+    let another = faults > 0 || call.is_some();
+    first.watchdog = Watchdog::open(boot.watchdog.as_ref(), another, monotonic(), say);
     modules::load(&boot.modules, &line, say);
     if let Some(watchdog) = &mut first.watchdog {
         watchdog.look_again(monotonic(), say);

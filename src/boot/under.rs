@@ -24,21 +24,23 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct Under {
     detached: bool,
+    another: bool,
     told: Option<(UnixDatagram, SocketAddr)>,
     configured: Option<plan::Watchdog>,
     watchdog: Option<Watchdog>,
 }
 
 impl Under {
-    /// `detached`: SIGHUP, the end of the terminal, is no reason to end. The watchdog is opened once there is a supervisor.
-    pub fn new(detached: bool, watchdog: Option<&plan::Watchdog>) -> Under {
+    /// `detached`: SIGHUP, the end of the terminal, is no reason to end; `another`: it is in the place of a program before. The
+    /// watchdog is opened once there is a supervisor.
+    pub fn new(detached: bool, another: bool, watchdog: Option<&plan::Watchdog>) -> Under {
         let address = std::env::var_os(VARIABLE).and_then(|name| address(&name));
         let told = address.and_then(|address| {
             let socket = UnixDatagram::unbound().ok()?;
             socket.set_write_timeout(Some(PATIENCE)).ok()?;
             Some((socket, address))
         });
-        Under { detached, told, configured: watchdog.cloned(), watchdog: None }
+        Under { detached, another, told, configured: watchdog.cloned(), watchdog: None }
     }
 
     /// Everything is stopped: the watchdog too, since nobody feeds it any more.
@@ -86,13 +88,15 @@ impl Keeper for Under {
         self.watchdog.as_ref().map(watchdog_facts).into_iter().collect()
     }
 
-    fn hand_over(&mut self, say: Say<'_>) -> Option<String> {
-        self.watchdog.as_mut()?.hand_down(monotonic(), say)
+    fn keep_open(&mut self, open: bool, say: Say<'_>) {
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.keep_open(open, monotonic(), say);
+        }
     }
 
     fn moment(&mut self, moment: Moment, say: Say<'_>) {
         if moment == Moment::Supervising {
-            self.watchdog = Watchdog::open(self.configured.as_ref(), monotonic(), say);
+            self.watchdog = Watchdog::open(self.configured.as_ref(), self.another, monotonic(), say);
         }
         let Some((socket, address)) = &self.told else { return };
         let text = match moment {

@@ -10,15 +10,13 @@
 use super::pace::{LOOKS, period, seconds, settle};
 use crate::base::units::Millis;
 use crate::plan::Watchdog as Configured;
+use crate::supervisor::handover::across_exec;
 use crate::sys::watchdog::{self as sys, MAGIC_CLOSE, PRETIMEOUT, SET_TIMEOUT, Support};
 use crate::sys::{Errno, Result};
 use nix::libc::{EBUSY, EINVAL, ENODEV, ENOENT, ENXIO};
 use std::fs::{self, OpenOptions};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-
-/// The environment variable by which the program before an execve(2) tells the number of the open descriptor.
-pub const HANDED_DOWN: &str = "CORACLE_WATCHDOG_FD";
 
 /// Where `auto` looks.
 const AUTO: [&str; 2] = ["/dev/watchdog0", "/dev/watchdog"];
@@ -40,7 +38,7 @@ trait Card {
     fn write(&self, byte: u8) -> Result<()>;
     /// Whether the kernel was told never to stop it; `None` if it does not say.
     fn no_way_out(&self) -> Option<bool>;
-    fn bequeath(&self) -> Result<i32>;
+    fn keep_open(&self, open: bool) -> Result<()>;
 }
 
 impl Card for OwnedFd {
@@ -73,8 +71,8 @@ impl Card for OwnedFd {
         let value = own.or_else(|_| fs::read("/sys/class/watchdog/watchdog0/nowayout")).ok()?;
         Some(value.first() == Some(&b'1'))
     }
-    fn bequeath(&self) -> Result<i32> {
-        sys::bequeath(self.as_fd()).map(|()| self.as_raw_fd())
+    fn keep_open(&self, open: bool) -> Result<()> {
+        across_exec(self, open).map_err(Errno::from)
     }
 }
 
@@ -115,10 +113,11 @@ struct Armed {
 }
 
 impl Watchdog {
-    /// Takes the device that was handed down, or opens the configured one, which starts it. `None`: the config has none.
-    /// A device that was handed down to a config without one is stopped: nobody would feed it.
-    pub fn open(config: Option<&Configured>, now: Millis, say: Say<'_>) -> Option<Watchdog> {
-        let handed_down = handed_down(say);
+    /// Takes the device that was handed down, where this program is `another` in the place of one before; else opens the
+    /// configured one, which starts it. `None`: the config has none. A device that was handed down to a config without one is
+    /// stopped: nobody would feed it.
+    pub fn open(config: Option<&Configured>, another: bool, now: Millis, say: Say<'_>) -> Option<Watchdog> {
+        let handed_down = if another { handed_down() } else { None };
         let Some(config) = config else {
             if let Some((card, device)) = handed_down {
                 let config = Configured { device: None, timeout: Millis::default() };
@@ -211,17 +210,13 @@ impl Watchdog {
         say(format!("the watchdog {} cannot be stopped, {why}: it resets the board {after}", armed.device));
     }
 
-    /// Feeds it and lets it stay open through the next execve(2); gives the environment entry by which [`Watchdog::open`]
-    /// of the next program finds it.
-    pub fn hand_down(&mut self, now: Millis, say: Say<'_>) -> Option<String> {
-        let State::Armed(armed) = &mut self.state else { return None };
+    /// Feeds it and lets it stay open through the next execve(2), where [`Watchdog::open`] of the next program finds it; or, not
+    /// `open`, no longer.
+    pub fn keep_open(&mut self, open: bool, now: Millis, say: Say<'_>) {
+        let State::Armed(armed) = &mut self.state else { return };
         armed.feed(now, say);
-        match armed.card.bequeath() {
-            Ok(number) => Some(format!("{HANDED_DOWN}={number}")),
-            Err(errno) => {
-                say(format!("the watchdog {} cannot be handed over: {errno}", armed.device));
-                None
-            }
+        if let Err(errno) = armed.card.keep_open(open) {
+            say(format!("the watchdog {} cannot be handed over: {errno}", armed.device));
         }
     }
 
@@ -356,20 +351,11 @@ impl Armed {
 }
 
 /// The device that the program before an execve(2) has left open, with its path for people.
-fn handed_down(say: Say<'_>) -> Option<(Box<dyn Card>, String)> {
-    let number = std::env::var(HANDED_DOWN).ok()?;
-    let taken = number.parse().map_err(|_| Errno(EINVAL)).and_then(sys::inherit);
-    match taken {
-        Ok(card) => {
-            let path = fs::read_link(format!("/proc/self/fd/{number}"));
-            let path = path.map_or_else(|_| "handed over".to_owned(), |path| path.display().to_string());
-            Some((Box::new(card), path))
-        }
-        Err(errno) => {
-            say(format!("{HANDED_DOWN}={number} names no open watchdog: {errno}; it is opened anew"));
-            None
-        }
-    }
+fn handed_down() -> Option<(Box<dyn Card>, String)> {
+    let card = sys::inherit()?;
+    let path = fs::read_link(format!("/proc/self/fd/{}", card.as_raw_fd()));
+    let path = path.map_or_else(|_| "handed over".to_owned(), |path| path.display().to_string());
+    Some((Box::new(card), path))
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ struct Driver {
     write_fails: bool,
     written: Vec<u8>,
     closed: bool,
+    /// Whether it stays open through execve(2).
+    stays: bool,
 }
 
 const ABLE: Driver = Driver {
@@ -28,6 +30,7 @@ const ABLE: Driver = Driver {
     write_fails: false,
     written: Vec::new(),
     closed: false,
+    stays: false,
 };
 
 struct Fake(Rc<RefCell<Driver>>);
@@ -74,8 +77,9 @@ impl Card for Fake {
     fn no_way_out(&self) -> Option<bool> {
         self.0.borrow().no_way_out
     }
-    fn bequeath(&self) -> Result<i32> {
-        Ok(7)
+    fn keep_open(&self, open: bool) -> Result<()> {
+        self.0.borrow_mut().stays = open;
+        Ok(())
     }
 }
 
@@ -304,7 +308,7 @@ fn a_file_that_is_no_watchdog_is_said_and_not_fed() {
         fn no_way_out(&self) -> Option<bool> {
             None
         }
-        fn bequeath(&self) -> Result<i32> {
+        fn keep_open(&self, _: bool) -> Result<()> {
             Err(Errno(ENOTTY))
         }
     }
@@ -362,22 +366,22 @@ fn a_device_that_refuses_to_be_fed_is_said_once() {
 }
 
 #[test]
-fn what_is_handed_over_is_fed_before_and_named_in_the_environment() {
+fn what_is_handed_over_is_fed_before_and_stays_open_only_if_it_is_taken() {
     let driver = plug(ABLE);
     let (mut watchdog, _) = open(Millis(30_000), None);
-    assert_eq!(watchdog.hand_down(Millis(5), &mut |_| {}).as_deref(), Some("CORACLE_WATCHDOG_FD=7"));
-    assert_eq!(driver.borrow().written, [0, 0]);
-    DEVICE.set(Err(ENOENT));
-    let (mut watchdog, _) = open(Millis(30_000), None);
-    assert_eq!(watchdog.hand_down(Millis(5), &mut |_| {}), None);
+    watchdog.keep_open(true, Millis(5), &mut |_| {});
+    assert!(driver.borrow().written == [0, 0] && driver.borrow().stays);
+    watchdog.keep_open(false, Millis(6), &mut |_| {});
+    assert!(!driver.borrow().stays, "no service gets it");
 }
 
 #[test]
-fn a_number_that_is_no_open_watchdog_is_not_taken() {
+fn what_is_no_open_watchdog_is_not_taken() {
     let null = fs::File::open("/dev/null").unwrap();
-    assert_eq!(sys::inherit(null.as_raw_fd()).unwrap_err(), Errno(ENOTTY));
-    assert!(null.metadata().is_ok(), "it stays open");
-    assert_eq!(sys::inherit(-1).unwrap_err(), Errno(nix::libc::EBADF));
+    sys::bequeath();
+    assert!(sys::inherit().is_none());
+    let flags = nix::fcntl::fcntl(&null, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+    assert_eq!(flags, nix::libc::FD_CLOEXEC, "it stays as it is");
 }
 
 #[test]

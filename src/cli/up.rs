@@ -69,7 +69,7 @@ fn load(path: &Path) -> Result<Plan, u8> {
 /// Supervises in this process; `told` hears that the supervisor answers, by the pipe's first byte.
 fn supervise(plan: Plan, run_dir: &Path, told: Option<PipeWriter>, from: (Origin, Option<Inherited>)) -> u8 {
     let mut told = told;
-    let mut keeper = Under::new(from.0.detached, plan.device.boot.watchdog.as_ref());
+    let mut keeper = Under::new(from.0.detached, from.1.is_some(), plan.device.boot.watchdog.as_ref());
     let supervisor = match Supervisor::new(plan.into(), run_dir, &mut keeper, None, from) {
         Ok(supervisor) => supervisor,
         Err(refused) => {

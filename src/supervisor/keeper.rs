@@ -109,10 +109,9 @@ pub trait Keeper {
     /// Hears of a moment.
     fn moment(&mut self, _moment: Moment, _say: Say<'_>) {}
 
-    /// Another program is about to take the place of this one: what that has to find in its environment (`NAME=value`).
-    fn hand_over(&mut self, _say: Say<'_>) -> Option<String> {
-        None
-    }
+    /// Another program is about to take the place of this one and is to find open what the keeper has (`true`); or it could not
+    /// be executed.
+    fn keep_open(&mut self, _open: bool, _say: Say<'_>) {}
 
     /// What makes the board less than its config says, each a sentence for `ps` and `inspect device`.
     fn degraded(&self) -> &[String] {

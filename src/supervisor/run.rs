@@ -589,7 +589,7 @@ fn raise_descriptors() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         // 1024, the usual soft limit, is enough for 128 services too; more is only a reserve.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(4096), hard);
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(crate::sys::watchdog::DESCRIPTORS as u64), hard);
     }
 }
 

@@ -118,12 +118,7 @@ impl Supervisor<'_> {
             self.report.line("another program takes over");
             self.keep_open(true);
             let _ = [&text, &own, &program].map(|fd| across_exec(fd, true));
-            let report = &mut self.report;
-            let entry = self.keeper.hand_over(&mut |sentence| report.line(sentence));
-            let errno = match entry.and_then(|entry| CString::new(entry).ok()) {
-                Some(entry) => process::execve_env_and(&of(&program), &words, &entry),
-                None => process::execve_same_env(&of(&program), &words),
-            };
+            let errno = process::execve_same_env(&of(&program), &words);
             self.keep_open(false);
             Err::<(), String>(errno.to_string())
         });
@@ -135,7 +130,9 @@ impl Supervisor<'_> {
     }
 
     /// Whether what is handed over stays open across execve(2).
-    fn keep_open(&self, open: bool) {
+    fn keep_open(&mut self, open: bool) {
+        let report = &mut self.report;
+        self.keeper.keep_open(open, &mut |sentence| report.line(sentence));
         let _ = across_exec(self.run.lock_file(), open);
         let _ = across_exec(self.server.listener(), open);
         self.idle_sockets(|_, socket| {

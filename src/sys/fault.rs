@@ -5,7 +5,7 @@
 //! faults. Of the failed memory it takes one number and the environment; without the one or the other it goes on as well.
 //! The process keeps its number and its children.
 
-use super::{Errno, Result, check};
+use super::{Errno, Result, check, watchdog};
 use core::ffi::{c_char, c_int};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::ffi::CStr;
@@ -102,6 +102,7 @@ extern "C" fn handler(signal: c_int, _info: *mut libc::siginfo_t, _context: *mut
         return;
     }
     say(c"<26>coracle: the first process has failed; it executes itself again\n");
+    watchdog::bequeath();
     again(number);
     // Nothing can be executed. The kernel shields process 1 from signals that it does not handle, but not from a fault
     // that repeats: what is left is to stand still, and a watchdog resets the board.

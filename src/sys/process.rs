@@ -150,26 +150,6 @@ pub fn execve_same_env(path: &CStr, argv: &CStrings) -> Errno {
     Errno(nix::errno::Errno::last_raw())
 }
 
-/// The same with `entry`, `NAME=value`, in the place of one of that name.
-pub fn execve_env_and(path: &CStr, argv: &CStrings, entry: &CStr) -> Errno {
-    let name = entry.to_bytes().iter().position(|byte| *byte == b'=').map_or(0, |at| at + 1);
-    let name = entry.to_bytes().get(..name).unwrap_or_default();
-    let mut env = vec![entry.as_ptr()];
-    // SAFETY: as for `execve_same_env`: an array of NUL-terminated strings up to a null pointer, which nobody changes.
-    unsafe {
-        let mut at = environ;
-        while let Some(other) = at.as_ref().filter(|other| !other.is_null()) {
-            if !CStr::from_ptr(*other).to_bytes().starts_with(name) {
-                env.push(*other);
-            }
-            at = at.add(1);
-        }
-        env.push(core::ptr::null());
-        libc::execve(path.as_ptr(), argv.pointers.as_ptr().cast(), env.as_ptr());
-    }
-    Errno(nix::errno::Errno::last_raw())
-}
-
 unsafe extern "C" {
     /// environ(7)
     static environ: *const *const libc::c_char;

@@ -1,7 +1,7 @@
 //! The hardware watchdog's ioctls, Documentation/watchdog/watchdog-api.rst of the kernel, Linux 2.6. Opening the device
 //! starts it, and any byte but `V` written to it is a sign of life: neither needs a wrapper.
 
-use super::{Errno, Result, check};
+use super::{Errno, Result};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 /// `WDIOF_SETTIMEOUT`: the timeout can be set.
@@ -10,6 +10,9 @@ pub const SET_TIMEOUT: u32 = 0x0080;
 pub const PRETIMEOUT: u32 = 0x0200;
 /// `WDIOF_MAGICCLOSE`: a `V` before the close stops the watchdog.
 pub const MAGIC_CLOSE: u32 = 0x0100;
+
+/// Beyond the highest descriptor that a supervisor may have: its limit on them.
+pub const DESCRIPTORS: RawFd = 4096;
 
 /// `struct watchdog_info` of linux/watchdog.h.
 #[repr(C)]
@@ -103,22 +106,26 @@ pub fn set_pretimeout(fd: BorrowedFd<'_>, seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// Takes a descriptor that the program before an execve(2) has left open, if it is an open watchdog. It is closed on the
-/// next execve.
-///
-/// # Errors
-/// `EBADF` if nothing is open there, `ENOTTY` if it is something else, which stays as it is.
-pub fn inherit(number: RawFd) -> Result<OwnedFd> {
-    support_of(number)?;
-    // SAFETY: an integer command on a descriptor that is open.
-    check(libc::c_long::from(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }))?;
-    // SAFETY: an open watchdog is in this process only because it was handed over under this number, once.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+/// The open watchdog among this process's descriptors: the first of them that answers as one.
+fn find() -> Option<RawFd> {
+    (3..DESCRIPTORS).find(|number| support_of(*number).is_ok())
 }
 
-/// `fcntl(fd, F_SETFD, 0)`, fcntl(2): lets the descriptor stay open through the next execve(2), where [`inherit`] takes
-/// it.
-pub fn bequeath(fd: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: an integer command on a descriptor that is open.
-    check(libc::c_long::from(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) })).map(drop)
+/// Lets the watchdog that this process has open, if it has one, stay open through the next execve(2), where [`inherit`] takes
+/// it. Asks the kernel which one it is and believes nothing else, as the handler of a fault must (signal-safety(7)).
+pub fn bequeath() {
+    if let Some(number) = find() {
+        // SAFETY: an integer command (fcntl(2)) on a descriptor that is open.
+        unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+    }
+}
+
+/// Takes the watchdog that the program before an execve(2) has left open, if it has. To be called once, before this program
+/// opens one itself. The next execve closes it.
+pub fn inherit() -> Option<OwnedFd> {
+    let number = find()?;
+    // SAFETY: an integer command (fcntl(2)) on a descriptor that is open.
+    unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    // SAFETY: nothing of this program has opened a watchdog, so none of it owns this descriptor.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -314,6 +314,15 @@ impl Machine<'_> {
         text.unwrap_or_else(|| self.fail(&format!("cannot read {path}: {answer}")))
     }
 
+    /// How often the first process has a watchdog open.
+    pub fn watchdogs(&mut self) -> usize {
+        let listed = self.probe(&["ls /proc/1/fd"]);
+        let numbers = listed.split_whitespace().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+        let attempts: Vec<String> = numbers.map(|number| format!("readlink /proc/1/fd/{number}")).collect();
+        let attempts: Vec<&str> = attempts.iter().map(String::as_str).collect();
+        self.probe(&attempts).matches(": ok /dev/watchdog").count()
+    }
+
     /// Waits until the first process has failed, has executed itself again, and answers.
     pub fn until_supervised(&mut self) {
         self.failures += 1;
