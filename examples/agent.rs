@@ -5,6 +5,7 @@
 //! | `serve` | on the first virtual serial port: says `hello`, then answers requests: a line with a length, that many bytes of words, each with a NUL at its end. The answer is a line `EXIT LENGTH` and that many bytes of output. After the word `&` nothing is waited for |
 //! | `stop PID` | stops a process as a debugger does, for good; the first process of a board too, which no signal stops |
 //! | `stray FILE` | writes its cgroup to a file again and again, outside of every service's group and session, and ignores what asks it to end |
+//! | `fail TIMES PAUSE` | once its parent has ended, makes the first process fail so often, with pauses of milliseconds; outside of every service's group and session, and ignores what asks it to end |
 //! | `filter PID` | prints the system call filters of a process, newest first: one line each, 16 hex digits an instruction |
 //!
 //! Uses std and the C library that it is linked with, no crate.
@@ -20,6 +21,8 @@ unsafe extern "C" {
     fn ptrace(request: c_long, ...) -> c_long;
     fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
     fn setsid() -> c_int;
+    fn getppid() -> c_int;
+    fn kill(pid: c_int, signal: c_int) -> c_int;
     fn mknod(path: *const c_char, mode: u32, device: u64) -> c_int;
     fn signal(signal: c_int, action: usize) -> usize;
 }
@@ -30,6 +33,8 @@ const INTERRUPT: c_long = 0x4207;
 const GET_FILTER: c_long = 0x420c;
 /// waitpid(2): children of any kind, which a process that is traced is.
 const ALL: c_int = 0x4000_0000;
+/// signal(7): what a wild pointer leads to.
+const SEGMENT_FAULT: c_int = 11;
 /// signal(2): SIGHUP and SIGTERM, and what ignores a signal.
 const POLITE: [c_int; 2] = [1, 15];
 const IGNORED: usize = 1;
@@ -48,8 +53,9 @@ fn main() -> ExitCode {
             }
         }),
         ["stray", file] => stray(file),
+        ["fail", times, pause] => fail(number(times), number(pause) as u64),
         ["filter", pid] => filters(number(pid)),
-        _ => Err(io::Error::other("usage: agent serve | stop PID | stray FILE | filter PID")),
+        _ => Err(io::Error::other("usage: agent serve | stop PID | stray FILE | fail TIMES PAUSE | filter PID")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -160,7 +166,8 @@ fn stop(pid: c_int) -> io::Result<()> {
     Ok(())
 }
 
-fn stray(file: &str) -> io::Result<()> {
+/// Out of every group and session, and deaf to what asks for an end.
+fn go_astray() -> io::Result<()> {
     fs::write("/sys/fs/cgroup/cgroup.procs", "0")?;
     // SAFETY: numbers alone.
     unsafe {
@@ -169,6 +176,27 @@ fn stray(file: &str) -> io::Result<()> {
             signal(polite, IGNORED);
         }
     }
+    Ok(())
+}
+
+fn fail(times: c_int, pause: u64) -> io::Result<()> {
+    // SAFETY: no arguments.
+    let parent = || unsafe { getppid() };
+    let first = parent();
+    go_astray()?;
+    while parent() == first {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for _ in 0..times {
+        // SAFETY: numbers alone.
+        checked(c_long::from(unsafe { kill(1, SEGMENT_FAULT) }))?;
+        std::thread::sleep(Duration::from_millis(pause));
+    }
+    Ok(())
+}
+
+fn stray(file: &str) -> io::Result<()> {
+    go_astray()?;
     let mut file = OpenOptions::new().create(true).append(true).open(file)?;
     loop {
         file.write_all(&fs::read("/proc/self/cgroup")?)?;

@@ -19,6 +19,7 @@ boards!(@ x86_64
     a_partition_is_found_by_its_number_on_a_kernel_that_does_not_tell_it
     a_volume_of_raw_flash_is_found_by_its_name
     a_process_outside_every_group_does_not_keep_the_state_from_being_unmounted
+    a_failure_on_the_way_to_the_end_leads_to_that_end_all_the_same
     limits_hold_on_a_kernel_that_has_its_controllers_in_v1_alone
     a_kernel_without_devtmpfs_gets_a_few_nodes_and_runs_its_services
     compressed_modules_are_loaded_where_the_kernel_decompresses_them
@@ -226,6 +227,41 @@ fn a_process_outside_every_group_does_not_keep_the_state_from_being_unmounted(ar
     let console = power_off(machine);
     assert!(console.contains("everything is stopped: the board powers off"), "{console}");
     assert!(!console.contains("in use"), "{console}");
+    firmware.state_is_clean().unwrap();
+}
+
+fn a_failure_on_the_way_to_the_end_leads_to_that_end_all_the_same(arch: &'static str) {
+    // What is to end it does nothing, so that it has all of its time.
+    let slow = r#"{ "name": "slow", "image": "demo.tar", "command": ["/bin/demo", "sleep"], "limits": { "memory": "4M" },
+        "stop": { "signal": "WINCH", "timeout": "2s" } },"#;
+    let device = r#""watchdog": { "timeout": "30s" },"#.to_owned();
+    let board = Board { device, disk: true, modules: vec!["softdog"], ..Board::new(arch) };
+    let firmware = board.build("failing", slow);
+    let mut machine = firmware.boot();
+    // Once: it goes on, in order. As soon as it is there again: then it is the kernel's turn. Twice: nobody is asked any more.
+    for (times, pause, end, said) in [
+        ("1", "0", &["/sbin/coracle", "reboot", "recovery"][..], "Restarting system with command 'recovery'"),
+        ("300", "5", &["/sbin/reboot"][..], "Restarting system"),
+        ("2", "500", &["/sbin/poweroff"][..], "everything is stopped: the board powers off"),
+    ] {
+        machine.hello();
+        machine.await_state("slow", "running");
+        let before = machine.console();
+        machine.begin(&["/bin/agent", "fail", times, pause]);
+        machine.begin(end);
+        let console = machine.until(said, |machine| {
+            let console = machine.console()[before.len()..].to_owned();
+            console.contains(said).then_some(console)
+        });
+        assert!(console.contains("it executes itself again"), "{console}");
+        let after = console.split_once("it executes itself again").map_or("", |(_, after)| after);
+        let after = after.split_once(said).map_or("", |(after, _)| after);
+        assert!(!after.contains("is running") && !console.contains("did not stop"), "{console}");
+        if times == "1" {
+            assert!(after.contains("slow runs on") && after.contains("everything is stopped"), "{console}");
+        }
+    }
+    machine.off();
     firmware.state_is_clean().unwrap();
 }
 

@@ -3,7 +3,7 @@
 
 use super::cause::{Ending, NO_BOOT, decide};
 use super::choose;
-use super::early;
+use super::early::{self, c_string};
 use super::mark::{self, Past};
 use super::watchdog::Watchdog;
 use crate::base::units::Millis;
@@ -67,6 +67,10 @@ pub struct First {
     pub unproven: Option<(PathBuf, Vec<u8>)>,
     /// When rescue is over.
     pub reboot_at: Option<Millis>,
+    /// The end that this process was on its way to when it failed.
+    pub ending: Option<End>,
+    /// Whether it has failed there again: nobody is asked to end any more.
+    pub hurried: bool,
     /// What is known about the cgroups without a look.
     pub cgroups: Option<Known<'static>>,
     /// When a failure of this process is no longer the next one in a row.
@@ -227,7 +231,8 @@ impl Keeper for First {
 
     fn next_deadline(&self) -> Option<Millis> {
         let feed = self.watchdog.as_ref().and_then(Watchdog::next);
-        Millis::earliest(&[feed, self.reboot_at, self.calm_at, self.forget_at, self.later_at])
+        let ending = self.ending.as_ref().map(|_| Millis(0));
+        Millis::earliest(&[feed, ending, self.reboot_at, self.calm_at, self.forget_at, self.later_at])
     }
 
     fn act(&mut self, now: Millis, standing: Standing<'_>, say: Say<'_>) -> Option<End> {
@@ -246,6 +251,9 @@ impl Keeper for First {
             watchdog.tend(now, self.announced.is_none() || self.rebooting, say);
         }
         self.forget(now, standing, say);
+        if self.ending.is_some() {
+            return self.ending.take();
+        }
         self.reboot_at.filter(|at| *at <= now)?;
         self.reboot_at = None;
         Some(End::Reboot("".into()))
@@ -263,8 +271,9 @@ impl Keeper for First {
         Ok(())
     }
 
-    fn moment(&mut self, moment: Moment, say: Say<'_>) {
-        if moment == Moment::Stopping {
+    fn moment(&mut self, moment: Moment<'_>, say: Say<'_>) {
+        if let Moment::Stopping(end) = moment {
+            fault::ending(c_string(&end.to_word()));
             self.catch_up(say);
             self.reboot_at = None;
         }
@@ -338,6 +347,14 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_was_asked_for_before_a_failure_comes_first_and_once() {
+        let mut first = First { ending: Some(End::PowerOff), ..First::default() };
+        assert_eq!(first.next_deadline(), Some(Millis(0)));
+        assert_eq!(first.act(Millis(5), Standing::default(), &mut |_| {}), Some(End::PowerOff));
+        assert_eq!((first.act(Millis(5), Standing::default(), &mut |_| {}), first.next_deadline()), (None, None));
+    }
+
+    #[test]
     fn the_last_reset_is_told_once_after_the_first_start_and_before_the_end() {
         let (mut first, mut said) = (First { host_is_ready: true, ..First::default() }, Vec::new());
         for ended in [false, true] {
@@ -346,7 +363,7 @@ mod tests {
             first.act(Millis(at.0 - 1), Standing::default(), &mut |sentence| said.push(sentence));
             assert_eq!(said, [""; 0]);
             if ended {
-                first.moment(Moment::Stopping, &mut |sentence| said.push(sentence));
+                first.moment(Moment::Stopping(&End::Halt), &mut |sentence| said.push(sentence));
             }
             first.act(at, Standing::default(), &mut |sentence| said.push(sentence));
             assert!(said.len() == 1 && said[0].starts_with("last reset: "), "{said:?}");

@@ -42,19 +42,29 @@ const LOOK: Duration = Duration::from_millis(100);
 /// an error, since the kernel hands on what it does not know.
 pub fn run(words: &[OsString]) -> ! {
     let (faults, call) = (faults(words), Call::of(words));
+    let ending = words.get(3).filter(|_| faults > 0).map(|word| End::of_word(word.to_str().unwrap_or_default()));
     // Without memory for a stack nothing can be done about a failure.
     let _ = fault::arm(faults.saturating_add(1));
+    if let Some(end) = &ending {
+        fault::ending(early::c_string(&end.to_word()));
+    }
     let mut said = Vec::new();
     let (unsealed, cgroups) = begin(words, &mut |sentence| said.push(sentence));
     let line = early::read("/proc/cmdline");
     let cmdline = Cmdline::parse(&line);
-    let calm_at = (faults == 1).then(|| monotonic().plus(CALM));
-    let mut first = First { places: cmdline.places, cgroups, calm_at, ..First::default() };
+    // On the way to an end every failure counts, however far apart they are: it is to come to one.
+    let calm_at = (faults == 1 && ending.is_none()).then(|| monotonic().plus(CALM));
+    let hurried = faults > 1 && ending.is_some();
+    let mut first = First { places: cmdline.places, cgroups, calm_at, hurried, ..First::default() };
     let mut voice = Voice::new(first.places);
     said.iter().chain(&cmdline.problems).for_each(|sentence| voice.say(sentence));
     if faults > FAULTS {
-        voice.say("the first process has failed even in rescue: the board reboots");
-        finish(&mut first, None, &End::Reboot("".into()), &mut voice);
+        let end = ending.unwrap_or(End::Reboot("".into()));
+        voice.say(format_args!("the first process fails whatever it does: {}", end.words()));
+        if faults > FAULTS + 1 {
+            leave(&end, &mut |sentence| voice.say(sentence));
+        }
+        finish(&mut first, None, &end, &mut voice);
     }
     let say: Say<'_> = &mut |sentence| voice.say(sentence);
 
@@ -93,7 +103,13 @@ pub fn run(words: &[OsString]) -> ! {
     first.unproven = choice.unproven.take().map(|bytes| (state.clone(), bytes));
     settle_board(&choice.plan, say);
 
-    let end = supervise(choice, &mut first, cmdline.rescue, &mut voice, call);
+    let end = match ending {
+        Some(end) if first.hurried || choice.rescue => end,
+        ending => {
+            first.ending = ending;
+            supervise(choice, &mut first, cmdline.rescue, &mut voice, call)
+        }
+    };
     let kept = mark::outlives_boot(&state).then_some(&*state);
     finish(&mut first, kept, &end, &mut voice)
 }
@@ -272,6 +288,7 @@ fn wait_for_end(first: &mut First, say: Say<'_>) -> End {
 
 /// Ends the board.
 fn finish(first: &mut First, state: Option<&Path>, end: &End, voice: &mut Voice) -> ! {
+    fault::ending(early::c_string(&end.to_word()));
     shutdown::end_processes(first, &mut |sentence| voice.say(sentence));
     let say: Say<'_> = &mut |sentence| voice.say(sentence);
     if let Some(state) = state {
@@ -281,6 +298,12 @@ fn finish(first: &mut First, state: Option<&Path>, end: &End, voice: &mut Voice)
     shutdown::unmount(say);
     say(format!("everything is stopped: {}", end.words()));
     first.let_go(end, say);
+    leave(end, say)
+}
+
+/// The end itself, again and again.
+fn leave(end: &End, say: Say<'_>) -> ! {
+    nix::unistd::sync();
     loop {
         say(shutdown::end(end));
         // Nobody feeds the watchdog any more: it is the way out, if there is one.

@@ -27,11 +27,12 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Walks over the mounts: one that holds another may only go after it.
 const WALKS: usize = 4;
 
-/// Ends every process but this one: asks, waits, kills, waits. The watchdog is fed meanwhile.
+/// Ends every process but this one: asks and waits, unless it is in a hurry; kills, waits. The watchdog is fed meanwhile.
 pub fn end_processes(first: &mut First, say: Say<'_>) {
     // Whoever is not the first process ends nobody else's processes.
     let Some(all) = OwnPids::of_first_process() else { return };
-    for (signal, time) in [(SIGTERM, GRACE), (SIGKILL, KILLED)] {
+    let steps = [(SIGTERM, GRACE), (SIGKILL, KILLED)];
+    for (signal, time) in steps.into_iter().skip(usize::from(first.hurried)) {
         // ESRCH: there is nobody left.
         if all.signal_all(signal).is_err() || all_ended(time, first, say) {
             return;

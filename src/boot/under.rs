@@ -94,7 +94,7 @@ impl Keeper for Under {
         }
     }
 
-    fn moment(&mut self, moment: Moment, say: Say<'_>) {
+    fn moment(&mut self, moment: Moment<'_>, say: Say<'_>) {
         if moment == Moment::Supervising {
             self.watchdog = Watchdog::open(self.configured.as_ref(), self.another, monotonic(), say);
         }
@@ -103,7 +103,7 @@ impl Keeper for Under {
             Moment::Supervising => "READY=1\nSTATUS=supervising",
             Moment::Settled(true) => "STATUS=everything runs",
             Moment::Settled(false) => "STATUS=some services do not run; `coracle ps` shows them",
-            Moment::Stopping => "STOPPING=1\nSTATUS=stopping everything",
+            Moment::Stopping(_) => "STOPPING=1\nSTATUS=stopping everything",
         };
         if let Err(error) = socket.send_to_addr(text.as_bytes(), address) {
             say(format!("{VARIABLE}: the init that started coracle could not be told how it stands: {error}"));

@@ -9,12 +9,13 @@
 use super::answer;
 use super::contact;
 use super::core::{Found, KILL_TIME};
-use super::event::{Index, InstanceEvent};
+use super::event::{Event, Index, InstanceEvent};
 use super::inspect;
 use super::instance::{self, Instance, service_dir};
+use super::keeper::Moment;
 use super::leftover::{self, Handle};
 use super::prober;
-use super::run::Supervisor;
+use super::run::{KEEPER, Supervisor};
 use super::saved::{self, Saved};
 use super::service::Phase;
 use super::slot::{self, Left, Live};
@@ -37,6 +38,15 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 pub(super) const GONE_LOOK: Millis = Millis(20);
 
 impl Supervisor<'_> {
+    /// Starts what is to run; or stops everything, where this process has failed on the way to an end.
+    pub(super) fn begin(&mut self) {
+        self.moment(Moment::Supervising);
+        self.keep();
+        if self.end.is_none() {
+            self.events.extend([Event::Clock(self.lookout.wall(self.now)), Event::Boot, Event::WaitSettled(KEEPER)]);
+        }
+    }
+
     /// Takes over what an earlier supervisor left in the run directory, and removes what nobody wants any more.
     pub(super) fn adopt(&mut self) {
         let (records, unreadable) = self.run.leftovers();

@@ -30,17 +30,40 @@ impl End {
             End::Halt => "the board halts",
         }
     }
+
+    /// The end as a word for a program that has to go on with it.
+    pub fn to_word(&self) -> String {
+        match self {
+            End::Exit => String::new(),
+            End::Reboot(word) => [REBOOT, word].concat(),
+            End::PowerOff => POWER_OFF.into(),
+            End::Halt => HALT.into(),
+        }
+    }
+
+    /// The end that such a word means. What is damaged means a reboot.
+    pub fn of_word(word: &str) -> End {
+        match word {
+            POWER_OFF => End::PowerOff,
+            HALT => End::Halt,
+            word => End::Reboot(word.strip_prefix(REBOOT).unwrap_or_default().into()),
+        }
+    }
 }
+
+const REBOOT: &str = "reboot ";
+const POWER_OFF: &str = "poweroff";
+const HALT: &str = "halt";
 
 /// A point in the loop's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
+pub enum Moment<'a> {
     /// It answers on its socket; nothing is started yet.
     Supervising,
     /// Everything that boot starts runs or is done (`true`), or some of it does not run (`false`). Comes once.
     Settled(bool),
-    /// It begins to stop everything.
-    Stopping,
+    /// It begins to stop everything, for this end.
+    Stopping(&'a End),
 }
 
 /// Takes a sentence for the log.
@@ -107,7 +130,7 @@ pub trait Keeper {
     }
 
     /// Hears of a moment.
-    fn moment(&mut self, _moment: Moment, _say: Say<'_>) {}
+    fn moment(&mut self, _moment: Moment<'_>, _say: Say<'_>) {}
 
     /// Another program is about to take the place of this one and is to find open what the keeper has (`true`); or it could not
     /// be executed.
@@ -126,5 +149,20 @@ pub trait Keeper {
     /// Keys for `inspect device`, each with a value that is JSON already.
     fn facts(&self) -> Vec<(&'static str, String)> {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_comes_back_as_a_word_and_what_is_damaged_is_a_reboot() {
+        for end in [End::PowerOff, End::Halt, End::Reboot("".into()), End::Reboot("recovery mode".into())] {
+            assert_eq!(End::of_word(&end.to_word()), end);
+        }
+        for damaged in ["", "\u{1}", "power"] {
+            assert_eq!(End::of_word(damaged), End::Reboot("".into()));
+        }
     }
 }

@@ -220,10 +220,7 @@ impl<'k> Supervisor<'k> {
     pub fn supervise(mut self) -> Result<End, String> {
         // Reading a config takes more stack than all that follows.
         stack::trim();
-        self.moment(Moment::Supervising);
-        self.events.push_back(Event::Clock(self.lookout.wall(self.now)));
-        self.events.push_back(Event::Boot);
-        self.events.push_back(Event::WaitSettled(KEEPER));
+        self.begin();
         let mut ready = [EpollEvent::empty(); 32];
         // What a turn takes, it gives back, but for what is made to last.
         HEAP.work(true);
@@ -255,7 +252,7 @@ impl<'k> Supervisor<'k> {
     }
 
     /// Tells the keeper of a moment.
-    pub(super) fn moment(&mut self, moment: Moment) {
+    pub(super) fn moment(&mut self, moment: Moment<'_>) {
         let report = &mut self.report;
         self.keeper.moment(moment, &mut |sentence| report.line(sentence));
     }
@@ -266,11 +263,11 @@ impl<'k> Supervisor<'k> {
             return;
         }
         self.report.line(format_args!("{why}: stopping everything, then {}", end.words()));
+        self.moment(Moment::Stopping(&end));
         self.end = Some(end);
         let needed = stop_time(&self.plan, KILL_TIME.plus(SWEEP_TIME));
         let patience = self.keeper.patience().map(|most| needed.map_or(most, |needed| needed.min(most)));
         self.given_up = patience.map(|patience| self.now.plus(patience));
-        self.moment(Moment::Stopping);
         self.events.push_back(Event::Shutdown(None));
     }
 
@@ -323,7 +320,7 @@ impl<'k> Supervisor<'k> {
     }
 
     /// Gives the keeper its turn, if it is due.
-    fn keep(&mut self) {
+    pub(super) fn keep(&mut self) {
         if self.keeper.next_deadline().is_none_or(|deadline| deadline > self.now) {
             return;
         }

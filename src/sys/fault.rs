@@ -2,13 +2,13 @@
 //!
 //! The kernel panics when process 1 ends. A panic (which aborts), a wild pointer or a full stack end in a signal; its
 //! handler works on a stack of its own, calls nothing but the kernel, and executes the program with words that count the
-//! faults. Of the failed memory it takes one number and the environment; without the one or the other it goes on as well.
-//! The process keeps its number and its children.
+//! faults. Of the failed memory it takes one number, the end that the board is on its way to, and the environment; without
+//! the two latter it goes on as well. The process keeps its number and its children.
 
 use super::{Errno, Result, check, watchdog};
 use core::ffi::{c_char, c_int};
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::ffi::CStr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use std::ffi::{CStr, CString};
 
 /// The word behind which the number of faults stands.
 pub const WORD: &CStr = c"--after-fault";
@@ -24,6 +24,8 @@ const STACK_BYTES: usize = 64 << 10;
 
 /// The number that the next fault has; 0: nothing is to be done.
 static NEXT: AtomicU32 = AtomicU32::new(0);
+/// What [`ending`] was told last.
+static END: AtomicPtr<c_char> = AtomicPtr::new(core::ptr::null_mut());
 /// Where the handler's stack begins; it is made once.
 static STACK: AtomicUsize = AtomicUsize::new(0);
 
@@ -61,6 +63,12 @@ pub fn arm(number: u32) -> Result<()> {
     Ok(())
 }
 
+/// From here on the words of a fault have `end` behind the number: what the board was on its way to.
+pub fn ending(end: CString) {
+    // It is needed to the end of the process.
+    END.store(end.into_raw(), Ordering::Release);
+}
+
 /// In a clone of the first process: its faults are its own, and end it. Allocates nothing.
 pub fn disarm() {
     NEXT.store(0, Ordering::Release);
@@ -73,16 +81,17 @@ fn again(number: u32) {
         static environ: *const *const c_char;
     }
     let number = NUMBERS[(number.saturating_sub(1) as usize).min(NUMBERS.len() - 1)];
-    let words = [c"coracle".as_ptr(), WORD.as_ptr(), number.as_ptr(), core::ptr::null()];
+    let (end, none) = (END.load(Ordering::Acquire).cast_const(), core::ptr::null());
     let no_env = [core::ptr::null::<c_char>()];
-    // SAFETY: arrays of pointers to NUL-terminated constants, with a null pointer at their ends. An environment that
+    // SAFETY: arrays of pointers to NUL-terminated strings, with a null pointer at their ends. An environment or an end that
     // cannot be read is an error of the kernel's (EFAULT), and then there is none. The program that comes expects no
     // signal to be blocked.
     unsafe {
-        let mut none: libc::sigset_t = core::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, core::ptr::null_mut());
-        for env in [environ, no_env.as_ptr()] {
+        let mut no_signal: libc::sigset_t = core::mem::zeroed();
+        libc::sigemptyset(&raw mut no_signal);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const no_signal, core::ptr::null_mut());
+        for (end, env) in [(end, environ), (end, no_env.as_ptr()), (none, environ), (none, no_env.as_ptr())] {
+            let words = [c"coracle".as_ptr(), WORD.as_ptr(), number.as_ptr(), end, none];
             for path in [c"/proc/self/exe", c"/sbin/init", c"/init"] {
                 libc::execve(path.as_ptr(), words.as_ptr(), env);
             }
