@@ -5,6 +5,7 @@
 //! | `serve` | on the first virtual serial port: says `hello`, then answers requests: a line with a length, that many bytes of words, each with a NUL at its end. The answer is a line `EXIT LENGTH` and that many bytes of output. After the word `&` nothing is waited for |
 //! | `stop PID` | stops a process as a debugger does, for good; the first process of a board too, which no signal stops |
 //! | `stray FILE` | writes its cgroup to a file again and again, outside of every service's group and session, and ignores what asks it to end |
+//! | `clock SECONDS` | sets the clock to so many seconds since 1970 |
 //! | `fail TIMES PAUSE` | once its parent has ended, makes the first process fail so often, with pauses of milliseconds; outside of every service's group and session, and ignores what asks it to end |
 //! | `filter PID` | prints the system call filters of a process, newest first: one line each, 16 hex digits an instruction |
 //!
@@ -20,6 +21,7 @@ use std::time::Duration;
 unsafe extern "C" {
     fn ptrace(request: c_long, ...) -> c_long;
     fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
+    fn clock_settime(clock: c_int, time: *const c_long) -> c_int;
     fn setsid() -> c_int;
     fn getppid() -> c_int;
     fn kill(pid: c_int, signal: c_int) -> c_int;
@@ -53,9 +55,12 @@ fn main() -> ExitCode {
             }
         }),
         ["stray", file] => stray(file),
+        ["clock", seconds] => set_clock(seconds.parse().unwrap_or(0)),
         ["fail", times, pause] => fail(number(times), number(pause) as u64),
         ["filter", pid] => filters(number(pid)),
-        _ => Err(io::Error::other("usage: agent serve | stop PID | stray FILE | fail TIMES PAUSE | filter PID")),
+        _ => Err(io::Error::other(
+            "usage: agent serve | stop PID | stray FILE | clock SECONDS | fail TIMES PAUSE | filter PID",
+        )),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -177,6 +182,12 @@ fn go_astray() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn set_clock(seconds: c_long) -> io::Result<()> {
+    let time = [seconds, 0];
+    // SAFETY: the time of day, and a `struct timespec` that lives through the call.
+    checked(c_long::from(unsafe { clock_settime(0, time.as_ptr()) })).map(drop)
 }
 
 fn fail(times: c_int, pause: u64) -> io::Result<()> {

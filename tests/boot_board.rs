@@ -15,7 +15,7 @@ boards!(@ x86_64
     a_shell_in_rescue_takes_both_the_config_and_the_kernels_command_line
     the_watchdog_is_handed_on_to_the_next_program_and_over_a_failure
     ctrl_alt_del_ends_the_board_in_order
-    the_clock_is_the_latest_of_its_own_the_last_shutdown_and_the_release
+    the_clock_is_the_latest_known_time_and_what_is_due_at_a_time_follows_its_steps
     a_partition_is_found_by_its_number_on_a_kernel_that_does_not_tell_it
     a_volume_of_raw_flash_is_found_by_its_name
     a_process_outside_every_group_does_not_keep_the_state_from_being_unmounted
@@ -109,10 +109,26 @@ fn start_time(machine: &mut Machine<'_>) -> i64 {
     time.trim().parse().unwrap()
 }
 
-fn the_clock_is_the_latest_of_its_own_the_last_shutdown_and_the_release(arch: &'static str) {
+/// How often the service that is due at 03:30 has run in this boot.
+fn runs(machine: &mut Machine<'_>) -> usize {
+    machine.coracle(&["logs", "daily"]).matches("stat /: ok").count()
+}
+
+/// Sets the board's clock, and waits for so many seconds.
+fn set_clock(machine: &mut Machine<'_>, time: i64, wait: &str) {
+    assert_eq!(machine.run(&["/bin/agent", "clock", &time.to_string()]), (0, String::new()));
+    machine.run(&["/bin/probe", "sleep", wait]);
+}
+
+fn the_clock_is_the_latest_known_time_and_what_is_due_at_a_time_follows_its_steps(arch: &'static str) {
     const LATER: i64 = 2_208_988_800; // 2040-01-01
-    let mut firmware = Board { disk: true, ..Board::new(arch) }.build("clock", "");
-    let mut look = |rtc: &'static str, from: i64, said: Option<&str>| {
+    const DAY: i64 = 86_400;
+    /// Just before the service is due.
+    const DUE: i64 = LATER + 3 * 3600 + 1799;
+    let daily = r#"{ "name": "daily", "root": "host", "type": "oneshot", "timer": { "at": "03:30" },
+        "command": ["/bin/probe", "try", "stat /"], "limits": { "memory": "8M" } },"#;
+    let mut firmware = Board { disk: true, ..Board::new(arch) }.build("clock", daily);
+    let mut look = |rtc: &'static str, from: i64, said: Option<&str>, then: fn(&mut Machine<'_>)| {
         firmware.board.options = vec!["-rtc", rtc];
         let mut machine = firmware.boot();
         machine.hello();
@@ -124,11 +140,31 @@ fn the_clock_is_the_latest_of_its_own_the_last_shutdown_and_the_release(arch: &'
             // The kernel has set it, to a second.
             None => assert!(!console.contains("shutdown") && !console.contains("built"), "{console}"),
         }
+        then(&mut machine);
         power_off(machine);
     };
-    look("base=2001-01-01T00:00:00", BUILT, Some("the time at which this coracle was built"));
-    look("base=2040-01-01T00:00:00", LATER, None);
-    look("base=2001-01-01T00:00:00", LATER, Some("the last shutdown"));
+    look("base=2001-01-01T00:00:00", BUILT, Some("the time at which this coracle was built"), |_| {});
+    look("base=2040-01-01T00:00:00", LATER, None, |machine| {
+        set_clock(machine, DUE + 3600, "2");
+        assert_eq!(runs(machine), 0, "a time that is stepped over is not made up");
+        set_clock(machine, DUE, "3");
+        assert_eq!(runs(machine), 1, "it comes after a step back");
+        set_clock(machine, DUE, "3");
+        assert_eq!(runs(machine), 1, "and not twice on one day");
+        set_clock(machine, DUE + DAY, "3");
+        assert_eq!(runs(machine), 2, "but on the next");
+        set_clock(machine, DUE + 2 * DAY - 7, "0");
+    });
+    // What is guessed is just before the time, and passes it.
+    look("base=2001-01-01T00:00:00", DUE + 2 * DAY, Some("the last shutdown"), |machine| {
+        machine.until("the time", |machine| {
+            let uptime: f64 = machine.read("/proc/uptime").split(' ').next()?.parse().ok()?;
+            (start_time(machine) + uptime as i64 > DUE + 2 * DAY + 3).then_some(())
+        });
+        assert_eq!(runs(machine), 0, "nobody knows what time it is");
+        set_clock(machine, DUE + 2 * DAY, "3");
+        assert_eq!(runs(machine), 1, "now the clock is set");
+    });
 }
 
 /// What is mounted at a path: source, type.
