@@ -15,6 +15,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The file in the state folder whose time of change is the time of the last orderly shutdown.
 const SAVED: &str = "clock";
 
+/// Seconds by which a clock that the kernel has set from the real-time clock differs from what that shows: both are rounded.
+const ROUNDING: i64 = 1;
+
 /// Where a time came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
@@ -26,7 +29,7 @@ pub enum From {
     Built,
 }
 
-/// The latest of the times that are known, if it lies beyond `now`. Pure.
+/// The latest of the times that are known, if it lies beyond `now`, and not by rounding alone. Pure.
 pub fn latest(now: i64, rtc: Option<i64>, saved: Option<i64>) -> Option<(i64, From)> {
     let mut latest = None;
     for (time, from) in [(Some(BUILT), From::Built), (saved, From::Saved), (rtc, From::Rtc)] {
@@ -35,7 +38,7 @@ pub fn latest(now: i64, rtc: Option<i64>, saved: Option<i64>) -> Option<(i64, Fr
             latest = Some((time, from));
         }
     }
-    latest
+    latest.filter(|(time, from)| *from != From::Rtc || *time > now.saturating_add(ROUNDING))
 }
 
 /// Seconds since 1970 of a time that an RTC shows, which coracle takes for UTC; `None` if it shows none. Pure.
@@ -101,6 +104,15 @@ mod tests {
         assert_eq!(latest(0, Some(BUILT + 10), Some(BUILT + 9)), Some((BUILT + 10, From::Rtc)));
         assert_eq!(latest(0, Some(0), Some(3)), Some((BUILT, From::Built)), "a clock without battery");
         assert_eq!(latest(BUILT + 11, Some(BUILT + 10), Some(BUILT + 9)), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_to_the_second_is_not_behind() {
+        let rtc = Some(BUILT + 11);
+        assert_eq!(latest(BUILT + 10, rtc, None), None);
+        assert_eq!(latest(BUILT + 10, rtc, rtc), None, "a reboot within that second");
+        assert_eq!(latest(BUILT + 9, rtc, None), Some((BUILT + 11, From::Rtc)));
+        assert_eq!(latest(BUILT + 10, None, rtc), Some((BUILT + 11, From::Saved)));
     }
 
     #[test]
