@@ -13,12 +13,12 @@ use coracle::seccomp::policy::Decision;
 use coracle::seccomp::syscalls::Sys;
 use coracle::seccomp::{Arch, Policy, Profile, Verdict};
 use interpret::{Call, run};
-use machine::{AGENT, Board, Machine};
+use machine::{AGENT, Board, Firmware, Machine};
 use seccompiler::sock_filter;
 
 boards!(
     five_services_run_from_an_initramfs_in_little_memory,
-    it_runs_from_a_read_only_disk_and_leaves_its_state_clean,
+    it_runs_from_a_read_only_disk_and_leaves_its_state_and_a_seed_for_the_next_boot,
     limits_hold_on_the_unified_tree,
     what_a_service_may_is_what_was_asked_for,
     the_filter_that_the_kernel_has_is_the_policy,
@@ -79,6 +79,8 @@ fn five_services_run_from_an_initramfs_in_little_memory(arch: &'static str) {
         machine.await_state(name, "running");
     }
     assert!(machine.read("/proc/1/comm").starts_with("coracle"), "{}", machine.read("/proc/1/comm"));
+    // IFF_UP and IFF_LOOPBACK.
+    assert_eq!(machine.read("/sys/class/net/lo/flags").trim(), "0x9", "the board's own loopback interface");
     for (path, wanted) in [("hostname", "small"), ("panic", "7")] {
         assert_eq!(machine.read(&format!("/proc/sys/kernel/{path}")).trim(), wanted);
     }
@@ -95,9 +97,23 @@ fn five_services_run_from_an_initramfs_in_little_memory(arch: &'static str) {
     power_off(machine);
 }
 
-fn it_runs_from_a_read_only_disk_and_leaves_its_state_clean(arch: &'static str) {
+/// The random seed in the state of a board that is off and has left it clean.
+fn seed_left(firmware: &Firmware) -> Vec<u8> {
+    firmware.state_is_clean().unwrap();
+    let mut show = std::process::Command::new("debugfs");
+    show.args(["-R", "cat /coracle/random-seed"]).arg(firmware.part("data")).output().unwrap().stdout
+}
+
+/// The same of a board that runs.
+fn seed(machine: &mut Machine<'_>) -> String {
+    machine.read("/data/coracle/random-seed")
+}
+
+fn it_runs_from_a_read_only_disk_and_leaves_its_state_and_a_seed_for_the_next_boot(arch: &'static str) {
     let services = demo("web", r#""/bin/demo", "hello-http", "8080""#, "");
-    let firmware = Board { disk: true, ..Board::new(arch) }.build("disk", &services);
+    // A kernel that has no randomness but what it is given, and says when that is enough.
+    let append = "random.trust_cpu=off random.trust_bootloader=off loglevel=6".to_owned();
+    let firmware = Board { disk: true, append, ..Board::new(arch) }.build("disk", &services);
     let mut machine = firmware.boot();
     machine.hello();
     machine.await_state("web", "running");
@@ -118,16 +134,27 @@ fn it_runs_from_a_read_only_disk_and_leaves_its_state_clean(arch: &'static str) 
     assert_eq!(value(&device, "last_reset"), "reboot", "{device}");
     assert!(!machine.console().contains("recovery complete"), "the journal was replayed after an orderly reboot");
 
+    // Waits until the kernel has enough.
+    machine.probe(&[&format!("syscall {} 0 0 0", Sys::getrandom.number(architecture(arch)).unwrap())]);
     power_off(machine);
-    firmware.state_is_clean().unwrap();
+    let left = seed_left(&firmware);
+    assert_eq!((left.len(), left[0]), (65, b'1'));
     let mut machine = firmware.boot();
     machine.hello();
     let device = machine.coracle(&["inspect", "device"]);
     assert_eq!(value(&device, "last_reset"), "power-off", "{device}");
+    // It counted before the first service ran, and was replaced by then: no other boot begins with the same.
+    let console = machine.console();
+    let before = console.split_once("agent is running").map_or("", |(before, _)| before);
+    assert!(before.contains("random: crng init done"), "{console}");
+    let renewed = seed(&mut machine);
+    let left = String::from_utf8_lossy(&left).trim().replace('|', "\n");
+    assert!(renewed.starts_with('1') && renewed.trim() != left, "{renewed}");
     // A power cut.
     drop(machine);
     let mut machine = firmware.boot();
     machine.hello();
+    assert_ne!(seed(&mut machine), renewed);
     let device = machine.coracle(&["inspect", "device"]);
     assert_eq!(value(&device, "last_reset"), "unclean", "{device}");
     // The signal by which BusyBox powers off.
@@ -260,11 +287,7 @@ fn the_filter_that_the_kernel_has_is_the_policy(name: &'static str) {
     assert_eq!(code, 0, "{text}");
     let programs: Vec<Vec<sock_filter>> = text.lines().map(program).collect();
     assert_eq!(programs.len(), 1, "main has one filter");
-    let arch = match name {
-        "x86_64" => Arch::X86_64,
-        "aarch64" => Arch::Aarch64,
-        _ => Arch::Arm,
-    };
+    let arch = architecture(name);
     let policy = Policy::new(Profile::Default, CapSet::EMPTY);
     let mut seen = 0;
     for number in (0..1024).chain(0xf0000..0xf0010).chain(0x4000_0000..0x4000_0400) {
@@ -288,6 +311,14 @@ fn the_filter_that_the_kernel_has_is_the_policy(name: &'static str) {
     let answers: Vec<&str> = answers.lines().filter_map(|line| line.rsplit(": ").next()).collect();
     assert_eq!(answers, ["EPERM", "ENOSYS"]);
     power_off(machine);
+}
+
+fn architecture(board: &str) -> Arch {
+    match board {
+        "x86_64" => Arch::X86_64,
+        "aarch64" => Arch::Aarch64,
+        _ => Arch::Arm,
+    }
 }
 
 /// A filter as the agent prints it; all these boards have little-endian processors.

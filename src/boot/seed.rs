@@ -86,7 +86,7 @@ pub fn save(state: &Path) -> std::io::Result<()> {
 fn replace(state: &Path, old: &[u8], old_counts: bool) -> std::io::Result<()> {
     let mut fresh = [0; SEED_BYTES];
     let full = board::random(&mut fresh).is_ok();
-    if !full {
+    if !full && board::any_random(&mut fresh).is_err() {
         File::open("/dev/urandom")?.read_exact(&mut fresh)?;
     }
     let first = if full || old_counts { COUNTS } else { NO_COUNT };

@@ -117,6 +117,16 @@ pub fn add_entropy(random: BorrowedFd<'_>, seed: &[u8; SEED_BYTES], bits: i32) -
 
 /// `getrandom(2)` (3.17) with GRND_NONBLOCK: fills `bytes`. EAGAIN: the kernel has not gathered enough randomness yet.
 pub fn random(bytes: &mut [u8; SEED_BYTES]) -> Result<()> {
+    get_random(bytes, libc::GRND_NONBLOCK)
+}
+
+/// `getrandom(2)` with GRND_INSECURE (5.6): the same, however little randomness the kernel has gathered; EINVAL before. A read
+/// of /dev/urandom has the kernel gather some first, which takes up to a second (5.18).
+pub fn any_random(bytes: &mut [u8; SEED_BYTES]) -> Result<()> {
+    get_random(bytes, libc::GRND_INSECURE)
+}
+
+fn get_random(bytes: &mut [u8; SEED_BYTES], flags: libc::c_uint) -> Result<()> {
     // SAFETY: the kernel writes at most as many bytes as the array has; up to 256 come whole.
-    check(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), libc::GRND_NONBLOCK) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), flags) }).map(drop)
 }
