@@ -230,8 +230,8 @@ fn a_volume_of_raw_flash_is_found_by_its_name(arch: &'static str) {
     let board = Board {
         flavour: "full",
         device: format!(r#""mounts": [ {} ],"#, mounts.join(", ")),
-        // ubifs asks modprobe(8), which is not there, for its compressor.
-        modules: vec!["virtio_blk", "block2mtd", "ubi", "zstd", "ubifs"],
+        // ubifs asks modprobe(8), which is not there, for its compressor, and libcrc32c for its algorithm.
+        modules: vec!["virtio_blk", "block2mtd", "ubi", "zstd", "ubifs", "libcrc32c"],
         // What coracle hands on to modules.
         append: "block2mtd.block2mtd=/dev/vda,128KiB ubi.mtd=0".into(),
         options: vec!["-drive", drive, "-device", "virtio-blk-pci,drive=flash"],
@@ -240,6 +240,9 @@ fn a_volume_of_raw_flash_is_found_by_its_name(arch: &'static str) {
     let firmware = board.build("flash", "");
     let mut machine = firmware.boot();
     machine.hello();
+    let console = machine.console();
+    let refused = console.lines().find(|line| line.contains("the kernel module libcrc32c is not loaded")).unwrap();
+    assert!(refused.contains("ENOENT") && refused.ends_with("list what it asks for before it, as zstd before ubifs"));
     assert_eq!(mounted(&mut machine, "/data"), ("ubi0:data".into(), "ubifs".into()));
     assert_eq!(mounted(&mut machine, "/gone").1, "tmpfs");
     let (_, shown) = machine.run(&["/sbin/coracle", "ps"]);

@@ -7,7 +7,7 @@ use super::early::c_string;
 use crate::plan::Sysctl;
 use crate::supervisor::keeper::Say;
 use crate::sys::{Errno, board};
-use nix::libc::{EEXIST, EINVAL, EOPNOTSUPP};
+use nix::libc::{EEXIST, EINVAL, ENOENT, EOPNOTSUPP};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsFd as _;
@@ -65,7 +65,12 @@ fn load_file(path: &str, parameters: &str) -> Result<(), String> {
             "this kernel does not take the compressed {path}: {errno}; decompress it where the firmware is built, or boot a \
              kernel with CONFIG_MODULE_DECOMPRESS (5.17)"
         )),
-        Err(errno) => Err(format!("the kernel refuses {path}: {errno}; its own log says more")),
+        Err(errno) => {
+            // No list has what a module asks modprobe(8) for by itself, which is not there.
+            let way_out =
+                if errno == Errno(ENOENT) { "; list what it asks for before it, as zstd before ubifs" } else { "" };
+            Err(format!("the kernel refuses {path}: {errno}; its own log says more{way_out}"))
+        }
     }
 }
 

@@ -65,7 +65,7 @@ pub static DEVICE: Object = Object {
             Kind::Texts(Text::Module, limits::MODULES),
             "[]",
             "[\"overlay\", \"softdog\"]",
-            "Kernel modules that coracle as the first process loads, in this order, each after what it depends on.",
+            "Kernel modules that coracle as the first process loads, in this order, each after what it depends on; what one asks for at run time, as ubifs for zstd, stands before it.",
         ),
         optional(
             "sysctls",
