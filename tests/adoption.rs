@@ -268,3 +268,34 @@ fn root_a_supervisor_that_dies_again_and_again_loses_nothing() {
     assert!(notes.abs_diff(started) <= 1 + anew, "{notes} ends of {started} starts are in the log");
     board.down();
 }
+
+#[test]
+fn root_what_a_run_directory_keeps_of_another_boot_names_nobody_of_this_one() {
+    let name = "root_what_a_run_directory_keeps_of_another_boot_names_nobody_of_this_one";
+    let crashes = service("crashes", &["sh", "-c", "exit 7"], r#""restart": { "delay": "50ms", "max_delay": "1h" },"#);
+    let Some(mut board) = Board::new(name, &[service("web", IDLE, ""), crashes]) else { return };
+    board.up();
+    board.until_running("web");
+    board.until("it has crashed", |board| board.field("crashes", "restarts").parse::<u32>().unwrap_or(0) > 2);
+    let init = nix::unistd::Pid::from_raw(board.field("web", "init").parse().unwrap());
+    board.kill_supervisor();
+    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL).unwrap();
+    // After the reboot someone else has the number, and began at the same time.
+    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let process = coracle::supervisor::instance::Process::find(stranger.id() as i32).unwrap();
+    let mut record = coracle::supervisor::instance::Instance::read(&board.path("run"), "web").unwrap().unwrap();
+    (record.init, record.main) = (process, process);
+    record.write(&board.path("run")).unwrap();
+    fs::write(board.path("run/boot"), "00000000-0000-0000-0000-000000000000").unwrap();
+    board.up();
+    board.until_running("web");
+    assert_eq!(board.field("web", "restarts"), "0");
+    board.until("it crashes as if for the first time", |board| board.report().contains("crashes ended"));
+    assert!(board.report().contains("was kept from another boot"), "{}", board.report());
+    let restarts: usize = board.field("crashes", "restarts").parse().unwrap();
+    assert!(board.report().matches("crashes ended").count() >= restarts, "{restarts} are carried on");
+    assert!(stranger.try_wait().unwrap().is_none(), "a process of this boot was ended");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    board.down();
+}

@@ -4,6 +4,7 @@
 
 use super::cause::{Cause, Ending, Mark, NO_BOOT, count_resets, decide};
 use crate::base::read::read_text;
+use crate::supervisor::rundir;
 use crate::sys::folder;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use std::fs::{self, File, OpenOptions};
@@ -92,11 +93,10 @@ fn write(state: &Path, mark: &Mark) -> io::Result<()> {
     File::open(state)?.sync_all()
 }
 
-/// Which boot this is, random(4).
+/// Which boot this is.
 fn boot_id() -> Box<str> {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    match id.trim() {
-        "" => NO_BOOT.into(),
+    match rundir::boot_id() {
+        id if id.is_empty() => NO_BOOT.into(),
         id => id.into(),
     }
 }

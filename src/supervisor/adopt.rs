@@ -49,6 +49,7 @@ impl Supervisor<'_> {
 
     /// Takes over what an earlier supervisor left in the run directory, and removes what nobody wants any more.
     pub(super) fn adopt(&mut self) {
+        self.run.outdated().iter().for_each(|sentence| self.report.line(sentence));
         let (records, unreadable) = self.run.leftovers();
         unreadable.iter().for_each(|why| self.report.line(why));
         let mut found = vec![Found::Nothing; self.plan.services.len()];

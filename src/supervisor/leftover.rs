@@ -25,7 +25,7 @@ const SIGKILL: i32 = nix::libc::SIGKILL;
 /// gets a sentence for everything found. Returns whether nothing is left.
 pub fn take_down(run: &RunDir, tree: Option<&Tree>, say: &mut dyn FnMut(&str)) -> bool {
     let (records, unreadable) = run.leftovers();
-    for why in &unreadable {
+    for why in run.outdated().into_iter().chain(unreadable.iter().map(String::as_str)) {
         say(why);
     }
     let mut clean = true;

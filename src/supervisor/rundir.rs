@@ -4,6 +4,7 @@
 //! RUN/                        0700, 0711 once there is a notify socket; locked (flock) by the supervisor as long as it
 //!                             lives
 //! RUN/control.sock            0600
+//! RUN/boot                    which boot of the kernel all of it is of (random(4))
 //! RUN/log                     the ring of the supervisor itself (see [`super::report`])
 //! RUN/events                  the ring of its steps (see [`super::events`])
 //! RUN/services/NAME/log       the ring, written by the service's init
@@ -31,6 +32,9 @@ use twox_hash::XxHash64;
 /// The run directory that needs no `--run-dir`.
 pub const DEFAULT: &str = "/run/coracle";
 
+/// Of which boot what lies in the directory is.
+const BOOT: &str = "boot";
+
 /// How often a directory that vanishes under the hands is made anew: others end meanwhile, but not without end.
 const ATTEMPTS: usize = 1000;
 
@@ -41,6 +45,8 @@ pub struct RunDir {
     lock: Flock<File>,
     /// Whether no supervisor has been here before.
     new: bool,
+    /// Whether one has been here in another boot.
+    outdated: bool,
 }
 
 /// Why a run directory cannot be had.
@@ -60,7 +66,7 @@ impl RunDir {
     pub fn claim(path: &Path, held: Option<OwnedFd>) -> Result<RunDir, Unclaimed> {
         if let Some(held) = held {
             // The lock is the descriptor's, so that locking it again changes nothing.
-            return RunDir::lock(held.into());
+            return RunDir::lock(held.into(), true);
         }
         for _ in 0..ATTEMPTS {
             // Whoever ends removes the directory while it has the lock: what was found, or even locked, may be gone by
@@ -80,10 +86,10 @@ impl RunDir {
             Err(error) if error.kind() == ErrorKind::NotFound => folder::make_all(path, 0o700).and_then(|()| open()),
             opened => opened,
         };
-        RunDir::lock(opened.map_err(Unclaimed::Failed)?)
+        RunDir::lock(opened.map_err(Unclaimed::Failed)?, false)
     }
 
-    fn lock(dir: File) -> Result<RunDir, Unclaimed> {
+    fn lock(dir: File, goes_on: bool) -> Result<RunDir, Unclaimed> {
         // What the kernel calls it: links on the way are followed already.
         let path = fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd())).map_err(Unclaimed::Failed)?;
         let lock = Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
@@ -96,11 +102,17 @@ impl RunDir {
             return Err(Unclaimed::Failed(ErrorKind::NotFound.into()));
         }
         trusted(&now).map_err(Unclaimed::Failed)?;
+        let outdated = renew(&path, goes_on).map_err(Unclaimed::Failed)?;
         let new = match folder::make(&path.join("services"), 0o700) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
             made => made.map(|()| true).map_err(Unclaimed::Failed)?,
         };
-        Ok(RunDir { path, lock, new })
+        Ok(RunDir { path, lock, new, outdated })
+    }
+
+    /// What to say of what lay here, if a supervisor of another boot had left it: none of it is left.
+    pub fn outdated(&self) -> Option<&'static str> {
+        self.outdated.then_some("the run directory was kept from another boot; everything in it begins anew")
     }
 
     /// Whether no supervisor has been here before.
@@ -211,14 +223,47 @@ impl RunDir {
 
     /// Removes everything in the directory that is ours, and the directory if nothing else is in it.
     pub fn clear(self) {
-        let _ = fs::remove_dir_all(self.path.join("services"));
-        let _ = fs::remove_dir_all(self.path.join("notify"));
-        let _ = fs::remove_file(self.path.join(crate::control::wire::SOCKET));
+        let _ = wipe(&self.path);
+        let _ = fs::remove_file(self.path.join(BOOT));
         let _ = fs::remove_file(self.path.join(super::report::RING));
         let _ = fs::remove_file(self.path.join(super::events::RING));
         let _ = fs::remove_dir(&self.path);
         drop(self.lock);
     }
+}
+
+/// Removes what is of one boot alone.
+fn wipe(path: &Path) -> io::Result<()> {
+    let there = |gone: io::Result<()>| match gone {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    there(fs::remove_dir_all(path.join("services")))?;
+    there(fs::remove_dir_all(path.join("notify")))?;
+    there(fs::remove_file(path.join(crate::control::wire::SOCKET)))
+}
+
+/// Makes the directory at `path` one of this boot: processes, times and counters of another one say nothing about it.
+/// `goes_on`: this very process has it already. Whether there was something of another boot.
+fn renew(path: &Path, goes_on: bool) -> io::Result<bool> {
+    let (note, own) = (path.join(BOOT), boot_id());
+    let kept = fs::read_to_string(&note).unwrap_or_default();
+    if kept == own || own.is_empty() {
+        return Ok(false);
+    }
+    // Where nothing is noted, an older version has been here, in this boot as far as anyone can tell.
+    let outdated = !kept.is_empty() && !goes_on;
+    if outdated {
+        wipe(path)?;
+    }
+    let beside = folder::beside(&note, ".new");
+    fs::write(&beside, own).and_then(|()| fs::rename(&beside, note))?;
+    Ok(outdated)
+}
+
+/// Which boot this is, random(4); empty where that is not to be had.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// The path of the notify socket of a service on the host's root.
@@ -293,6 +338,33 @@ mod tests {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
         let Err(Unclaimed::Failed(error)) = RunDir::claim(dir.path(), None) else { panic!("claimed") };
         assert!(error.to_string().contains("1777"), "{error}");
+    }
+
+    #[test]
+    fn what_another_boot_has_left_is_not_of_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let leave = |boot: Option<&str>| {
+            let run = RunDir::claim(&path, None).unwrap();
+            run.service("web").unwrap();
+            let note = run.path().join(BOOT);
+            assert_eq!(fs::read_to_string(&note).unwrap(), boot_id());
+            boot.map_or_else(|| fs::remove_file(&note), |boot| fs::write(&note, boot)).unwrap();
+        };
+        let found = |held: bool| {
+            let held = held.then(|| File::open(&path).unwrap().into());
+            let run = RunDir::claim(&path, held).unwrap();
+            (run.services().len(), run.is_new(), run.outdated().is_some())
+        };
+        leave(Some("another"));
+        assert_eq!(found(false), (0, true, true));
+        assert_eq!(found(false), (0, false, false), "it is told once");
+        leave(None);
+        assert_eq!(found(false), (1, false, false), "of a version that notes no boot");
+        leave(Some("another"));
+        assert_eq!(found(true), (1, false, false), "of this process, before it executed another program");
+        RunDir::claim(&path, None).unwrap().clear();
+        assert!(!path.exists());
     }
 
     #[test]
