@@ -110,6 +110,33 @@ fn root_sockets_survive_the_supervisor() {
 }
 
 #[test]
+fn root_who_waits_for_a_service_that_waits_is_served_after_an_upgrade() {
+    let name = "root_who_waits_for_a_service_that_waits_is_served_after_an_upgrade";
+    let port = port();
+    let here = tempfile::tempdir().unwrap();
+    let key = here.path().join("key");
+    let more = format!(
+        r#""sockets": [ {{ "name": "http", "tcp": "127.0.0.1:{port}" }} ], "needs": ["path:{}"],
+        "restart": {{ "policy": "always", "delay": "10ms" }},"#,
+        key.display()
+    );
+    let Some(mut board) = Board::new(name, &[says("web", &["answer 3"], &more)]) else { return };
+    std::fs::write(&key, "").unwrap();
+    board.up();
+    board.until_running("web");
+    std::fs::remove_file(&key).unwrap();
+    asked(tcp(port), "end");
+    board.until("it waits", |board| board.field("web", "state") == "waiting");
+    let waiting = tcp(port);
+    let upgraded = board.coracle(&["upgrade", env!("CARGO_BIN_EXE_coracle")]);
+    assert!(upgraded.status.success(), "{}", board.report());
+    board.until("it waits again", |board| board.field("web", "state") == "waiting");
+    std::fs::write(&key, "").unwrap();
+    assert!(asked(waiting, "one").starts_with("1 http"), "{}", board.report());
+    board.down();
+}
+
+#[test]
 fn root_a_socket_that_cannot_be_had_is_named_and_tried_again() {
     let name = "root_a_socket_that_cannot_be_had_is_named_and_tried_again";
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

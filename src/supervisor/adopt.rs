@@ -198,20 +198,20 @@ impl Supervisor<'_> {
         let (had, number) = (service.has_instance(), service.number);
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
         slot.outdated = !same;
+        let Some(configured) = self.plan.services.get(usize::from(index)) else { return };
+        if same && !matches!(found, Found::Running(..)) {
+            // Those of what runs come from its init.
+            while let Some(at) = self.handed.iter().position(|(name, _)| *name == configured.name.as_str()) {
+                // Beyond those of the config there is no room, and none is needed.
+                let _ = slot.sockets.push(self.handed.remove(at).1);
+            }
+            slot.sockets.truncate(configured.sockets.len());
+        }
         if !had {
-            if service.phase == Phase::Backoff
-                && let Some(service) = self.plan.services.get(usize::from(index))
-            {
+            if service.phase == Phase::Backoff && slot.sockets.len() < configured.sockets.len() {
                 // What fails here is tried again, and said, at its start.
-                while let Some(at) = self.handed.iter().position(|(name, _)| *name == service.name.as_str()) {
-                    // What the config no longer has is closed.
-                    let _ = slot.sockets.push(self.handed.remove(at).1);
-                }
-                slot.sockets.truncate(service.sockets.len());
-                if !same || slot.sockets.len() < service.sockets.len() {
-                    slot.sockets.clear();
-                    slot.sockets = sockets::listen(&service.sockets).unwrap_or_default();
-                }
+                slot.sockets.clear();
+                slot.sockets = sockets::listen(&configured.sockets).unwrap_or_default();
             }
             return;
         }

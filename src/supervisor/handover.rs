@@ -88,7 +88,7 @@ pub struct Text {
     pub lock: RawFd,
     /// The control socket.
     pub control: RawFd,
-    /// Listening sockets of services that do not run now, by the service's name.
+    /// Listening sockets, by the name of their service.
     pub sockets: Vec<(String, RawFd)>,
     /// Descriptors that are of no more use.
     pub rest: Vec<RawFd>,
@@ -101,7 +101,7 @@ pub struct Inherited {
     pub lock: OwnedFd,
     /// The control socket.
     pub control: OwnedFd,
-    /// Listening sockets of services that did not run, by the service's name.
+    /// Listening sockets, by the name of their service.
     pub sockets: Vec<(String, OwnedFd)>,
 }
 

@@ -92,7 +92,7 @@ pub struct Supervisor<'k> {
     pub(super) origin: Origin,
     /// A program that was asked to take over.
     pub(super) upgrade: Option<Upgrade>,
-    /// Sockets of services that did not run when the program before gave way.
+    /// Sockets of services, from the program before.
     pub(super) handed: Vec<(String, OwnedFd)>,
     pub(super) epoll: Epoll,
     timer: TimerFd,

@@ -135,23 +135,21 @@ impl Supervisor<'_> {
         self.keeper.keep_open(open, &mut |sentence| report.line(sentence));
         let _ = across_exec(self.run.lock_file(), open);
         let _ = across_exec(self.server.listener(), open);
-        self.idle_sockets(|_, socket| {
+        self.sockets(|_, socket| {
             let _ = across_exec(socket, open);
         });
     }
 
-    /// Listening sockets that no init holds.
-    fn idle_sockets(&self, mut each: impl FnMut(&str, &OwnedFd)) {
+    /// The listening sockets, also those that an init holds: it may have ended before the next program asks it.
+    fn sockets(&self, mut each: impl FnMut(&str, &OwnedFd)) {
         for (slot, service) in self.slots.iter().zip(&self.plan.services) {
-            if slot.live.is_none() {
-                slot.sockets.iter().for_each(|socket| each(service.name.as_str(), socket));
-            }
+            slot.sockets.iter().for_each(|socket| each(service.name.as_str(), socket));
         }
     }
 
     fn write_text(&self, to: &File, program: &OwnedFd) -> std::io::Result<()> {
         let mut sockets = Vec::new();
-        self.idle_sockets(|service, socket| sockets.push((service.to_owned(), socket.as_raw_fd())));
+        self.sockets(|service, socket| sockets.push((service.to_owned(), socket.as_raw_fd())));
         let text = Text {
             origin: self.origin.clone(),
             run: self.run.path().to_owned(),
