@@ -138,3 +138,18 @@ fn root_post_stop_needs_no_supervisor() {
     assert_eq!(board.field("waits", "reason"), "exit code 5");
     board.down();
 }
+
+#[test]
+fn root_down_leaves_the_kill_of_a_stubborn_service_to_its_init_where_no_supervisor_lives() {
+    // A kill of the whole group could hit the command that had just come into it.
+    let name = "root_down_leaves_the_kill_of_a_stubborn_service_to_its_init_where_no_supervisor_lives";
+    let more = format!(r#"{NO} {VOLUME} "stop": {{ "timeout": "200ms" }},"#);
+    let script = "echo $SERVICE_RESULT > /data/after; sleep 0.1; echo done >> /data/after";
+    let stubborn = sh("trap '' TERM; echo up; while :; do sleep 1; done");
+    let Some(mut board) = Board::new(name, &[service("stubborn", &stubborn, &after(script, &more))]) else { return };
+    board.up();
+    board.until_logged("stubborn", "up");
+    board.kill_supervisor();
+    board.says(&["down"]);
+    assert_eq!(fs::read_to_string(board.path("state/volumes/kept/after")).unwrap(), "killed\ndone\n");
+}

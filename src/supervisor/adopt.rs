@@ -153,7 +153,7 @@ impl Supervisor<'_> {
         if running && channel.is_none() {
             let name = &record.service;
             self.report.line(format_args!("{name} runs on, but its init does not answer; it is being stopped"));
-            if let Err(why) = leftover::end(&record) {
+            if let Err(why) = leftover::end(&self.run, &record) {
                 self.report.line(format_args!("{name}: {why}"));
             }
             slot.group = None;
@@ -267,7 +267,7 @@ impl Supervisor<'_> {
                 for fd in [self.run.lock_fd(), self.server.listener_fd()] {
                     let _ = nix::unistd::close(fd);
                 }
-                let clean = unwanted.iter().filter(|record| leftover::end(record).is_err()).count() == 0;
+                let clean = unwanted.iter().filter(|record| leftover::end(&self.run, record).is_err()).count() == 0;
                 unwanted.iter().for_each(|record| self.run.forget(&record.service));
                 process::exit_now(i32::from(!clean))
             }

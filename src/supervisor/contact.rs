@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 use super::instance::Process;
+use super::wire::ToInit;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, send, socket,
+    sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -46,6 +48,12 @@ pub fn process(connection: &OwnedFd) -> Option<Process> {
     // Until it has listened itself, the connection names the supervisor that made it.
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     (name.trim_end() == "coracle-init").then_some(process)
+}
+
+/// Tells the init behind a connection something; `false`: it cannot hear it.
+pub fn tell(connection: &OwnedFd, message: ToInit) -> bool {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    send(connection.as_raw_fd(), &message.encode(), flags).is_ok()
 }
 
 /// Removes the socket's name.

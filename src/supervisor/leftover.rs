@@ -4,9 +4,11 @@
 //! time, killed. This waits, because nothing else runs meanwhile.
 #![forbid(unsafe_code)]
 
+use super::contact;
 use super::core::KILL_TIME;
 use super::instance::{Instance, Process};
 use super::rundir::RunDir;
+use super::wire::ToInit;
 use crate::base::units::Millis;
 use crate::sandbox::cgroup::{Error, Group, Tree};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
@@ -36,7 +38,7 @@ pub fn take_down(run: &RunDir, tree: Option<&Tree>, say: &mut dyn FnMut(&str)) -
                 record.service, record.init.pid
             ));
         }
-        match end(record) {
+        match end(run, record) {
             Ok(()) => run.forget(&record.service),
             Err(why) => {
                 clean = false;
@@ -62,8 +64,8 @@ pub(super) fn sweep(tree: &Tree, kept: impl Fn(&str) -> bool, say: &mut dyn FnMu
     clean
 }
 
-/// Ends one instance and removes its group.
-pub(super) fn end(record: &Instance) -> Result<(), String> {
+/// Ends one instance, whose directory is in `run`, and removes its group.
+pub(super) fn end(run: &RunDir, record: &Instance) -> Result<(), String> {
     let group = Group::open(&record.cgroup)?;
     if record.init.is_alive() {
         // Without a freezer nothing is frozen.
@@ -73,9 +75,12 @@ pub(super) fn end(record: &Instance) -> Result<(), String> {
             handle.wait(Millis(record.stop_ms));
         }
         if record.init.is_alive() {
-            // Its init ends after them, with the last lines of the log and the exit record.
-            let _ = group.kill();
-            handle.wait(KILL_TIME);
+            // Its init kills all but what it starts after them, and ends last, with the last lines of the log and the exit record.
+            let channel = run.service(&record.service).ok().and_then(|dir| contact::find(&dir).ok());
+            let told = channel.is_some_and(|channel| contact::tell(&channel, ToInit::Kill));
+            let after = if told { Millis(record.stop_ms) } else { Millis(0) };
+            let _ = (!told).then(|| group.kill());
+            handle.wait(KILL_TIME.plus(after));
         }
         if record.init.is_alive() {
             handle.signal(SIGKILL);

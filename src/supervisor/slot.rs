@@ -1,6 +1,7 @@
 //! What the loop holds of a service in the kernel: descriptors, process ids, its group.
 #![forbid(unsafe_code)]
 
+use super::contact;
 use super::event::{Index, Number, Status};
 use super::instance::Process;
 use super::leftover::Handle;
@@ -12,9 +13,8 @@ use crate::base::units::Millis;
 use crate::sandbox::cgroup::{Group, OomEvent};
 use crate::sandbox::sockets::Sockets;
 use crate::sandbox::spec::Spec;
-use nix::sys::socket::{MsgFlags, send};
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// One service's share of the kernel.
@@ -123,9 +123,7 @@ impl Live {
 
     /// Tells its init something; `false`: it cannot hear it. An init that is gone is noticed elsewhere.
     pub fn tell(&self, message: ToInit) -> bool {
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let sent = |channel: &OwnedFd| send(channel.as_raw_fd(), &message.encode(), flags).is_ok();
-        self.channel.as_ref().is_some_and(sent)
+        self.channel.as_ref().is_some_and(|channel| contact::tell(channel, message))
     }
 }
 
