@@ -246,8 +246,9 @@ fn root_an_incident_leaves_one_record_in_the_state_folder_and_a_day_so_many() {
     board.up();
     let many = |board: &board::Board, name: &str| board.field(name, "restarts").parse::<u32>().unwrap_or(0) > 3;
     board.until("restarts", |board| ["a", "b", "c"].iter().all(|name| many(board, name)));
+    let crashes = board.path("state/crashes");
     let records = || -> Vec<_> {
-        let folder = std::fs::read_dir(board.path("state/crashes")).into_iter().flatten();
+        let folder = std::fs::read_dir(&crashes).into_iter().flatten();
         folder.map(|entry| entry.unwrap().path()).filter(|path| !path.to_str().unwrap().contains("/.")).collect()
     };
     board.until("two records", |_| records().len() >= 2);
@@ -261,6 +262,17 @@ fn root_an_incident_leaves_one_record_in_the_state_folder_and_a_day_so_many() {
     let written: Vec<String> = ["a", "b", "c"].iter().flat_map(|name| codes(&board, name)).collect();
     let count = |code: &str| written.iter().filter(|written| *written == code).count();
     assert_eq!((count("crash-record"), count("crash-record/budget")), (2, 1), "{written:?}");
+    // The day goes on under the next supervisor; what someone starts begins a new incident.
+    board.kill_supervisor();
+    board.up();
+    board.says(&["restart", "a"]);
+    let told = |board: &board::Board| codes(board, "a").iter().filter(|code| code.starts_with("crash-record")).count();
+    board.until("another incident", |board| told(board) > 1);
+    assert_eq!(
+        codes(&board, "a").iter().rfind(|code| code.starts_with("crash-record")).unwrap(),
+        "crash-record/budget"
+    );
+    assert_eq!(records().len(), 2);
 }
 
 #[test]

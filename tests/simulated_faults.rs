@@ -70,7 +70,7 @@ impl Core {
 
     /// Another supervisor goes on with it, `found` as it is.
     fn dies(&mut self, found: Found) {
-        let written = saved::encode(&self.state.services()[0], 0, [0; 2], self.state.booked());
+        let written = saved::encode(&self.state.services()[0], 0, [0; 2], [self.state.booked().0, 0]);
         self.state = State::new(&self.plan, 1);
         let saved = saved::decode(&written).map(|saved| (saved.service, true));
         self.state.adopt(&self.plan, 0, saved, found, self.now, &mut self.actions);

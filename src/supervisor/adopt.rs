@@ -73,7 +73,9 @@ impl Supervisor<'_> {
             let same = |saved: &Saved| (0..2).any(|word| saved.config[word] != 0 && saved.config[word] == words[word]);
             let same = saved.as_ref().is_some_and(same);
             let kills = saved.as_ref().map(|saved| saved.oom_kills);
-            self.state.adopt_booked(saved.as_ref().map_or(Millis(0), |saved| saved.booked));
+            let [booked, recorded] = saved.as_ref().map_or([0; 2], |saved| saved.spent);
+            self.state.adopt_booked(Millis(booked));
+            self.records.go_on(recorded);
             let service = saved.map(|saved| (saved.service, same));
             self.state.adopt(&self.plan, index, service, found, self.now, &mut actions);
             self.settle_in(index, found, same, kills);
@@ -313,7 +315,7 @@ impl Supervisor<'_> {
         let words = self.config_words(at);
         let (Some(service), Some(slot)) = (self.state.services().get(at), self.slots.get_mut(at)) else { return };
         let kills = slot.live.as_ref().map_or(0, |live| live.oom_before);
-        let bytes = saved::encode(service, kills, words, self.state.booked());
+        let bytes = saved::encode(service, kills, words, [self.state.booked().0, self.records.number()]);
         let sum = saved::checksum(&bytes);
         if slot.state.is_none() {
             let name = answer::name(&self.plan, index);

@@ -72,6 +72,18 @@ impl Daily {
         self.spent += u16::from(left);
         left
     }
+
+    /// How much of which day is spent, for who goes on with it: what is later or more is higher.
+    pub fn number(&self) -> u64 {
+        self.day.map_or(0, |day| day.0 << 16) | u64::from(self.spent)
+    }
+
+    /// Goes on where another one had this number.
+    pub fn go_on(&mut self, number: u64) {
+        if number > self.number() {
+            (self.day, self.spent) = (Some(Millis(number >> 16)), number as u16);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +97,17 @@ mod tests {
             [5, 6, 7, 86_400_004, 86_400_005, 86_400_006, 86_400_007].map(|at| daily.spend(2, Millis(at))).to_vec();
         assert_eq!(taken, [true, true, false, false, true, true, false]);
         assert!(!Daily::default().spend(0, Millis(0)));
+    }
+
+    #[test]
+    fn who_goes_on_with_a_day_has_what_is_left_of_it() {
+        let (mut before, mut after) = (Daily::default(), Daily::default());
+        assert!(before.spend(2, Millis(5)) && before.spend(2, Millis(6)));
+        after.go_on(before.number());
+        // What was written of another service before that.
+        after.go_on(Daily { day: Some(Millis(5)), spent: 1 }.number());
+        after.go_on(0);
+        assert!(!after.spend(2, Millis(7)) && after.spend(2, Millis(86_400_005)));
     }
 
     #[test]

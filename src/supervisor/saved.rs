@@ -16,7 +16,7 @@ use crate::log::entry::crc32;
 pub const NAME: &str = "state";
 
 /// Numbers that this version knows.
-const WORDS: usize = 24;
+const WORDS: usize = 25;
 /// Numbers that a record may have: room for later versions.
 const MOST_WORDS: usize = 64;
 const HEAD_BYTES: usize = 16;
@@ -97,12 +97,13 @@ pub struct Saved {
     pub oom_kills: u64,
     /// Checksums of the config that it was made from: of the whole, and of what an instance is made of.
     pub config: [u64; 2],
-    /// When the device's row of restarts ended as this was written ([`super::budget`]): the latest one holds.
-    pub booked: Millis,
+    /// What the device had spent as this was written ([`super::budget`]): when its row of restarts ended, and the crash
+    /// records of the day. The highest of each holds.
+    pub spent: [u64; 2],
 }
 
 /// The record of a service. Allocates nothing.
-pub fn encode(service: &Service, oom_kills: u64, config: [u64; 2], booked: Millis) -> [u8; RECORD_BYTES] {
+pub fn encode(service: &Service, oom_kills: u64, config: [u64; 2], spent: [u64; 2]) -> [u8; RECORD_BYTES] {
     let place = |found: Option<usize>| found.unwrap_or(0) as u64;
     let reason = match service.reason {
         Reason::Exit(Status::Code(code)) => EXIT | u64::from(code),
@@ -145,7 +146,8 @@ pub fn encode(service: &Service, oom_kills: u64, config: [u64; 2], booked: Milli
         time(service.due.at),
         service.due.last().map_or(0, |last| SIGN ^ last.cast_unsigned()),
         service.health.number(),
-        booked.0,
+        spent[0],
+        spent[1],
     ];
     let mut out = [0; RECORD_BYTES];
     for (place, word) in out[WORDS_AT..].chunks_exact_mut(8).zip(words) {
@@ -203,6 +205,7 @@ pub fn decode(bytes: &[u8]) -> Option<Saved> {
         last,
         health,
         booked,
+        recorded,
     ] = words;
     let detail = core::str::from_utf8(body.get(..length.min(TEXT_BYTES))?).ok()?;
     let time = |word: u64| word.checked_sub(1).map(Millis);
@@ -239,7 +242,7 @@ pub fn decode(bytes: &[u8]) -> Option<Saved> {
         detail: (!detail.is_empty()).then(|| detail.into()),
         ..Service::new()
     };
-    Some(Saved { service, oom_kills: group_kills, config: [whole, own], booked: Millis(booked) })
+    Some(Saved { service, oom_kills: group_kills, config: [whole, own], spent: [booked, recorded] })
 }
 
 #[cfg(test)]
@@ -274,8 +277,8 @@ mod tests {
 
     #[test]
     fn a_record_comes_back_and_a_damaged_one_does_not() {
-        let saved = Saved { service: sample(), oom_kills: 3, config: [4, u64::MAX], booked: Millis(8) };
-        let bytes = encode(&saved.service, saved.oom_kills, saved.config, saved.booked);
+        let saved = Saved { service: sample(), oom_kills: 3, config: [4, u64::MAX], spent: [8, 9] };
+        let bytes = encode(&saved.service, saved.oom_kills, saved.config, saved.spent);
         assert_eq!(decode(&bytes), Some(saved));
         assert_eq!(decode(&[]), None);
         assert_eq!(decode(&[0; RECORD_BYTES]), None);
@@ -290,12 +293,12 @@ mod tests {
     fn every_phase_and_reason_comes_back() {
         for phase in PHASES {
             let service = Service { phase, ..Service::new() };
-            assert_eq!(decode(&encode(&service, 0, [0; 2], Millis(0))).unwrap().service, service);
+            assert_eq!(decode(&encode(&service, 0, [0; 2], [0; 2])).unwrap().service, service);
         }
         let exits = [0, 78, 255].map(|code| Reason::Exit(Status::Code(code)));
         for reason in REASONS.into_iter().chain(exits) {
             let service = Service { reason, ..Service::new() };
-            assert_eq!(decode(&encode(&service, 0, [0; 2], Millis(0))).unwrap().service.reason, reason);
+            assert_eq!(decode(&encode(&service, 0, [0; 2], [0; 2])).unwrap().service.reason, reason);
         }
     }
 
@@ -311,20 +314,20 @@ mod tests {
 
     #[test]
     fn versions_read_what_they_know_of_each_other_and_take_nothing_away() {
-        let bytes = encode(&sample(), 3, [4, 5], Millis(8));
+        let bytes = encode(&sample(), 3, [4, 5], [8, 9]);
         // N reads what N-1 wrote: what that did not know is zero.
-        let old = decode(&of_version(&bytes, WORDS - 5)).unwrap();
+        let old = decode(&of_version(&bytes, WORDS - 6)).unwrap();
         assert_eq!((old.service.hold, old.oom_kills, old.config), (None, 3, [4, 5]));
         assert_eq!(old.service.health, Checks::default());
-        assert_eq!(old.booked, Millis(0));
-        let older = decode(&of_version(&bytes, WORDS - 9)).unwrap();
+        assert_eq!(old.spent, [0; 2]);
+        let older = decode(&of_version(&bytes, WORDS - 10)).unwrap();
         assert_eq!((older.service.phase, older.oom_kills, older.config), (sample().phase, 3, [0, 0]));
         // N reads what N+1 wrote.
         let later = of_version(&bytes, WORDS + 5);
         assert_eq!(decode(&later).unwrap().service, sample());
         // N writes over it, and what N+1 has beyond stays.
         let mut file = later.clone();
-        file[..RECORD_BYTES].copy_from_slice(&encode(&Service::new(), 0, [0; 2], Millis(0)));
+        file[..RECORD_BYTES].copy_from_slice(&encode(&Service::new(), 0, [0; 2], [0; 2]));
         assert_eq!(decode(&file).unwrap().service, Service::new());
         assert_eq!(file[RECORD_BYTES..], later[RECORD_BYTES..]);
     }
@@ -332,7 +335,7 @@ mod tests {
     #[test]
     fn a_long_detail_is_cut_at_a_character() {
         let service = Service { detail: Some("ä".repeat(200).into()), ..Service::new() };
-        let detail = decode(&encode(&service, 0, [0; 2], Millis(0))).unwrap().service.detail.unwrap();
+        let detail = decode(&encode(&service, 0, [0; 2], [0; 2])).unwrap().service.detail.unwrap();
         assert_eq!(&*detail, "ä".repeat(TEXT_BYTES / 2));
     }
 }

@@ -118,7 +118,7 @@ impl World {
         self.at_once.clear();
         // Nobody waits for them any more.
         self.left.clear();
-        let booked = self.state.booked();
+        let spent = [self.state.booked().0, 0];
         self.state = State::new(&self.plan, self.random.below(1 << 30) as u32);
         let changed = self.random.one_in(6).then(|| self.random.below(written.len() as u64) as usize);
         if let Some(at) = changed {
@@ -128,8 +128,8 @@ impl World {
         }
         let mut ended = Vec::new();
         for (index, service) in written.iter().enumerate() {
-            let saved = saved::decode(&saved::encode(service, 0, [1; 2], booked)).unwrap();
-            self.state.adopt_booked(saved.booked);
+            let saved = saved::decode(&saved::encode(service, 0, [1; 2], spent)).unwrap();
+            self.state.adopt_booked(coracle::base::units::Millis(saved.spent[0]));
             let service = saved.service;
             let (at, same) = (index as Index, changed != Some(index));
             self.tracks[index].hold = service.hold;
