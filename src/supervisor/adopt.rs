@@ -9,9 +9,9 @@
 use super::answer;
 use super::contact;
 use super::core::{Found, KILL_TIME};
-use super::event::{Event, Index, InstanceEvent};
+use super::event::{Event, Index, InstanceEvent, Number};
 use super::inspect;
-use super::instance::{self, Instance, service_dir};
+use super::instance::{self, Instance, Process, service_dir};
 use super::keeper::Moment;
 use super::leftover::{self, Handle};
 use super::prober;
@@ -19,6 +19,7 @@ use super::run::{KEEPER, Supervisor};
 use super::saved::{self, Saved};
 use super::service::Phase;
 use super::slot::{self, Left, Live};
+use super::source::Source;
 use super::steps::Material;
 use super::wire::ToInit;
 use crate::base::units::Millis;
@@ -29,6 +30,7 @@ use crate::sys::process::{self, Forked};
 use crate::sys::wait::is_child;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -114,19 +116,37 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Takes over the instances that do not die. The end of an init that is not our child is told by nobody: then its group
-    /// alone is remembered, which is removed once it is empty.
+    /// Takes over the instances that do not die.
     fn adopt_left(&mut self) {
-        for (at, service) in self.plan.services.iter().enumerate() {
-            for record in instance::set_aside(self.run.path(), service.name.as_str()) {
-                let (index, number) = (at as Index, record.number);
+        for at in 0..self.slots.len() as Index {
+            for record in instance::set_aside(self.run.path(), answer::name(&self.plan, at)) {
                 let group = Group::open(&record.cgroup).ok().filter(Group::is_there);
-                let init = if record.init.is_alive() && is_child(record.init.pid) { record.init.pid } else { 0 };
-                if init != 0 {
-                    self.state.adopt_left(index, number);
+                if record.init.is_alive() {
+                    self.state.adopt_left(at, record.number);
                 }
-                self.left.push(Left { index, number, init, group });
+                self.leave_behind((at, record.number), record.init, group);
             }
+        }
+        self.look_for_left();
+    }
+
+    /// An instance is waited for no longer. That its init has ended after all is told by SIGCHLD, by a pidfd where it is not
+    /// our child, or where the kernel has none by the looks of every deadline.
+    pub(super) fn leave_behind(&mut self, (index, number): (Index, Number), init: Process, group: Option<Group>) {
+        let init = Handle::of(init);
+        if let Some(pidfd) = &init.pidfd {
+            let _ = self.epoll.add(pidfd, EpollEvent::new(EpollFlags::EPOLLIN, Source::Left.mark()));
+        }
+        self.left.push(Left { index, number, init: Some(init), group });
+    }
+
+    /// Tells the core whose init has ended of the instances that are left behind.
+    pub(super) fn look_for_left(&mut self) {
+        for left in &mut self.left {
+            let Some(gone) = left.init.take_if(|init| !init.process.is_alive()) else { continue };
+            // Told to the set itself: a copy of the descriptor may be on its way through a fork.
+            let _ = gone.pidfd.map(|pidfd| self.epoll.delete(pidfd));
+            self.events.push_back(Event::Instance(left.index, left.number, InstanceEvent::InitGone(None)));
         }
     }
 

@@ -180,7 +180,7 @@ impl Supervisor<'_> {
                 let name = if used { fresh.as_str() } else { service.name.as_str() };
                 slot.oom = None;
                 if let Some(group) = slot.group.take() {
-                    self.left.push(Left { index, number: number.saturating_sub(1), init: 0, group: Some(group) });
+                    self.left.push(Left { index, number: number.saturating_sub(1), init: None, group: Some(group) });
                 }
                 let options = Options {
                     allow_missing: device.allow_missing,
@@ -276,9 +276,11 @@ impl Supervisor<'_> {
         self.notes.note(format_args!("given-up/stuck"), name, sentence);
         self.report.line(sentence);
         if self.state.services().get(usize::from(index)).is_some_and(|service| !service.is_stuck()) {
-            (slot.live, slot.oom) = (None, None);
-            self.left.push(Left { index, number, init, group: slot.group.take() });
+            slot.oom = None;
+            let adopted = slot.live.take().and_then(|live| Some(live.adopted?.process));
+            let group = slot.group.take();
             instance::put_aside(self.run.path(), name, number);
+            self.leave_behind((index, number), adopted.or_else(|| Process::find(init)).unwrap_or_default(), group);
         }
     }
 
@@ -286,7 +288,7 @@ impl Supervisor<'_> {
     fn cleanup(&mut self, index: Index, number: Number) {
         self.left.retain(|left| {
             // Only what is empty goes at once: nothing here may wait.
-            let empty = left.init == 0 && left.group.as_ref().is_none_or(|group| group.pids().is_empty());
+            let empty = left.init.is_none() && left.group.as_ref().is_none_or(|group| group.pids().is_empty());
             let stays = !empty || left.group.as_ref().is_some_and(|group| group.remove().is_err());
             if !stays {
                 instance::forget_aside(self.run.path(), answer::name(&self.plan, left.index), left.number);

@@ -300,6 +300,7 @@ impl<'k> Supervisor<'k> {
                     self.hear_out(index);
                     self.attend_probe(index);
                 }
+                self.look_for_left();
                 self.events.push_back(Event::Timer);
             }
             if self.server.next_deadline().is_some_and(|deadline| deadline <= self.now) {
@@ -368,6 +369,7 @@ impl<'k> Supervisor<'k> {
                 }
                 self.devices_changed();
             }
+            Source::Left => self.look_for_left(),
             Source::Channel(index) => self.hear(index),
             Source::Memory(index) => self.memory_short(index),
             Source::Init(index) => self.init_ended(index),
@@ -402,10 +404,7 @@ impl<'k> Supervisor<'k> {
             if let Some(index) = found {
                 self.init_ended(index as Index);
             }
-            if let Some(left) = self.left.iter_mut().find(|left| left.init == pid) {
-                left.init = 0;
-                self.events.push_back(Event::Instance(left.index, left.number, InstanceEvent::InitGone(None)));
-            }
+            self.look_for_left();
             // Waited for last: until here the number is its own.
             let status = wait_for(pid);
             if self.ending.take_if(|ending| *ending == pid).is_some() {

@@ -47,8 +47,8 @@ pub struct Left {
     pub index: Index,
     /// Which start of it.
     pub number: Number,
-    /// Its init; 0 if that has ended.
-    pub init: i32,
+    /// Its init, until that has ended.
+    pub init: Option<Handle>,
     /// Its group.
     pub group: Option<Group>,
 }
