@@ -4,6 +4,7 @@
 use crate::base::built::BUILT;
 use crate::supervisor::keeper::Say;
 use crate::sys::board::{RtcTime, read_rtc};
+use crate::sys::meaning;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use std::fs::{self, File};
@@ -74,7 +75,7 @@ pub fn set(state: Option<&Path>, say: Say<'_>) -> bool {
     };
     match set {
         Ok(()) => say(format!("the clock was behind and is set to {from}")),
-        Err(errno) => say(format!("the clock is behind and cannot be set to {from}: {}", errno.desc())),
+        Err(errno) => say(format!("the clock is behind and cannot be set to {from}: {}", meaning(errno))),
     }
     guess
 }

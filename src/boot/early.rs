@@ -7,7 +7,7 @@ use crate::base::mountinfo::Mounted;
 use crate::sandbox::cgroup::Known;
 use crate::supervisor::keeper::Say;
 use crate::sys::folder;
-use crate::sys::{Errno, mount, process};
+use crate::sys::{Errno, meaning, mount, process};
 use core::ffi::{CStr, c_ulong};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{AccessFlags, access};
@@ -173,7 +173,7 @@ fn nodes(say: Say<'_>) {
         let path = format!("/dev/{name}");
         let made = mknod(&*path, SFlag::S_IFCHR, Mode::from_bits_truncate(mode), makedev(major, minor));
         if let Err(errno) = made {
-            say(format!("{path} cannot be made: {}", errno.desc()));
+            say(format!("{path} cannot be made: {}", meaning(errno)));
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::sandbox::enter::{self, Doors, Guest, Refused};
 use crate::sandbox::foreground::signals;
 use crate::supervisor::guest::{self, Inside};
 use crate::supervisor::instance::Instance;
-use crate::sys::terminal;
 use crate::sys::wait::{send_signal, wait_any};
+use crate::sys::{meaning, terminal};
 use argh::FromArgs;
 use nix::sys::signal::Signal;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -98,7 +98,7 @@ fn attempt(args: &ExecArgs) -> Result<u8, Refusal> {
         return Err(not_running());
     }
     // From here on signals wait: none may end this process between the start of the command and its end.
-    signals().thread_block().map_err(|errno| failed(format!("signals cannot be blocked: {errno}")))?;
+    signals().thread_block().map_err(|errno| failed(format!("signals cannot be blocked: {}", meaning(errno))))?;
     doors.enter().map_err(failed)?;
     let host_root = instance.host_root;
     let guest = guest(args, instance, inside).map_err(failed)?;
@@ -152,7 +152,9 @@ fn start(args: &ExecArgs, guest: Guest, terminal: Option<(OwnedFd, OwnedFd)>) ->
         wait_any().ok().flatten().filter(|(ended, _)| *ended == pid).map(|(_, status)| exit::of_wait_status(status))
     };
     match master {
-        Some(master) => tty::proxy(&master, on_signal).map_err(|errno| failed(format!("the terminal failed: {errno}"))),
+        Some(master) => {
+            tty::proxy(&master, on_signal).map_err(|errno| failed(format!("the terminal failed: {}", meaning(errno))))
+        }
         None => loop {
             if let Ok(signal) = signals().wait()
                 && let Some(code) = on_signal(signal)

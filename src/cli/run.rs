@@ -19,7 +19,7 @@ use crate::sandbox::prepare::{Order, Root, device_rules, has_overlayfs, prepare}
 use crate::sandbox::root;
 use crate::sandbox::spec::{Net, Stdio};
 use crate::supervisor::config_file;
-use crate::sys::path;
+use crate::sys::{meaning, path};
 use argh::FromArgs;
 use core::mem::ManuallyDrop;
 use nix::fcntl::OFlag;
@@ -156,7 +156,9 @@ fn attempt(args: &RunArgs) -> Result<u8, Refusal> {
     group.1.sweep();
     let terminal = if args.tty { running.terminal() } else { None };
     let end = match terminal {
-        Some(master) => tty::proxy(&master, |signal| running.on_signal(signal)).map_err(failed)?,
+        Some(master) => {
+            tty::proxy(&master, |signal| running.on_signal(signal)).map_err(|errno| failed(meaning(errno)))?
+        }
         None => running.wait(),
     };
     let code = end.map_err(|failure| (failure.exit_code(), failure.to_string()))?;

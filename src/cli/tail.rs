@@ -4,6 +4,7 @@
 use super::output;
 use crate::log::entry::Entry;
 use crate::log::reader::Reader;
+use crate::sys::meaning;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs::File;
@@ -37,7 +38,7 @@ impl Tail {
         };
         if self.open.as_ref().is_none_or(|(open, _)| *open != inode) {
             let file = File::open(&self.path).map_err(|error| self.bad(&error.to_string()))?;
-            let reader = Reader::open(file).map_err(|errno| self.bad(errno.desc()))?;
+            let reader = Reader::open(file).map_err(|errno| self.bad(meaning(errno)))?;
             let reader = reader.ok_or_else(|| self.bad("its header is damaged; the next start repairs it"))?;
             self.open = Some((inode, reader));
             lost += self.read_open(each)?;
@@ -48,7 +49,7 @@ impl Tail {
     fn read_open(&mut self, each: &mut dyn FnMut(&Entry)) -> Result<u64, String> {
         let Some((_, reader)) = &mut self.open else { return Ok(0) };
         let lost = reader.read_new(each);
-        lost.map_err(|errno| self.bad(errno.desc()))
+        lost.map_err(|errno| self.bad(meaning(errno)))
     }
 
     fn bad(&self, why: &str) -> String {
@@ -77,9 +78,12 @@ impl Watch {
     pub fn new(folders: &mut dyn Iterator<Item = PathBuf>) -> Result<Watch, String> {
         let failed = |errno: Errno| match errno {
             Errno::EMFILE | Errno::ENOSPC => {
-                format!("the logs cannot be followed: {errno}: raise fs.inotify.max_user_instances or max_user_watches")
+                format!(
+                    "the logs cannot be followed: {}: raise fs.inotify.max_user_instances or max_user_watches",
+                    meaning(errno)
+                )
             }
-            _ => format!("the logs cannot be followed: {errno}"),
+            _ => format!("the logs cannot be followed: {}", meaning(errno)),
         };
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC).map_err(failed)?;
         let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE;
@@ -96,7 +100,7 @@ impl Watch {
     pub fn wait(&self) -> Result<(), String> {
         match self.0.read_events() {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(format!("the logs cannot be followed: {errno}")),
+            Err(errno) => Err(format!("the logs cannot be followed: {}", meaning(errno))),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::supervisor::config_file;
 use crate::supervisor::handover::{Call, Inherited, Origin, Text};
 use crate::supervisor::run::{Refused, Supervisor};
 use crate::supervisor::upgrade;
+use crate::sys::meaning;
 use crate::sys::process::{self, Forked};
 use argh::FromArgs;
 use std::fs::OpenOptions;
@@ -183,7 +184,7 @@ fn leave_terminal() -> Result<(), String> {
     let done = nix::unistd::dup2_stdin(&null)
         .and_then(|()| nix::unistd::dup2_stdout(&null))
         .and_then(|()| nix::unistd::dup2_stderr(&null));
-    done.map_err(|errno| failed("leave the terminal")(&errno.desc()))
+    done.map_err(|errno| failed("leave the terminal")(&meaning(errno)))
 }
 
 fn ready(mut reader: PipeReader) -> Result<(), String> {

@@ -9,7 +9,7 @@ use super::ImageError;
 use crate::base::escaped::Escaped;
 use crate::base::read::read_up_to;
 use crate::plan::UserSpec;
-use crate::sys::xattr;
+use crate::sys::{meaning, xattr};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::libc;
@@ -67,7 +67,7 @@ enum Found {
 /// there is none.
 pub fn read_file(layers: &[OwnedFd], path: &str, cap: u64) -> Result<Option<Vec<u8>>, ImageError> {
     let failed =
-        |errno: Errno| ImageError::failed(&format_args!("cannot look for /{path} in the image: {}", errno.desc()));
+        |errno: Errno| ImageError::failed(&format_args!("cannot look for /{path} in the image: {}", meaning(errno)));
     let mut root = Vec::new();
     for layer in layers.iter().rev() {
         root.push(layer.try_clone().map_err(|_| failed(Errno::EMFILE))?);

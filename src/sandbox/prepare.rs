@@ -16,10 +16,9 @@ use crate::base::read::read_up_to;
 use crate::image::config::ImageConfig;
 use crate::plan::{DeviceNode, Memory, MountKind, Network, Ready, RlimitKind, RootFs, Service, UserSpec};
 use crate::seccomp;
-use crate::sys::Errno;
 use crate::sys::path::{self, Links};
 use crate::sys::process::CStrings;
-use crate::sys::terminal;
+use crate::sys::{Errno, meaning, terminal};
 use nix::fcntl::OFlag;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -372,7 +371,7 @@ fn find_mount(
         ),
         _ => format!("{path}, to be mounted at {}, cannot be opened: {errno}", mount.target),
     })?;
-    let status = nix::sys::stat::fstat(&fd).map_err(|errno| format!("{path}: {errno}"))?;
+    let status = nix::sys::stat::fstat(&fd).map_err(|errno| format!("{path}: {}", meaning(errno)))?;
     let bind = Bind {
         source: Source { fd: fd.as_raw_fd(), path: text(&path)? },
         target,

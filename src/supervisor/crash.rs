@@ -14,8 +14,8 @@ use crate::log::entry::Entry;
 use crate::log::format::{Line, Time};
 use crate::log::reader::Reader;
 use crate::sandbox::cgroup::Group;
-use crate::sys::folder;
 use crate::sys::process::{self, Forked};
+use crate::sys::{folder, meaning};
 use nix::errno::Errno;
 use nix::libc;
 use std::collections::VecDeque;
@@ -103,7 +103,7 @@ impl Supervisor<'_> {
         let Some(at) = self.recorders.iter().position(|(recorder, _)| *recorder == pid) else { return };
         let (_, index) = self.recorders.swap_remove(at);
         if status != 0 {
-            let (name, why) = (answer::name(&self.plan, index), Errno::from_raw(status >> 8 & 0xff).desc());
+            let (name, why) = (answer::name(&self.plan, index), meaning(Errno::from_raw(status >> 8 & 0xff)));
             let folder = Path::new(&*self.plan.device.state).join(FOLDER);
             let sentence =
                 format_args!("the crash record of {name} could not be written to {}: {why}", folder.display());

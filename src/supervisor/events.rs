@@ -9,6 +9,7 @@ use super::service::{Reason, Service};
 use crate::base::limits::LOG_TEXT_BYTES;
 use crate::log::entry::Stream;
 use crate::log::ring::{self, Writer};
+use crate::sys::meaning;
 use core::fmt;
 use nix::errno::Errno;
 use std::fs::File;
@@ -32,7 +33,7 @@ impl Events {
         match dir.and_then(|dir| ring::prepare(dir, RING, RING_BYTES)).and_then(Writer::open) {
             Ok(ring) => Events(Some(Box::new(ring))),
             Err(errno) => {
-                report.line(format_args!("events cannot be kept: {}", errno.desc()));
+                report.line(format_args!("events cannot be kept: {}", meaning(errno)));
                 Events(None)
             }
         }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::base::units::Millis;
+use crate::sys::meaning;
 use core::fmt;
 use nix::errno::Errno;
 
@@ -27,7 +28,7 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Errno(number) => f.write_str(Errno::from_raw(*number).desc()),
+            Fault::Errno(number) => f.write_str(meaning(Errno::from_raw(*number))),
             Fault::TimedOut => f.write_str("no answer in time"),
             Fault::Status(status) => write!(f, "status {status}"),
             Fault::NotHttp => f.write_str("its answer is not HTTP"),

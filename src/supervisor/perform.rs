@@ -32,6 +32,7 @@ use crate::sandbox::sockets::{self, Sockets};
 use crate::sandbox::spawn::{Spawned, spawn};
 use crate::sandbox::spec::{Net, Place, Spec};
 use crate::sys::heap::HEAP;
+use crate::sys::meaning;
 use crate::sys::wait::send_signal;
 use nix::libc;
 use std::fmt::Write as _;
@@ -436,8 +437,8 @@ fn outlets(run: &super::rundir::RunDir, device: &crate::plan::Device, service: &
         .open(instance::service_dir(run.path(), name).join("exit"))
         .map_err(|error| at("exit record", &error))?;
     let capacity = service.log.ring.unwrap_or(device.log_ring).0;
-    let contact = contact::make(&dir).map_err(|errno| at("socket", &errno.desc()))?;
-    let ring = ring::prepare(&dir, "log", capacity).map_err(|errno| at("log ring", &errno.desc()))?;
+    let contact = contact::make(&dir).map_err(|errno| at("socket", &meaning(errno)))?;
+    let ring = ring::prepare(&dir, "log", capacity).map_err(|errno| at("log ring", &meaning(errno)))?;
     let sink = match service.log.file.0 {
         0 => None,
         size => Some(sink(device, name, size, service.log.keep)?),
@@ -467,7 +468,7 @@ fn sink(device: &crate::plan::Device, name: &str, size: u64, keep: u8) -> Result
     let failed = |why: &dyn std::fmt::Display| format!("cannot make its log file in {}: {why}", path.display());
     crate::sys::folder::make_all(&path, 0o777).map_err(|error| failed(&error))?;
     let dir = File::open(&path).map_err(|error| failed(&error))?;
-    Sink::open(dir.into(), name, size, keep).map_err(|errno| failed(&errno.desc()))
+    Sink::open(dir.into(), name, size, keep).map_err(|errno| failed(&meaning(errno)))
 }
 
 fn instance_record(

@@ -10,6 +10,7 @@ use crate::base::limits::LOG_TEXT_BYTES;
 use crate::log::entry::Stream;
 use crate::log::format::Safe;
 use crate::log::ring::{self, Writer};
+use crate::sys::meaning;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{MsgFlags, send};
@@ -100,7 +101,7 @@ impl Report {
         let dir = File::open(run_dir).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)));
         match dir.and_then(|dir| ring::prepare(dir, RING, RING_BYTES)).and_then(Writer::open) {
             Ok(ring) => report.ring = Some(Box::new(ring)),
-            Err(errno) => report.line(format_args!("the supervisor's own log cannot be kept: {}", errno.desc())),
+            Err(errno) => report.line(format_args!("the supervisor's own log cannot be kept: {}", meaning(errno))),
         }
         report
     }

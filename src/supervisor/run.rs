@@ -39,8 +39,8 @@ use crate::plan::Plan;
 use crate::sandbox::cgroup::Tree;
 use crate::sys::board::{self, SEED_BYTES};
 use crate::sys::heap::HEAP;
-use crate::sys::stack;
 use crate::sys::wait::{ended_child, wait_for};
+use crate::sys::{meaning, stack};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::inotify::Inotify;
@@ -145,22 +145,20 @@ impl<'k> Supervisor<'k> {
             None => Tree::discover(&run.cgroup_folder()),
         };
         let tree = tree.map_err(|error| Refused::Failed(error.into()))?;
-        let signals = block_signals(keeper.signals()).map_err(|errno| failed("watch", "signals", errno))?;
+        let denied = |action, what| move |errno: Errno| failed(action, what, meaning(errno));
+        let signals = block_signals(keeper.signals()).map_err(denied("watch", "signals"))?;
         // Orphans of a dead init come to us and are waited for.
-        nix::sys::prctl::set_child_subreaper(true).map_err(|errno| failed("become", "the subreaper", errno))?;
+        nix::sys::prctl::set_child_subreaper(true).map_err(denied("become", "the subreaper"))?;
         raise_descriptors();
-        let epoll =
-            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| failed("make", "an epoll set", errno))?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(denied("make", "an epoll set"))?;
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(|errno| failed("make", "a timer", errno))?;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(denied("make", "a timer"))?;
         let socket = run.path().join(SOCKET);
         let server = control.map_or_else(|| Server::bind(&socket), |control| Server::of(control.into()));
         let server = server.map_err(|error| failed("listen at", socket.display(), error))?;
         let (folders, awaited) = (awaited::folders(&plan), Awaited::new());
         let add = |fd: std::os::fd::BorrowedFd<'_>, source: Source| {
-            epoll
-                .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, source.mark()))
-                .map_err(|errno| failed("watch", "events", errno))
+            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, source.mark())).map_err(denied("watch", "events"))
         };
         add(signals.as_fd(), Source::Signals)?;
         add(timer.as_fd(), Source::Timer)?;
@@ -172,7 +170,7 @@ impl<'k> Supervisor<'k> {
             add(fd, Source::Awaited)?;
         }
         let lookout = Lookout::new(&plan, keeper.clock_is_guessed());
-        lookout.join(&epoll, Source::Lookout.mark()).map_err(|errno| failed("watch", "the board", errno))?;
+        lookout.join(&epoll, Source::Lookout.mark()).map_err(denied("watch", "the board"))?;
         let (board, prints) = (Board::around(&tree, &plan), adopt::prints(&plan));
         let mut supervisor = Supervisor {
             state: State::new(&plan, seed()),
@@ -241,7 +239,7 @@ impl<'k> Supervisor<'k> {
             let count = match self.epoll.wait(&mut ready, EpollTimeout::NONE) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
-                Err(errno) => return Err(format!("cannot wait for events: {}", errno.desc())),
+                Err(errno) => return Err(format!("cannot wait for events: {}", meaning(errno))),
             };
             self.now = monotonic();
             HEAP.work(true);

@@ -19,10 +19,9 @@ use crate::sandbox::rootfs::bind_datagrams;
 use crate::sys::Errno;
 use crate::sys::datagram::name_senders;
 use crate::sys::folder;
-use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use std::ffi::CString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -42,7 +41,7 @@ const ATTEMPTS: usize = 1000;
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    lock: Flock<File>,
+    lock: File,
     /// Whether no supervisor has been here before.
     new: bool,
     /// Whether one has been here in another boot.
@@ -92,11 +91,11 @@ impl RunDir {
     fn lock(dir: File, goes_on: bool) -> Result<RunDir, Unclaimed> {
         // What the kernel calls it: links on the way are followed already.
         let path = fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd())).map_err(Unclaimed::Failed)?;
-        let lock = Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-            nix::Error::EWOULDBLOCK => Unclaimed::Taken,
-            errno => Unclaimed::Failed(errno.into()),
+        dir.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => Unclaimed::Taken,
+            TryLockError::Error(error) => Unclaimed::Failed(error),
         })?;
-        let (locked, now) = (lock.metadata().map_err(Unclaimed::Failed)?, fs::metadata(&path));
+        let (locked, now) = (dir.metadata().map_err(Unclaimed::Failed)?, fs::metadata(&path));
         let now = now.map_err(Unclaimed::Failed)?;
         if (locked.dev(), locked.ino()) != (now.dev(), now.ino()) {
             return Err(Unclaimed::Failed(ErrorKind::NotFound.into()));
@@ -107,7 +106,7 @@ impl RunDir {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
             made => made.map(|()| true).map_err(Unclaimed::Failed)?,
         };
-        Ok(RunDir { path, lock, new, outdated })
+        Ok(RunDir { path, lock: dir, new, outdated })
     }
 
     /// What to say of what lay here, if a supervisor of another boot had left it: none of it is left.

@@ -7,6 +7,7 @@ use super::handover::{CHECK, TAKE_OVER, Text, across_exec, word};
 use super::run::Supervisor;
 use crate::base::exit;
 use crate::control::wire::DoneLine;
+use crate::sys::meaning;
 use crate::sys::process::{self, CStrings, Forked};
 use crate::sys::wait::wait_for;
 use nix::fcntl::OFlag;
@@ -56,11 +57,11 @@ impl Supervisor<'_> {
             fs::read_link(self.run.path().join(WISH)).map_err(|error| format!("no program is named: {error}"))?;
         let failed = |why: &dyn std::fmt::Display| format!("{} cannot be asked: {why}", path.display());
         let program = OwnedFd::from(File::open(&path).map_err(|error| failed(&error))?);
-        let text = memfd_create(c"coracle-handover", MFdFlags::MFD_CLOEXEC).map_err(|errno| failed(&errno.desc()))?;
+        let text = memfd_create(c"coracle-handover", MFdFlags::MFD_CLOEXEC).map_err(|errno| failed(&meaning(errno)))?;
         let text = File::from(text);
         self.write_text(&text, &program).map_err(|error| failed(&error))?;
         let (said, pipe) =
-            nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|errno| failed(&errno.desc()))?;
+            nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|errno| failed(&meaning(errno)))?;
         let text = OwnedFd::from(text);
         let file = of(&program);
         let words = CStrings::of(&["coracle", CHECK, &word(&text)]).map_err(|error| failed(&error))?;

@@ -28,6 +28,7 @@ pub mod watchdog;
 pub mod workspace;
 pub mod xattr;
 
+use core::ffi::CStr;
 use core::fmt;
 
 /// An error number (errno(3)).
@@ -37,8 +38,14 @@ pub struct Errno(pub i32);
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errno = nix::errno::Errno::from_raw(self.0);
-        write!(f, "{} ({errno:?})", errno.desc())
+        write!(f, "{} ({errno:?})", meaning(errno))
     }
+}
+
+/// strerror(3): what an error number means, in the C library's words. `nix` would bring a second table of them along.
+pub fn meaning(errno: nix::errno::Errno) -> &'static str {
+    // SAFETY: for a number of the system's, which every `Errno` is, the answer is a text that nobody changes or frees.
+    unsafe { CStr::from_ptr(libc::strerror(errno as i32)) }.to_str().unwrap_or_default()
 }
 
 impl From<nix::errno::Errno> for Errno {

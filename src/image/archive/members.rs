@@ -11,6 +11,7 @@ use crate::base::units::Bytes;
 use crate::image::ImageError;
 use crate::image::tar::{Kind, Reader};
 use crate::plan::device::ImageCaps;
+use crate::sys::meaning;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use std::fs::File;
@@ -139,7 +140,7 @@ impl Layout {
     /// Opens a regular file of the folder; a link anywhere on the way is as good as nothing.
     fn open(&self, name: &str) -> Result<Option<(File, u64)>, ImageError> {
         let failed = |errno: nix::errno::Errno| {
-            ImageError::failed(&format_args!("cannot open {}: {}", Escaped(name), errno.desc()))
+            ImageError::failed(&format_args!("cannot open {}: {}", Escaped(name), meaning(errno)))
         };
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let mut folder = self.folder.try_clone().map_err(unreadable)?;

@@ -24,6 +24,7 @@ use super::reference::{Reference, Select};
 use super::store::{Staging, Store, is_layout, source_id};
 use crate::base::read::read_up_to;
 use crate::plan::device::ImageCaps;
+use crate::sys::meaning;
 use crate::sys::process::{self, Forked};
 use crate::sys::wait::send_signal;
 use confine::Walls;
@@ -114,8 +115,9 @@ pub fn start(store: &Store, job: Job) -> Result<Started, ImageError> {
     }
     let staging = store.begin()?;
     let archive = if layout { None } else { Some(open_archive(path)?) };
-    let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .map_err(|errno| ImageError::failed(&format_args!("cannot make a pipe for the unpacker: {}", errno.desc())))?;
+    let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|errno| {
+        ImageError::failed(&format_args!("cannot make a pipe for the unpacker: {}", meaning(errno)))
+    })?;
     let ready = Ready {
         base: terminated(&store.state().join("staging"))?,
         staging: terminated(staging.path())?,

@@ -8,7 +8,7 @@ use crate::image::platform::Platform;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::{Controller, Tree};
 use crate::sys::probe::{Call, clones_into_cgroup, has, has_filters};
-use crate::sys::{bpf, caps, landlock};
+use crate::sys::{bpf, caps, landlock, meaning};
 use core::cell::OnceCell;
 use nix::fcntl::AtFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -298,7 +298,7 @@ fn younger(known: bool) -> Answer {
 }
 
 fn made<T>(answer: nix::Result<T>) -> Answer {
-    answer.map(|_| String::new()).map_err(|errno| errno.desc().into())
+    answer.map(|_| String::new()).map_err(|errno| meaning(errno).into())
 }
 
 /// `6.1` of `6.1.0-18-arm64`.
