@@ -3,18 +3,19 @@
 //! An init is a clone of the supervisor and inherits a copy of its heap, with what belongs to other services. The C
 //! library's heap has no known bounds; this one is a single mapping that [`wipe`] returns to the kernel. Blocks come in
 //! sizes of 16 bytes times a power of two; a freed block goes to a list of its size and is used again from there, so a
-//! steady state neither grows nor maps. What does not fit (blocks above 1 MiB, or a full region) comes from the C
-//! library.
+//! steady state neither grows nor maps. Where the region is full, more are mapped; blocks above 1 MiB are pages of their
+//! own.
 //!
 //! The front of the region is the [`Workspace`]: while it is open ([`Heap::work`]), blocks come from there instead, and are
 //! counted apart. A block of the heap's stays one when it grows, also then.
 
+use super::pages::{self, PAGE};
 use super::workspace::{Tally, Workspace};
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::fmt::Write as _;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::alloc::System;
 
 /// The heap of this program.
 #[global_allocator]
@@ -24,11 +25,12 @@ pub static HEAP: Heap = Heap::new();
 const REGION_BYTES: usize = 32 << 20;
 /// Its front, for passing work: twenty times what the start of a plain container takes.
 const WORKSPACE_BYTES: usize = 256 << 10;
+/// Address space of what is mapped when the region is full, which is only ever so where a large image is unpacked.
+const FURTHER_BYTES: usize = 4 << 20;
 /// The smallest block.
 const SMALLEST: usize = 16;
 /// Sizes: 16 bytes to 1 MiB.
 const SIZES: usize = 17;
-const PAGE: usize = 4096;
 
 /// The allocator.
 pub struct Heap {
@@ -42,6 +44,8 @@ struct Inner {
     base: usize,
     /// Bytes handed out from behind the workspace so far.
     used: usize,
+    /// What is left of the latest region beyond the first.
+    further: Range<usize>,
     /// Freed blocks of each size: the first, whose first word holds the next.
     free: [usize; SIZES],
     wiped: bool,
@@ -54,7 +58,8 @@ unsafe impl Sync for Heap {}
 impl Heap {
     /// An empty heap, which maps its region at the first allocation.
     pub const fn new() -> Heap {
-        let inner = Inner { base: 0, used: 0, free: [0; SIZES], wiped: false, workspace: Workspace::new() };
+        let inner =
+            Inner { base: 0, used: 0, further: 0..0, free: [0; SIZES], wiped: false, workspace: Workspace::new() };
         Heap {
             locked: AtomicBool::new(false),
             allocations: AtomicU64::new(0),
@@ -213,33 +218,40 @@ impl Inner {
         let bytes = SMALLEST << index;
         let start = self.used.next_multiple_of(bytes.min(PAGE));
         if WORKSPACE_BYTES + start + bytes > REGION_BYTES {
-            return core::ptr::null_mut();
+            return self.take_further(bytes);
         }
         self.used = start + bytes;
         (self.base + WORKSPACE_BYTES + start) as *mut u8
     }
 
+    /// A new block behind the region.
+    fn take_further(&mut self, bytes: usize) -> *mut u8 {
+        let mut start = self.further.start.next_multiple_of(bytes.min(PAGE));
+        if start + bytes > self.further.end {
+            start = pages::map(FURTHER_BYTES) as usize;
+            if start == 0 {
+                return core::ptr::null_mut();
+            }
+            self.further.end = start + FURTHER_BYTES;
+        }
+        self.further.start = start + bytes;
+        start as *mut u8
+    }
+
     /// Whether there is a region; it is mapped the first time.
     fn is_mapped(&mut self) -> bool {
         if self.base == 0 {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            let rights = libc::PROT_READ | libc::PROT_WRITE;
-            // SAFETY: a new mapping, wherever the kernel puts it.
-            let region = unsafe { libc::mmap(core::ptr::null_mut(), REGION_BYTES, rights, flags, -1, 0) };
-            if region == libc::MAP_FAILED {
+            let region = pages::map(REGION_BYTES);
+            if region.is_null() {
                 return false;
             }
             // A kernel set to make huge pages of its own accord would some day make one of the few pages in use, 2 MiB large.
             // One that knows no huge pages refuses, which is as well.
             // SAFETY: the mapping just made.
-            unsafe { libc::madvise(region, REGION_BYTES, libc::MADV_NOHUGEPAGE) };
+            unsafe { libc::madvise(region.cast(), REGION_BYTES, libc::MADV_NOHUGEPAGE) };
             self.base = region as usize;
         }
         true
-    }
-
-    fn holds(&self, block: *mut u8) -> bool {
-        self.base != 0 && (self.base..self.base + REGION_BYTES).contains(&(block as usize))
     }
 }
 
@@ -247,14 +259,11 @@ impl Heap {
     /// A block of the heap's own.
     fn take(&self, layout: Layout) -> *mut u8 {
         self.count(layout);
-        let index = size_index(layout);
-        let (block, wiped) =
-            self.with(|inner| (index.map_or(core::ptr::null_mut(), |index| inner.take(index)), inner.wiped));
-        if !block.is_null() || wiped {
-            return block;
+        match size_index(layout) {
+            Some(index) => self.with(|inner| inner.take(index)),
+            None if self.with(|inner| inner.wiped) => core::ptr::null_mut(),
+            None => pages::take(layout),
         }
-        // SAFETY: the layouts that come here are those of callers who promise that they are valid and not empty.
-        unsafe { System.alloc(layout) }
     }
 }
 
@@ -268,41 +277,40 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let ours = self.with(|inner| {
+        let index = size_index(layout);
+        let large = self.with(|inner| {
             if let Some(at) = inner.place(block) {
                 inner.workspace.give(at, layout.size());
-                return true;
+                return false;
             }
-            let ours = inner.holds(block);
-            if let Some(first) =
-                size_index(layout).filter(|_| ours && !inner.wiped).and_then(|at| inner.free.get_mut(at))
-            {
+            if let Some(first) = index.filter(|_| !inner.wiped).and_then(|at| inner.free.get_mut(at)) {
                 // SAFETY: the block is free now, at least 16 bytes long and aligned.
                 unsafe { block.cast::<usize>().write(*first) };
                 *first = block as usize;
             }
-            ours
+            index.is_none()
         });
-        if !ours {
-            // SAFETY: it came from there.
-            unsafe { System.dealloc(block, layout) }
+        if large {
+            // SAFETY: it came from there, as all do that no list is for and that are not in the workspace.
+            unsafe { pages::give(block, layout) }
         }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         // SAFETY: the caller promises a size that does not overflow with the alignment.
         let wanted = unsafe { Layout::from_size_align_unchecked(bytes, layout.align()) };
-        let (ours, passing, stays) = self.with(|inner| match inner.place(block) {
-            Some(at) => (true, true, inner.workspace.resize(at, layout.size(), bytes)),
-            None => (inner.holds(block), false, inner.holds(block) && size_index(layout) == size_index(wanted)),
+        let (index, new) = (size_index(layout), size_index(wanted));
+        let (passing, stays) = self.with(|inner| match inner.place(block) {
+            Some(at) => (true, inner.workspace.resize(at, layout.size(), bytes)),
+            None => (false, index.is_some() && index == new),
         });
         if stays {
             return block;
         }
-        if !ours && size_index(wanted).is_none() {
+        if !passing && index.is_none() && new.is_none() && layout.align() <= PAGE {
             self.count(wanted);
             // SAFETY: it came from there and stays there.
-            return unsafe { System.realloc(block, layout, bytes) };
+            return unsafe { pages::resize(block, layout, bytes) };
         }
         // SAFETY: both blocks are live and do not overlap; as many bytes are copied as both have.
         unsafe {

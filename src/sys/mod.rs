@@ -13,7 +13,10 @@ pub mod folder;
 pub mod heap;
 pub mod landlock;
 pub mod loopdev;
+#[cfg(any(test, target_env = "musl"))]
+mod malloc;
 pub mod mount;
+mod pages;
 pub mod path;
 pub mod probe;
 pub mod process;
