@@ -277,7 +277,7 @@ impl Keeper for First {
             self.catch_up(say);
             self.reboot_at = None;
         }
-        if moment == Moment::Settled(true)
+        if let Moment::Settled(true) = moment
             && let Some((state, bytes)) = self.unproven.take()
             && let Err(error) = choose::keep(&state, &bytes)
         {

@@ -31,8 +31,10 @@ const WALKS: usize = 4;
 pub fn end_processes(first: &mut First, say: Say<'_>) {
     // Whoever is not the first process ends nobody else's processes.
     let Some(all) = OwnPids::of_first_process() else { return };
-    let steps = [(SIGTERM, GRACE), (SIGKILL, KILLED)];
-    for (signal, time) in steps.into_iter().skip(usize::from(first.hurried)) {
+    for (signal, time) in [(SIGTERM, GRACE), (SIGKILL, KILLED)] {
+        if first.hurried && signal == SIGTERM {
+            continue;
+        }
         // ESRCH: there is nobody left.
         if all.signal_all(signal).is_err() || all_ended(time, first, say) {
             return;

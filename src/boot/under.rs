@@ -95,7 +95,7 @@ impl Keeper for Under {
     }
 
     fn moment(&mut self, moment: Moment<'_>, say: Say<'_>) {
-        if moment == Moment::Supervising {
+        if let Moment::Supervising = moment {
             self.watchdog = Watchdog::open(self.configured.as_ref(), self.another, monotonic(), say);
         }
         let Some((socket, address)) = &self.told else { return };

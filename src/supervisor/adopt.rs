@@ -45,7 +45,9 @@ impl Supervisor<'_> {
         self.moment(Moment::Supervising);
         self.keep();
         if self.end.is_none() {
-            self.events.extend([Event::Clock(self.lookout.wall(self.now)), Event::Boot, Event::WaitSettled(KEEPER)]);
+            self.events.push_back(Event::Clock(self.lookout.wall(self.now)));
+            self.events.push_back(Event::Boot);
+            self.events.push_back(Event::WaitSettled(KEEPER));
         }
     }
 

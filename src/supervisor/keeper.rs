@@ -56,7 +56,7 @@ const POWER_OFF: &str = "poweroff";
 const HALT: &str = "halt";
 
 /// A point in the loop's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Moment<'a> {
     /// It answers on its socket; nothing is started yet.
     Supervising,
