@@ -34,6 +34,13 @@ fn services(port: u16) -> [String; 3] {
     [service("web", &counts, ""), service("frozen", IDLE, ""), service("idle", &["sh", "-c", "exit 3"], &idle)]
 }
 
+/// What `top` and `pgrep` know the parent of a process by.
+fn parent_name(pid: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    fs::read_to_string(format!("/proc/{}/comm", parent.trim())).unwrap().trim_end().to_owned()
+}
+
 #[test]
 fn root_another_program_takes_over_and_nothing_notices() {
     let name = "root_another_program_takes_over_and_nothing_notices";
@@ -46,6 +53,7 @@ fn root_another_program_takes_over_and_nothing_notices() {
     board.says(&["pause", "frozen"]);
     board.until("it waits", |board| board.field("idle", "state") == "backoff");
     let (pid, init) = (board.field("web", "pid"), board.field("web", "init"));
+    assert_eq!(parent_name(&init), "coracle");
     // Whoever waits at a socket of a service that does not run goes on waiting.
     let mut waiting = TcpStream::connect(("127.0.0.1", port)).unwrap();
     for round in 1..4 {
@@ -55,6 +63,7 @@ fn root_another_program_takes_over_and_nothing_notices() {
         assert!(output.status.success(), "{}\n{}", said(&output), board.report());
         assert_eq!(arrivals(&board), round, "{}", board.report());
         assert_eq!((board.field("web", "pid"), board.field("web", "init")), (pid.clone(), init.clone()));
+        assert_eq!(parent_name(&init), "coracle");
         assert_eq!((board.field("web", "state"), board.field("frozen", "state")), ("running".into(), "paused".into()));
         assert_eq!((board.field("web", "restarts"), board.field("idle", "state")), ("0".into(), "backoff".into()));
         assert!(!board.path("run/upgrade").exists());

@@ -8,7 +8,7 @@
 
 use crate::base::read;
 use crate::sys::process::{self, CStrings};
-use crate::sys::{Errno, mount, path};
+use crate::sys::{Errno, mount, path, title};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -31,6 +31,8 @@ pub fn ensure(words: &[OsString]) -> Result<(), String> {
     let binary = path::open(c"/proc/self/exe", OFlag::O_RDONLY)
         .map_err(|errno| format!("the own binary cannot be opened through /proc/self/exe: {errno}"))?;
     if is_sealed(&binary) {
+        // The kernel called it by the number of the descriptor that it was executed from.
+        title::rename(c"coracle");
         return Ok(());
     }
     let safe = match read_only_mount() {
