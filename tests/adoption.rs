@@ -104,6 +104,50 @@ fn root_a_watchdog_goes_on_under_the_next_supervisor() {
 }
 
 #[test]
+fn root_what_was_passed_over_while_hands_were_off_is_not_made_up_for_by_the_next_supervisor() {
+    let name = "root_what_was_passed_over_while_hands_were_off_is_not_made_up_for_by_the_next_supervisor";
+    let attempts = [
+        "notify READY=1",
+        "await /data/go",
+        "notify WATCHDOG=trigger|STATUS=asked for its end",
+        "await /data/more",
+        "notify STATUS=more",
+        "await /data/end",
+        "notify WATCHDOG=trigger|STATUS=nobody listens",
+        "pause 1000000",
+    ];
+    let Some(mut board) = Board::new(name, &[says("web", &attempts, &format!(r#"{VOLUME} "ready": "notify","#))])
+    else {
+        return;
+    };
+    let said = |board: &Board, status: &str| {
+        board.until("its status", |board| board.says(&["inspect", "web"]).contains(status));
+    };
+    board.up();
+    board.until_running("web");
+    board.says(&["hold", "--for", "1h", "web"]);
+    make(&board, "go");
+    said(&board, "asked for its end");
+    // What came with it has been taken in by the next answer.
+    board.says(&["ps"]);
+    board.says(&["hold", "--for", "0", "web"]);
+    let pid = board.field("web", "pid");
+    board.kill_supervisor();
+    board.up();
+    said(&board, "asked for its end");
+    make(&board, "more");
+    said(&board, "more");
+    assert_eq!(fields(&board, "web", ["pid", "state"]), [pid, "running".into()], "{}", board.report());
+    // What it asks for while there is no supervisor is done by the next one.
+    board.kill_supervisor();
+    make(&board, "end");
+    std::thread::sleep(Duration::from_millis(300));
+    board.up();
+    board.until("its end", |board| board.report().contains("its watchdog expired"));
+    board.down();
+}
+
+#[test]
 fn root_what_the_config_says_anew_is_done_and_nothing_else_is_touched() {
     let name = "root_what_the_config_says_anew_is_done_and_nothing_else_is_touched";
     let services = [

@@ -42,6 +42,8 @@ pub struct Inbox<'a> {
     counted: bool,
     /// All that has been passed on: what the next supervisor has to know.
     passed: Said,
+    /// Whether `WATCHDOG=trigger` was passed on to nobody.
+    unheard: bool,
     /// Whether it has ever said that it is ready, and whether that has to be passed on before anything else.
     was_ready: bool,
     ready_first: bool,
@@ -68,6 +70,7 @@ impl<'a> Inbox<'a> {
             counts: Counts::default(),
             counted: false,
             passed: Said::default(),
+            unheard: false,
             was_ready: false,
             ready_first: false,
             next_ns: 0,
@@ -82,11 +85,18 @@ impl<'a> Inbox<'a> {
         self.main
     }
 
+    /// The supervisor is gone, and had read all that was passed on: what asks for something once has been done, or was not to
+    /// be.
+    pub fn was_read(&mut self) {
+        self.passed.notice.trigger &= self.unheard;
+    }
+
     /// Another supervisor listens from now on: all that still holds is passed on again.
     #[inline(never)]
     pub fn retell(&mut self) {
         let newer = core::mem::replace(&mut self.said, core::mem::take(&mut self.passed));
         self.said.update(newer);
+        self.unheard = false;
         (self.succeeded, self.counted, self.ready_first) = (true, true, self.was_ready);
         (self.due, self.next_ns) = (true, 0);
     }
@@ -102,10 +112,16 @@ impl<'a> Inbox<'a> {
     }
 
     /// A turn, if there is something to read (`has`) or one is due, and it is time for it. `holds` tells whether a process
-    /// is one of the service's; `send` passes a message on: `false` if the channel is full. Not inlined, like all that has
+    /// is one of the service's; `send` passes a message on: `EAGAIN` if the channel is full. Not inlined, like all that has
     /// a buffer: it would lie in the frame of the init's loop, and each init would hold a page more for good.
     #[inline(never)]
-    pub fn attend(&mut self, now_ns: u64, has: bool, holds: impl Fn(i32) -> bool, send: impl Fn(&FromInit) -> bool) {
+    pub fn attend(
+        &mut self,
+        now_ns: u64,
+        has: bool,
+        holds: impl Fn(i32) -> bool,
+        send: impl Fn(&FromInit) -> nix::Result<()>,
+    ) {
         self.due |= has;
         if !self.due || now_ns < self.next_ns {
             return;
@@ -119,7 +135,7 @@ impl<'a> Inbox<'a> {
 
     /// Main has ended: takes in what it said before, and is `true` if a successor that it has named goes on in its place.
     #[inline(never)]
-    pub fn main_ended(&mut self, holds: impl Fn(i32) -> bool, send: impl Fn(&FromInit) -> bool) -> bool {
+    pub fn main_ended(&mut self, holds: impl Fn(i32) -> bool, send: impl Fn(&FromInit) -> nix::Result<()>) -> bool {
         self.read_ready();
         for _ in 0..LAST_TURNS {
             if !self.read_socket(&holds) {
@@ -203,28 +219,30 @@ impl<'a> Inbox<'a> {
 
     /// Passes on what has been said; `false`: the channel did not take all, and the rest stays. Where nobody listens, it
     /// is passed on again to the next one who does.
-    fn pass_on(&mut self, send: impl Fn(&FromInit) -> bool) -> bool {
-        self.succeeded = self.succeeded && !send(&FromInit::Started { main: self.main });
+    fn pass_on(&mut self, send: impl Fn(&FromInit) -> nix::Result<()>) -> bool {
+        let taken = |message: &FromInit| send(message) != Err(Errno::EAGAIN);
+        self.succeeded = self.succeeded && !taken(&FromInit::Started { main: self.main });
         if self.succeeded {
             return false;
         }
         let ready = Notice { standing: Some(Standing::Ready), ..Notice::default() };
-        self.ready_first = self.ready_first && !send(&FromInit::Notice(ready, self.counts));
+        self.ready_first = self.ready_first && !taken(&FromInit::Notice(ready, self.counts));
         if self.ready_first {
             return false;
         }
-        if self.said.status.as_ref().is_some_and(|status| !send(&FromInit::Status(status.clone()))) {
+        if self.said.status.as_ref().is_some_and(|status| !taken(&FromInit::Status(status.clone()))) {
             return false;
         }
         self.passed.status = self.said.status.take().or(self.passed.status.take());
-        if self.said.failure.as_ref().is_some_and(|trouble| !send(&FromInit::Trouble(trouble.clone()))) {
+        if self.said.failure.as_ref().is_some_and(|trouble| !taken(&FromInit::Trouble(trouble.clone()))) {
             return false;
         }
         self.passed.failure = self.said.failure.take().or(self.passed.failure.take());
         let notice = self.said.notice;
         if self.counted || notice != Notice::default() {
-            if !send(&FromInit::Notice(notice, self.counts)) {
-                return false;
+            match send(&FromInit::Notice(notice, self.counts)) {
+                Err(Errno::EAGAIN) => return false,
+                sent => self.unheard |= notice.trigger && sent.is_err(),
             }
             self.counted = false;
             self.was_ready |= notice.standing == Some(Standing::Ready);

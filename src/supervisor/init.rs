@@ -163,13 +163,13 @@ struct Reporter<'a> {
 impl Reporter<'_> {
     /// A supervisor that is gone, or too far behind for its channel to take more, reads the exit record instead.
     fn say(&self, message: FromInit) {
-        self.offer(&message);
+        let _ = self.offer(&message);
     }
 
-    /// `false`: the channel is full. Where nobody listens any more the message has no loss.
-    fn offer(&self, message: &FromInit) -> bool {
+    /// `EAGAIN`: the channel is full. Other errors: nobody listens any more, and the message has no loss.
+    fn offer(&self, message: &FromInit) -> nix::Result<()> {
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        send(self.channel.as_raw_fd(), &message.encode(), flags) != Err(Errno::EAGAIN)
+        send(self.channel.as_raw_fd(), &message.encode(), flags).map(drop)
     }
 
     fn record(&self, record: &ExitRecord) {
@@ -441,7 +441,10 @@ impl Init<'_> {
     fn obey(&mut self) {
         let mut message = [0u8; MESSAGE_BYTES];
         match recv(self.reporter.channel.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => self.supervised = false,
+            Ok(0) => {
+                self.supervised = false;
+                self.inbox.was_read();
+            }
             Ok(count) => match ToInit::decode(message.get(..count).unwrap_or_default()) {
                 Some(ToInit::Signal(number)) => {
                     // Main may have ended just now.
@@ -451,6 +454,7 @@ impl Init<'_> {
                 None => {}
             },
             Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // Also where it died with something unread (ECONNRESET).
             Err(_) => self.supervised = false,
         }
     }
