@@ -41,6 +41,8 @@ unsafe extern "C" {
 }
 
 /// sched_setscheduler(2) by number: musl answers ENOSYS without asking the kernel.
+/// The same on every architecture.
+const PIDFD_OPEN: c_long = 434;
 const SCHED_SETSCHEDULER: c_long = match () {
     _ if cfg!(target_arch = "x86_64") => 144,
     _ if cfg!(any(target_arch = "x86", target_arch = "arm")) => 156,
@@ -186,6 +188,7 @@ fn run(words: &[String]) -> Outcome {
             "notify" => notify(&words[1..].join(" "), 1),
             "notify-flood" => notify(&words[2..].join(" "), n(1)),
             "notify-with" => notify_with(n(1), &words[2..].join(" ")),
+            "notify-pidfd" => notify_pidfd(n(1), &words[2..].join(" ")),
             "pings" => (0..n(2))
                 .try_for_each(|_| {
                     std::thread::sleep(std::time::Duration::from_millis(n(1) as u64));
@@ -277,29 +280,42 @@ fn notify(text: &str, count: i64) -> Outcome {
 /// closed them all.
 fn notify_with(count: i64, text: &str) -> Outcome {
     use std::os::fd::AsRawFd;
+    let (mut read, write) = io::pipe()?;
+    send_with(&vec![write.as_raw_fd(); count as usize], text)?;
+    drop(write);
+    read.read_to_end(&mut Vec::new()).map(|_| "closed".into())
+}
+
+/// Sends `text` to NOTIFY_SOCKET with a descriptor of pidfd_open(2) for process `pid`.
+fn notify_pidfd(pid: i64, text: &str) -> Outcome {
+    // SAFETY: integers.
+    let pidfd = finished(unsafe { syscall(PIDFD_OPEN, pid, 0) })?;
+    send_with(&[pidfd.parse().unwrap_or(-1)], &text.replace('|', "\n"))
+}
+
+/// Sends `text` to NOTIFY_SOCKET with these descriptors.
+fn send_with(fds: &[c_int], text: &str) -> Outcome {
+    use std::os::fd::AsRawFd;
     let path = std::env::var("NOTIFY_SOCKET").map_err(io::Error::other)?;
     let socket = std::os::unix::net::UnixDatagram::unbound()?;
     socket.connect(path)?;
-    let (mut read, write) = io::pipe()?;
     // A control message header (cmsg(3)): its length, SOL_SOCKET, SCM_RIGHTS, then the descriptors.
     let head = size_of::<usize>() + 8;
-    let mut control = vec![0u8; (head + 4 * count as usize).next_multiple_of(size_of::<usize>())];
+    let mut control = vec![0u8; (head + 4 * fds.len()).next_multiple_of(size_of::<usize>())];
     let mut place = 0;
     let mut put = |bytes: &[u8]| {
         control[place..place + bytes.len()].copy_from_slice(bytes);
         place += bytes.len();
     };
-    put(&(head + 4 * count as usize).to_ne_bytes());
+    put(&(head + 4 * fds.len()).to_ne_bytes());
     put(&1i32.to_ne_bytes());
     put(&1i32.to_ne_bytes());
-    (0..count).for_each(|_| put(&write.as_raw_fd().to_ne_bytes()));
+    fds.iter().for_each(|fd| put(&fd.to_ne_bytes()));
     let part = [text.as_ptr() as usize, text.len()];
     // `struct msghdr` of the kernel: name, its length, parts, their number, control, its length, flags.
-    let message = [0, 0, part.as_ptr() as usize, 1, control.as_ptr() as usize, (head + 4 * count as usize), 0];
+    let message = [0, 0, part.as_ptr() as usize, 1, control.as_ptr() as usize, (head + 4 * fds.len()), 0];
     // SAFETY: every pointer leads to memory that lives through the call, with its size.
-    done(unsafe { sendmsg(socket.as_raw_fd(), message.as_ptr().cast(), 0) } as c_int)?;
-    drop(write);
-    read.read_to_end(&mut Vec::new()).map(|_| "closed".into())
+    done(unsafe { sendmsg(socket.as_raw_fd(), message.as_ptr().cast(), 0) } as c_int)
 }
 
 fn connect_abstract(name: &str) -> Outcome {

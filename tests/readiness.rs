@@ -430,20 +430,27 @@ fn root_main_can_hand_over_to_a_process_of_the_service_and_to_no_other() {
     let more = r#""ready": "notify", "restart": { "policy": "no" },"#;
     let lie = ["notify READY=1|MAINPID=1", "pause 200"];
     let stranger = format!("notify READY=1|MAINPID={}", std::process::id());
+    // By a descriptor as well; one of something else, and none, name nobody.
+    let by_fd = "sleep 1000000 & exec probe try \"notify-pidfd $! READY=1|MAINPIDFD=1\" 'pause 200'";
+    let no_process = ["notify READY=1|MAINPIDFD=1", "notify-with 1 MAINPIDFD=1", "pause 200"];
     let services = [
         service("daemon", &["sh", "-c", hand_over], more),
+        service("by-fd", &["sh", "-c", by_fd], more),
         says("lies", &lie, more),
+        says("lies-fd", &no_process, more),
         says_on_host("lies-host", &[stranger.as_str(), "pause 200"], more),
     ];
     let Some(mut board) = Board::new(name, &services) else { return };
     board.up();
-    for service in ["lies", "lies-host"] {
+    for service in ["lies", "lies-fd", "lies-host"] {
         board.until(service, |board| board.field(service, "state") == "done");
     }
-    board.until("the new main", |board| {
-        let pid = board.field("daemon", "pid");
-        fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with("sleep"))
-    });
+    for service in ["daemon", "by-fd"] {
+        board.until("the new main", |board| {
+            let pid = board.field(service, "pid");
+            fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with("sleep"))
+        });
+    }
     assert_eq!((board.field("daemon", "state"), board.field("daemon", "restarts")), ("running".into(), "0".into()));
     assert!(said(&board.coracle(&["stop", "daemon"])).contains("stopped"));
     assert!(board.logs("daemon").contains("ended: killed by signal 15"), "{}", board.logs("daemon"));

@@ -9,10 +9,14 @@ use super::notify::{Counts, DATAGRAM_BYTES, Notice, Said, Standing};
 use super::wire::FromInit;
 use crate::plan::NotifyAccess;
 use crate::sys::datagram::receive;
+use crate::sys::path::open;
 use crate::sys::wait::is_child;
+use core::fmt::Write as _;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::unistd::read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// Datagrams read in one turn.
 const TURN: usize = 32;
@@ -177,9 +181,16 @@ impl<'a> Inbox<'a> {
             let bytes = if datagram.cut { &[] } else { buffer.get(..datagram.length).unwrap_or_default() };
             let fds = if datagram.fds_cut { usize::MAX } else { datagram.fds.len() };
             let unread = self.said.hear(bytes, fds);
+            let mut named = self.said.main.take();
+            let by_fd = core::mem::take(&mut self.said.main_by_fd);
+            if by_fd {
+                // Exactly one comes with it.
+                named = datagram.fds.first().filter(|_| fds == 1).and_then(process_of);
+            }
+            let unread = unread.saturating_add((by_fd && named.is_none()).into());
             self.counts.malformed = self.counts.malformed.saturating_add(unread);
             self.counted |= unread > 0;
-            if let Some(named) = self.said.main.take() {
+            if let Some(named) = named {
                 self.name_main(named);
             }
             self.access = self.said.access.take().unwrap_or(self.access);
@@ -249,5 +260,35 @@ impl<'a> Inbox<'a> {
             self.passed.update(core::mem::take(&mut self.said));
         }
         true
+    }
+}
+
+/// The process that a descriptor of pidfd_open(2) stands for, as this process numbers it: `Pid` of its `fdinfo`
+/// (proc_pid_fdinfo(5)). `None`: it has ended, or the descriptor is another one.
+#[inline(never)]
+fn process_of(fd: &OwnedFd) -> Option<i32> {
+    let mut path = heapless::String::<32>::new();
+    write!(path, "/proc/self/fdinfo/{}\0", fd.as_raw_fd()).ok()?;
+    let info = open(CStr::from_bytes_with_nul(path.as_bytes()).ok()?, OFlag::O_RDONLY).ok()?;
+    let mut text = [0u8; 256];
+    let count = read(&info, &mut text).ok()?;
+    let line = |line: &[u8]| core::str::from_utf8(line.strip_prefix(b"Pid:\t")?).ok()?.parse().ok();
+    text.get(..count)?.split(|byte| *byte == b'\n').find_map(line).filter(|pid| *pid > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_names_the_process_that_it_stands_for() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id() as i32;
+        let pidfd = crate::sys::process::pidfd_open(pid).unwrap();
+        assert_eq!(process_of(&pidfd), Some(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(process_of(&pidfd), None, "it has ended");
+        assert_eq!(process_of(&nix::unistd::pipe().unwrap().0), None);
     }
 }

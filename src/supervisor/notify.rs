@@ -64,6 +64,8 @@ pub struct Said {
     pub notice: Notice,
     /// The process that it names as its main one: `MAINPID=`, as the sender numbers it. To be checked.
     pub main: Option<i32>,
+    /// Whether it names that by a descriptor that comes with it: `MAINPIDFD=1`.
+    pub main_by_fd: bool,
     /// Whom it wants to be listened to from now on: `NOTIFYACCESS=`; within: nobody.
     pub access: Option<Option<NotifyAccess>>,
     /// `STATUS=`; an empty one takes back the one before.
@@ -139,6 +141,9 @@ impl Said {
                 None | Some(0) => return false,
                 pid => self.main = pid,
             },
+            ("MAINPIDFD", "1") => self.main_by_fd = true,
+            // It keeps `MAINPID=` from naming a later process of that number, which a child that is not waited for cannot be.
+            ("MAINPIDFDID", value) => return number(value).is_some(),
             ("NOTIFYACCESS", "none") => self.access = Some(None),
             // Commands of coracle's own have nothing to say while main runs.
             ("NOTIFYACCESS", "main" | "exec") => self.access = Some(Some(NotifyAccess::Main)),
@@ -151,7 +156,9 @@ impl Said {
                 // What does not fit any more is the lesser part of what is known by then.
                 let _ = write!(failure, "{space}{key}={}", safe(value));
             }
-            ("READY" | "RELOADING" | "STOPPING" | "WATCHDOG" | "NOTIFYACCESS" | "RESTART_RESET", _) => return false,
+            ("READY" | "RELOADING" | "STOPPING" | "WATCHDOG" | "MAINPIDFD" | "NOTIFYACCESS" | "RESTART_RESET", _) => {
+                return false;
+            }
             _ => {}
         }
         true
@@ -214,7 +221,8 @@ mod tests {
         for (word, access) in [("none", None), ("main", main), ("exec", main), ("all", all)] {
             assert_eq!(heard(&format!("NOTIFYACCESS={word}")).0.access, Some(access));
         }
-        assert_eq!(heard("MAINPID=77").0.main, Some(77));
+        assert_eq!(heard("MAINPID=77\nMAINPIDFDID=1234567890123").0.main, Some(77));
+        assert!(heard("MAINPIDFD=1").0.main_by_fd);
         assert_eq!(heard("STATUS=up since\u{1b}[31m noon\u{202e}").0.status.unwrap(), "up since?[31m noon?");
         let failed = heard("ERRNO=2\nBUSERROR=org.example.No\nEXIT_STATUS=3").0;
         assert_eq!(failed.failure.unwrap(), "ERRNO=2 BUSERROR=org.example.No EXIT_STATUS=3");
@@ -266,6 +274,8 @@ mod tests {
             "MAINPID=-1",
             "MAINPID=+7",
             "MAINPID=4294967298",
+            "MAINPIDFD=0",
+            "MAINPIDFDID=x",
             "MONOTONIC_USEC=x",
             "ERRNO=none",
             "NOTIFYACCESS=everyone",
