@@ -112,6 +112,8 @@ fn root_what_was_passed_over_while_hands_were_off_is_not_made_up_for_by_the_next
         "notify WATCHDOG=trigger|STATUS=asked for its end",
         "await /data/more",
         "notify STATUS=more",
+        "await /data/again",
+        "notify STATUS=once again",
         "await /data/end",
         "notify WATCHDOG=trigger|STATUS=nobody listens",
         "pause 1000000",
@@ -121,22 +123,25 @@ fn root_what_was_passed_over_while_hands_were_off_is_not_made_up_for_by_the_next
         return;
     };
     let said = |board: &Board, status: &str| {
-        board.until("its status", |board| board.says(&["inspect", "web"]).contains(status));
+        // Its command has the words as well.
+        let told = format!(r#""status":"{status}""#);
+        board.until("its status", |board| board.says(&["inspect", "web"]).contains(&told));
     };
     board.up();
     board.until_running("web");
     board.says(&["hold", "--for", "1h", "web"]);
     make(&board, "go");
     said(&board, "asked for its end");
-    // What came with it has been taken in by the next answer.
-    board.says(&["ps"]);
+    // What came with it has been taken in once the next words have.
+    make(&board, "more");
+    said(&board, "more");
     board.says(&["hold", "--for", "0", "web"]);
     let pid = board.field("web", "pid");
     board.kill_supervisor();
     board.up();
-    said(&board, "asked for its end");
-    make(&board, "more");
     said(&board, "more");
+    make(&board, "again");
+    said(&board, "once again");
     assert_eq!(fields(&board, "web", ["pid", "state"]), [pid, "running".into()], "{}", board.report());
     // What it asks for while there is no supervisor is done by the next one.
     board.kill_supervisor();
