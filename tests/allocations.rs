@@ -154,3 +154,41 @@ fn root_a_hundred_restarts_take_nothing_from_the_heap() {
     board.says(&["stop", "one", "other"]);
     assert_eq!(taken(&board).heap, 0, "blocks from the heap\n{}", board.report());
 }
+
+#[test]
+fn root_what_fails_or_waits_again_and_again_takes_nothing_from_the_heap() {
+    let name = "root_what_fails_or_waits_again_and_again_takes_nothing_from_the_heap";
+    let dir = tempfile::tempdir().unwrap();
+    let files = [dir.path().join("one"), dir.path().join("other")];
+    let fast = r#""restart": { "delay": "10ms", "max_delay": "10ms" },"#;
+    let waits = |name: &str, file: &std::path::Path| {
+        service(name, &["sleep", "1000000"], &format!(r#""needs": ["path:{}"],"#, file.display()))
+    };
+    let services = [service("absent", &["/no/such/program"], fast), waits("one", &files[0]), waits("other", &files[1])];
+    let Some(mut board) = Board::new(name, &services) else { return };
+    board.up();
+    let restarts = |board: &busybox_board::board::Board| board.field("absent", "restarts").parse::<i64>().unwrap();
+    let round = || {
+        files.iter().for_each(|file| std::fs::write(file, "").unwrap());
+        ["one", "other"].iter().for_each(|service| board.until_running(service));
+        files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        for service in ["one", "other"] {
+            board.says(&["stop", service]);
+            // It waits for its file, and whoever asks is told so.
+            board.coracle(&["start", service]);
+            board.until("it waits", |board| board.field(service, "state") == "waiting");
+        }
+    };
+    // What is kept from a service's first start on is there afterwards.
+    round();
+    board.says(&["stop", "absent"]);
+    let before = taken(&board).heap;
+    // It fails again, and goes on.
+    board.coracle(&["start", "absent"]);
+    let first = restarts(&board);
+    board.until("a start has failed a hundred times", |board| restarts(board) >= first + 100);
+    assert!(board.says(&["why", "absent"]).contains("/no/such/program"), "{}", board.says(&["why", "absent"]));
+    (0..5).for_each(|_| round());
+    board.says(&["stop", "absent"]);
+    assert_eq!(taken(&board).heap - before, 0, "blocks from the heap\n{}", board.report());
+}

@@ -17,6 +17,9 @@ const APPEARS: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_DELETE_SELF)
     .union(AddWatchFlags::IN_MOVE_SELF);
 
+/// Names for which there is room from the start; more are no less watched, and take from the heap.
+const WATCHES: usize = 64;
+
 /// Files that held services wait for. Nothing is watched while nobody waits.
 #[derive(Debug)]
 pub struct Awaited {
@@ -28,7 +31,7 @@ pub struct Awaited {
 impl Awaited {
     /// Nothing yet. Without inotify `coracle start` looks again.
     pub fn new() -> Awaited {
-        Awaited { inotify: inotify(), names: Vec::new() }
+        Awaited { inotify: inotify(), names: Vec::with_capacity(WATCHES) }
     }
 
     /// Readable when something has happened near a file that is waited for.
@@ -44,7 +47,7 @@ impl Awaited {
             let Some(wanted) = name else { return };
             if let Ok(watch) = inotify.add_watch(folder, APPEARS | AddWatchFlags::IN_ONLYDIR) {
                 if !self.names.iter().any(|(known, name, _)| *known == watch && name == wanted) {
-                    HEAP.lasting(|| self.names.push((watch, wanted.to_owned(), folder.to_owned())));
+                    HEAP.keep(|| self.names.push((watch, wanted.to_owned(), folder.to_owned())));
                 }
                 return;
             }

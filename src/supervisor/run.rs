@@ -275,7 +275,7 @@ impl<'k> Supervisor<'k> {
             while let Some(mut event) = self.events.pop_front() {
                 if let Some(sentence) = event.sentence() {
                     // It becomes part of the service's state.
-                    *sentence = HEAP.lasting(|| sentence.clone());
+                    *sentence = HEAP.keep(|| sentence.clone());
                 }
                 self.touch(event.service());
                 step(&self.plan, &mut self.state, event, self.now, &mut self.actions);

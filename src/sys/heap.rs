@@ -7,9 +7,11 @@
 //! own.
 //!
 //! The front of the region is the [`Workspace`]: while it is open ([`Heap::work`]), blocks come from there instead, and are
-//! counted apart. A block of the heap's stays one when it grows, also then.
+//! counted apart. A block of the heap's stays one when it grows, also then. Behind it lies the [`Reserve`], for what is kept
+//! ([`Heap::keep`]).
 
 use super::pages::{self, PAGE};
+use super::reserve::Reserve;
 use super::workspace::{Tally, Workspace};
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -27,6 +29,8 @@ const REGION_BYTES: usize = 32 << 20;
 const WORKSPACE_BYTES: usize = 256 << 10;
 /// Address space of what is mapped when the region is full, which is only ever so where a large image is unpacked.
 const FURTHER_BYTES: usize = 4 << 20;
+/// What lies before the heap's own blocks.
+const FRONT_BYTES: usize = WORKSPACE_BYTES + Reserve::BYTES;
 /// The smallest block.
 const SMALLEST: usize = 16;
 /// Sizes: 16 bytes to 1 MiB.
@@ -42,7 +46,7 @@ pub struct Heap {
 
 struct Inner {
     base: usize,
-    /// Bytes handed out from behind the workspace so far.
+    /// Bytes handed out from behind the front so far.
     used: usize,
     /// What is left of the latest region beyond the first.
     further: Range<usize>,
@@ -50,6 +54,7 @@ struct Inner {
     free: [usize; SIZES],
     wiped: bool,
     workspace: Workspace<WORKSPACE_BYTES>,
+    reserve: Reserve,
 }
 
 // SAFETY: `inner` is only touched between `lock` and `unlock`.
@@ -58,8 +63,8 @@ unsafe impl Sync for Heap {}
 impl Heap {
     /// An empty heap, which maps its region at the first allocation.
     pub const fn new() -> Heap {
-        let inner =
-            Inner { base: 0, used: 0, further: 0..0, free: [0; SIZES], wiped: false, workspace: Workspace::new() };
+        let (workspace, reserve) = (Workspace::new(), Reserve::new());
+        let inner = Inner { base: 0, used: 0, further: 0..0, free: [0; SIZES], wiped: false, workspace, reserve };
         Heap {
             locked: AtomicBool::new(false),
             allocations: AtomicU64::new(0),
@@ -86,6 +91,17 @@ impl Heap {
         self.sealed.store(sealed, Ordering::Relaxed);
         self.with(|inner| inner.workspace.open = open);
         made
+    }
+
+    /// Makes a sentence or a name that is to last: its blocks come from what is set aside for them, and from the heap only
+    /// where that is full or a block is too long for it.
+    pub fn keep<T>(&self, make: impl FnOnce() -> T) -> T {
+        self.lasting(|| {
+            self.with(|inner| inner.reserve.open = true);
+            let made = make();
+            self.with(|inner| inner.reserve.open = false);
+            made
+        })
     }
 
     /// Start-up is over: what is allocated from now on is counted from zero. Nothing is refused; a debug build says aloud what nobody expects.
@@ -138,7 +154,7 @@ impl Heap {
     pub fn begin_anew(&self) -> (usize, usize) {
         self.sealed.store(false, Ordering::Relaxed);
         self.with(|inner| {
-            (inner.free, inner.workspace) = ([0; SIZES], Workspace::new());
+            (inner.free, inner.workspace, inner.reserve) = ([0; SIZES], Workspace::new(), Reserve::new());
             (core::mem::take(&mut inner.base), core::mem::take(&mut inner.used))
         })
     }
@@ -174,7 +190,7 @@ impl Default for Heap {
 /// It is one of a heap's, and no block of it is touched again.
 unsafe fn give_back(base: usize, used: usize) {
     // SAFETY: as the caller promises.
-    unsafe { libc::madvise(base as *mut _, WORKSPACE_BYTES + used.next_multiple_of(PAGE), libc::MADV_DONTNEED) };
+    unsafe { libc::madvise(base as *mut _, FRONT_BYTES + used.next_multiple_of(PAGE), libc::MADV_DONTNEED) };
 }
 
 /// The list that a block of this layout belongs to; `None` for one that is too large.
@@ -186,12 +202,13 @@ fn size_index(layout: Layout) -> Option<usize> {
 }
 
 impl Inner {
-    /// A block of the workspace, or null where that is closed or has no room.
+    /// A block of the workspace or of the reserve, or null where both are closed or have no room.
     fn take_passing(&mut self, layout: Layout) -> *mut u8 {
-        if !self.workspace.open || self.wiped || layout.align() > PAGE || !self.is_mapped() {
+        if !(self.workspace.open || self.reserve.open) || self.wiped || layout.align() > PAGE || !self.is_mapped() {
             return core::ptr::null_mut();
         }
-        let at = self.workspace.take(layout.size(), layout.align());
+        let kept = self.reserve.take(layout.size(), layout.align()).map(|at| WORKSPACE_BYTES + at);
+        let at = kept.or_else(|| self.workspace.take(layout.size(), layout.align()));
         at.map_or(core::ptr::null_mut(), |at| (self.base + at) as *mut u8)
     }
 
@@ -199,6 +216,12 @@ impl Inner {
     fn place(&self, block: *mut u8) -> Option<usize> {
         let at = (block as usize).checked_sub(self.base).filter(|_| self.base != 0)?;
         (at < WORKSPACE_BYTES).then_some(at)
+    }
+
+    /// The place of a block in the reserve.
+    fn place_kept(&self, block: *mut u8) -> Option<usize> {
+        let at = (block as usize).checked_sub(self.base + WORKSPACE_BYTES).filter(|_| self.base != 0)?;
+        (at < Reserve::BYTES).then_some(at)
     }
 
     /// A block of list `index`, or null where the region has no room.
@@ -217,11 +240,11 @@ impl Inner {
         }
         let bytes = SMALLEST << index;
         let start = self.used.next_multiple_of(bytes.min(PAGE));
-        if WORKSPACE_BYTES + start + bytes > REGION_BYTES {
+        if FRONT_BYTES + start + bytes > REGION_BYTES {
             return self.take_further(bytes);
         }
         self.used = start + bytes;
-        (self.base + WORKSPACE_BYTES + start) as *mut u8
+        (self.base + FRONT_BYTES + start) as *mut u8
     }
 
     /// A new block behind the region.
@@ -267,7 +290,8 @@ impl Heap {
     }
 }
 
-// SAFETY: a block of the workspace has its layout's size and lies at a multiple of its alignment, and no other that lives
+// SAFETY: a block of the reserve has a slot of its own, which is no smaller than its layout's class of sizes and aligned as it
+// is. A block of the workspace has its layout's size and lies at a multiple of its alignment, and no other that lives
 // overlaps it (`Workspace`). Every other block has the size of its list, at least the layout's, and lies at a multiple of the
 // smaller of that and a page, which is at least the layout's alignment; no block is handed out twice before it is freed.
 unsafe impl GlobalAlloc for Heap {
@@ -281,6 +305,10 @@ unsafe impl GlobalAlloc for Heap {
         let large = self.with(|inner| {
             if let Some(at) = inner.place(block) {
                 inner.workspace.give(at, layout.size());
+                return false;
+            }
+            if let Some(at) = inner.place_kept(block) {
+                inner.reserve.give(at);
                 return false;
             }
             if let Some(first) = index.filter(|_| !inner.wiped).and_then(|at| inner.free.get_mut(at)) {

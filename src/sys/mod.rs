@@ -20,6 +20,7 @@ mod pages;
 pub mod path;
 pub mod probe;
 pub mod process;
+pub mod reserve;
 pub mod stack;
 pub mod terminal;
 pub mod title;
