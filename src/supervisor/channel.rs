@@ -3,7 +3,7 @@
 
 use super::answer;
 use super::event::{Index, InstanceEvent};
-use super::instance::{Instance, Process};
+use super::instance::{self, Instance, Process};
 use super::run::Supervisor;
 use super::slot;
 use super::wire::{FromInit, MESSAGE_BYTES};
@@ -75,8 +75,10 @@ impl Supervisor<'_> {
             }
             FromInit::Failed(failure) => InstanceEvent::MainFailed(failure.to_string().into()),
             FromInit::Exited { status } => {
+                let status = slot::status(status);
+                live.ended = Some(status);
                 self.memory_kills(index);
-                InstanceEvent::MainExited(slot::status(status))
+                InstanceEvent::MainExited(status)
             }
             FromInit::Notice(notice, counts) => {
                 live.counts = counts;
@@ -97,6 +99,31 @@ impl Supervisor<'_> {
             FromInit::Socket(_) => return,
         };
         self.happened(index, number, event);
+    }
+
+    /// An init has ended, and with it all of its service.
+    pub(super) fn init_ended(&mut self, index: Index) {
+        self.hear_out(index);
+        self.look_for_unplugged(index);
+        let Some(live) = self.slots.get(usize::from(index)).and_then(|slot| slot.live.as_ref()) else { return };
+        let number = live.number;
+        let record = match live.ended {
+            // Whether the kernel had killed for memory was looked at when it told.
+            Some(status) => Some(Ok(status)),
+            None => {
+                self.memory_kills(index);
+                slot::exit_record(&instance::service_dir(self.run.path(), answer::name(&self.plan, index)))
+            }
+        };
+        let status = match record {
+            Some(Ok(status)) => Some(status),
+            Some(Err(why)) => {
+                self.happened(index, number, InstanceEvent::MainFailed(why.into()));
+                None
+            }
+            None => None,
+        };
+        self.happened(index, number, InstanceEvent::InitGone(status));
     }
 
     /// Main is the process that its init knows as `main`.

@@ -17,19 +17,18 @@ use super::board::{Board, lacks_device};
 use super::budget::Daily;
 use super::core::{KILL_TIME, SWEEP_TIME, State, step};
 use super::crash::RECORDERS;
-use super::event::{Event, Index, InstanceEvent, Token};
+use super::event::{Event, Index, Token};
 use super::events::{self, Events};
 use super::graph::stop_time;
 use super::handover::{Inherited, Origin};
 use super::images::Images;
 use super::init;
-use super::instance;
 use super::keeper::{End, Keeper, Moment, Standing};
 use super::lookout::{self, Lookout};
 use super::report::Report;
 use super::rundir::{RunDir, Unclaimed};
 use super::service::Phase;
-use super::slot::{self, Left, Slot};
+use super::slot::{Left, Slot};
 use super::source::Source;
 use super::upgrade::Upgrade;
 use crate::base::units::Millis;
@@ -414,25 +413,6 @@ impl<'k> Supervisor<'k> {
                 self.record_ended(pid, status);
             }
         }
-    }
-
-    pub(super) fn init_ended(&mut self, index: Index) {
-        self.hear_out(index);
-        self.memory_kills(index);
-        self.look_for_unplugged(index);
-        let name = answer::name(&self.plan, index);
-        let record = slot::exit_record(&instance::service_dir(self.run.path(), name));
-        let Some(live) = self.slots.get(usize::from(index)).and_then(|slot| slot.live.as_ref()) else { return };
-        let number = live.number;
-        let status = match record {
-            Some(Ok(status)) => Some(status),
-            Some(Err(why)) => {
-                self.happened(index, number, InstanceEvent::MainFailed(why.into()));
-                None
-            }
-            None => None,
-        };
-        self.happened(index, number, InstanceEvent::InitGone(status));
     }
 
     fn worker(&mut self, process_ended: bool) {

@@ -66,6 +66,8 @@ pub struct Live {
     pub gone_look: Option<Millis>,
     /// Its main process; 0 before it runs.
     pub main: i32,
+    /// How main ended, once its init has told: the exit record says the same.
+    pub ended: Option<Status>,
     /// The channel to its init; `None` once that has closed its end.
     pub channel: Option<OwnedFd>,
     /// What is done and let go once main runs.
@@ -110,6 +112,7 @@ impl Live {
             adopted: None,
             gone_look: None,
             main,
+            ended: None,
             channel: None,
             launch: None,
             oom_before: 0,
