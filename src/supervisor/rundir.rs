@@ -150,10 +150,11 @@ impl RunDir {
     /// What the file system says.
     pub fn service(&self, name: &str) -> io::Result<File> {
         let path = instance::service_dir(&self.path, name);
-        match folder::make(&path, 0o700) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => File::open(path),
+        match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => folder::make(&path, 0o700)?,
+            opened => return opened,
         }
+        File::open(path)
     }
 
     /// Makes the notify socket of a service on the host's root. Its programs may run as any user, so everyone may write to
