@@ -235,6 +235,26 @@ fn the_shell_reads_every_script() {
 }
 
 #[test]
+fn a_profile_that_cannot_be_built_here_names_the_one_that_can() {
+    use std::os::unix::fs::PermissionsExt as _;
+    // It failed without a reason. A toolchain that has no target at all:
+    let folder = tempfile::tempdir().unwrap();
+    for (name, script) in
+        [("rustc", "#!/bin/sh\necho /nowhere\n"), ("cargo", "#!/bin/sh\n"), ("rustup", "#!/bin/sh\nexit 1\n")]
+    {
+        let path = folder.path().join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let mut cross = Command::new(tree("scripts/cross"));
+    let out = cross.args(["--profile", "stock", "armv7"]).env("PATH", path).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("armv7 stock: no std of this target") && said.contains("--profile tiny armv7"), "{said}");
+}
+
+#[test]
 fn every_target_says_how_it_is_built_and_has_a_budget() {
     let budget = read("config/size-budget.json");
     for name in names("cross/targets") {
