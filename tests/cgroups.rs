@@ -397,11 +397,13 @@ fn a_kernel_without_cgroup_kill_or_freezer_kills_one_by_one() {
     let mut child = start(&place.groups[0], &["sh", "-c", "bomb() { bomb & bomb & sleep 100; }; bomb"]);
     old.kill().unwrap();
     child.wait().unwrap();
-    for _ in 0..100 {
+    for _ in 0..1000 {
         old.kill().unwrap();
         if old.pids().is_empty() {
             break;
         }
+        // Nobody but the machine's first process waits for them, and others may be on its processors.
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
     assert_eq!(old.pids(), []);
 }
